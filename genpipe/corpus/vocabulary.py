@@ -1,0 +1,32 @@
+"""A vocabulary: the tokens that get an id, the most frequent first."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from genpipe.files import existing, new_directory, write_json
+from genpipe.params import Corpus
+
+UNKNOWN = "<unk>"  # id 0: every token that has no id of its own
+
+
+def choose_tokens(counts: pa.Table, min_count: int, max_size: int | None) -> pa.Table:
+    """The rows of `counts` (ordered, most frequent first) that get an id; `max_size` includes <unk>."""
+    kept = counts.filter((pc.field("count") >= min_count) & (pc.field("token") != UNKNOWN))
+    return kept if max_size is None else kept.slice(0, max_size - 1)
+
+
+def build_vocabulary(root: Path, name: str, corpus: Corpus) -> None:
+    """Write artifacts/vocabularies/NAME: vocabulary.json (index = id) and statistics.json (size, coverage)."""
+    path = root / "artifacts" / "counts" / name / "counts.parquet"
+    counts = pq.read_table(existing(path, f"make it first: genpipe count --corpus {name}"))
+    kept = choose_tokens(counts, corpus.min_count, corpus.max_size)
+    vocabulary = [UNKNOWN, *kept["token"].to_pylist()]
+    total = sum(counts["count"].to_pylist())
+    coverage = sum(kept["count"].to_pylist()) / total if total else 0.0
+    with new_directory(root / "artifacts" / "vocabularies" / name) as directory:
+        write_json(directory / "vocabulary.json", vocabulary)
+        write_json(directory / "statistics.json", {"size": len(vocabulary), "coverage": coverage})
+    print(f"{len(vocabulary):,} tokens have an id; they cover {100 * coverage:.2f} % of the text")

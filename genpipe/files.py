@@ -1,0 +1,83 @@
+"""Files that are either whole or not there: write to a temporary name, then rename."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from genpipe.errors import BadInput
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; what was written there takes its place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """An empty temporary directory beside `path`; it replaces `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced")
+        if path.exists():
+            os.replace(path, replaced)
+        os.replace(partial, path)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of(paths: Iterable[Path], root: Path) -> str:
+    """One SHA-256 over files and whole directories: their names below `root` and their bytes, in sorted order."""
+    files: set[Path] = set()
+    for path in paths:
+        files.update(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else files.add(path)
+    kept = (f for f in files if "__pycache__" not in f.parts)
+    lines = [f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in sorted(kept)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(
+            f"{path}: wanted JSON, {error}; write it again by running the stage that makes it"
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON with sorted keys, whole or not at all; equal values give equal bytes."""
+    with new_file(path) as partial:
+        partial.write_text(
+            json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+
+
+def existing(path: Path, remedy: str) -> Path:
+    """`path` itself, or the error that it is missing and what makes it."""
+    if not path.exists():
+        raise BadInput(f"{path}: no such file or directory; {remedy}")
+    return path

@@ -1,0 +1,40 @@
+"""A stage holds a lease while it runs, so that two writers of one output are impossible."""
+
+import ctypes
+import fcntl
+import os
+import signal
+from pathlib import Path
+from typing import IO
+
+from genpipe.errors import BadInput
+
+BUSY = 75  # EX_TEMPFAIL: somebody else runs this now
+
+
+class Busy(BadInput):
+    """Somebody else holds the lease."""
+
+
+def hold(root: Path, name: str) -> IO[str]:
+    """Take the lease `name`, or raise Busy; it is held as long as the returned file is referenced."""
+    path = root / ".genpipe" / "leases" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise Busy(f"{name} is being run by process {holder}; wait for it, or end it") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def die_with_parent() -> None:
+    """Ask Linux to send SIGTERM to this process when its parent (dvc) dies: no orphan goes on writing."""
+    if hasattr(os, "uname") and os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

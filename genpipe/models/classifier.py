@@ -1,0 +1,37 @@
+"""A small convolutional classifier: its features are where the pipeline compares generated digits with real ones."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genpipe.nn.conv import ConvEncoder
+from genpipe.recipe import Batch, Classifies, Embeds, Loss, Phase, Recipe, Update
+
+
+class Classifier(Recipe, Classifies, Embeds):
+    """Convolutions, `feature_dim` ReLU features, and a linear layer."""
+
+    def __init__(
+        self, image_shape: tuple[int, int], num_classes: int, width: int = 16, feature_dim: int = 64
+    ) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(image_shape, width, feature_dim)
+        self.head = nn.Linear(feature_dim, num_classes)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Maximum likelihood of the label."""
+        return (Phase("likelihood", (Update("nll", self.cross_entropy, (self,)),)),)
+
+    def cross_entropy(self, batch: Batch) -> Loss:
+        """Nats a label."""
+        logits = self.classify(batch["images"].to(self.head.weight.dtype) / 255)
+        accuracy = (logits.detach().argmax(-1) == batch["labels"]).to(logits.dtype).mean()
+        return Loss(F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy})
+
+    def embed(self, x: Tensor) -> Tensor:
+        """ReLU features, [batch, feature_dim]."""
+        return torch.relu(self.encoder(2 * x - 1))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits, [batch, num_classes]."""
+        return self.head(self.embed(x))

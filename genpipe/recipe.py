@@ -1,0 +1,113 @@
+"""The contract between models, training and evaluation.
+
+A recipe says what is minimised over which modules; a solver says how; the trainer only plays turns.
+What a recipe can do it says by the capabilities it inherits: metrics, samplers, report panels and laws follow from them.
+"""
+
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+Batch = Mapping[str, Tensor]
+
+
+class Loss(NamedTuple):
+    """What an update minimises: a scalar, the mean over the examples of a batch, and scalars worth logging."""
+
+    value: Tensor
+    metrics: Mapping[str, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimiser step: minimise `loss` over the parameters of `modules`, and nothing else.
+
+    Randomness in `loss` comes from torch's global generator, which the trainer seeds for each slice of a batch.
+    """
+
+    name: str  # names its solver, its metrics, its errors
+    loss: Callable[[Batch], Loss]
+    modules: tuple[nn.Module, ...]
+    every: int = 1  # n_critic = 5 is `every=5` on the generator
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which the same updates repeat."""
+
+    name: str
+    updates: tuple[Update, ...]
+    share: float = 1.0  # part of the step budget
+    prepare: Callable[[Iterable[Batch]], None] | None = field(default=None)  # once, before the first step
+
+
+class Recipe(nn.Module, abc.ABC):
+    """A model with everything that training it takes."""
+
+    @abc.abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """All that the trainer asks for."""
+
+
+class Samples(abc.ABC):
+    """Draws new examples."""
+
+    @abc.abstractmethod
+    def sample(self, n: int) -> Tensor:
+        """`n` images in [0, 1], [n, height, width], drawn with torch's global generator."""
+
+
+class LogProb(abc.ABC):
+    """Has a density."""
+
+    @abc.abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats, [batch], of images in [0, 1), [batch, height, width]."""
+
+
+class Encodes(abc.ABC):
+    """Finds the latent code of an example."""
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Latent codes, [batch, latent], of images in [0, 1], [batch, height, width]."""
+
+
+class Decodes(abc.ABC):
+    """Makes an example from a latent code."""
+
+    latent_dim: int
+
+    @abc.abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Images in [0, 1], [batch, height, width], from latent codes, [batch, latent]."""
+
+
+class Tags(abc.ABC):
+    """Answers each token with a token."""
+
+    @abc.abstractmethod
+    def tag(self, tokens: Tensor) -> Tensor:
+        """Logits of the answer at each position, [batch, time, num_tokens], to token ids, [batch, time]."""
+
+
+class Embeds(abc.ABC):
+    """Has features in which examples can be compared."""
+
+    @abc.abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """Features, [batch, feature], of images in [0, 1], [batch, height, width]."""
+
+
+class Classifies(abc.ABC):
+    """Tells classes apart."""
+
+    @abc.abstractmethod
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits, [batch, num_classes], of images in [0, 1], [batch, height, width]."""
+
+
+CAPABILITIES: tuple[type, ...] = (Samples, LogProb, Encodes, Decodes, Tags, Embeds, Classifies)

@@ -1,0 +1,108 @@
+"""What the report reads of artifacts/; what a stage has not made yet is None."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from genpipe.errors import BadInput
+from genpipe.files import read_json
+
+Table = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG inside the page."""
+
+    name: str
+    width: int
+    height: int
+    uri: str
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no such file."""
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: wanted a JSON object, not {type(value).__name__}; {_again(path)}")
+    return value
+
+
+def read_numbers(path: Path) -> dict[str, float] | None:
+    """A JSON object of numbers, or None where there is no such file."""
+    values = read_record(path)
+    for name, value in (values or {}).items():
+        if not isinstance(value, int | float):
+            raise BadInput(f"{path}: {name}: wanted a number, not {value!r}; {_again(path)}")
+    return values
+
+
+def read_table(path: Path, *wanted: str) -> Table | None:
+    """The rows of tab-separated text whose header has at least `wanted`, or None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: wanted UTF-8, {error}; {_again(path)}") from None
+    header, *rows = (line.split("\t") for line in lines)
+    if missing := [name for name in wanted if name not in header]:
+        raise BadInput(f"{path}: no column {', '.join(missing)}; it has: {', '.join(header)}; {_again(path)}")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise BadInput(
+                f"{path}: line {number}: wanted {len(header)} columns, found {len(row)}; {_again(path)}"
+            )
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_columns(path: Path, *wanted: str) -> dict[str, list[float]] | None:
+    """The columns of a table of numbers (at least those `wanted`), or None where there is no such file."""
+    table = read_table(path, *wanted)
+    if table is None:
+        return None
+    names = list(table[0]) if table else list(wanted)
+    try:
+        return {name: [float(row[name]) for row in table] for name in names}
+    except ValueError as error:
+        raise BadInput(f"{path}: wanted numbers, {error}; {_again(path)}") from None
+
+
+def read_text(path: Path) -> str | None:
+    """A text file, or None where there is no such file."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+
+
+def read_pictures(directory: Path) -> list[Picture] | None:
+    """All PNG files of a directory by name, or None where there is no such directory."""
+    if not directory.is_dir():
+        return None
+    return [_picture(path) for path in sorted(directory.glob("*.png"))]
+
+
+def majority_share(labels: Path) -> float | None:
+    """The share of the most frequent class among labels, uint8 [n], or None where there are none."""
+    if not labels.exists():
+        return None
+    counts = np.bincount(np.load(labels, allow_pickle=False))
+    return float(counts.max() / counts.sum()) if counts.sum() else None
+
+
+def _picture(path: Path) -> Picture:
+    data = path.read_bytes()
+    try:
+        width, height = Image.open(io.BytesIO(data)).size
+    except UnidentifiedImageError:
+        raise BadInput(f"{path}: wanted a PNG picture, found something else; {_again(path)}") from None
+    return Picture(path.stem, width, height, "data:image/png;base64," + base64.b64encode(data).decode())
+
+
+def _again(path: Path) -> str:
+    return f"write {path.name} again by running the stage that makes it: genpipe plan"

@@ -1,0 +1,239 @@
+"""The report: one HTML page that needs no network, written from whatever the stages have made so far."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from genpipe.files import new_directory
+from genpipe.params import Corpus, Params, RecipeParams
+from genpipe.report import artifacts as reading
+from genpipe.report import metrics, plots
+from genpipe.report.artifacts import Picture, Table
+
+COUPLETS = 24  # shown
+TOP_WORDS = 40  # shown
+CAPTIONS = {
+    "grid": ("Samples", "Drawn at random from the trained model; none is chosen."),
+    "mistakes": ("Mistakes", "Test images that the model puts in the wrong class."),
+    "reconstructions": ("Reconstructions", "Odd rows: test images. Even rows: what the decoder makes of their codes."),
+    "interpolation": ("Interpolation", "Each row walks in a straight line between the codes of two test images."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DatasetView:
+    """A row of the table of data sets."""
+
+    name: str
+    kind: str
+    source: str
+    sha256: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plot and the words under it."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture and the words under it."""
+
+    picture: Picture
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class RecipeView:
+    """The section of a recipe; None stands for a stage that has not run."""
+
+    name: str
+    model: str
+    title: str
+    prose: tuple[str, ...]
+    identity: Mapping[str, Any] | None
+    settings: str
+    charts: tuple[Chart, ...] | None
+    rows: list[metrics.Row] | None
+    figures: tuple[Figure, ...] | None
+    couplets: Table
+    num_couplets: int
+
+    @property
+    def key(self) -> metrics.Row | None:
+        """The number that stands for the recipe."""
+        return metrics.key_metric(self.rows or [])
+
+
+@dataclass(frozen=True)
+class CorpusView:
+    """The section of a corpus; None stands for a stage that has not run."""
+
+    name: str
+    dataset: str
+    tokenizer: str
+    chosen: str
+    statistics: Mapping[str, float] | None
+    vocabulary: Mapping[str, float] | None
+    words: Table
+    long_words: Table
+    zipf: Markup
+
+
+def write_report(root: Path, params: Params) -> None:
+    """Write artifacts/report/index.html."""
+    page = render(root / "artifacts", params)
+    with new_directory(root / "artifacts" / "report") as directory:
+        (directory / "index.html").write_text(page, encoding="utf-8")
+    path = root / "artifacts" / "report" / "index.html"
+    print(f"wrote {path} ({len(page.encode()) / 1000:,.0f} kB); open it in a browser")
+
+
+def render(artifacts: Path, params: Params) -> str:
+    """The page as text; equal artifacts and parameters give equal text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        seed=params.seed,
+        datasets={name: dataset_view(artifacts, name) for name in params.datasets},
+        recipes=[recipe_view(artifacts, name, recipe) for name, recipe in params.recipes.items()],
+        corpora=[corpus_view(artifacts, name, params) for name in params.corpora],
+    )
+
+
+def dataset_view(artifacts: Path, name: str) -> DatasetView | None:
+    """Where a data set comes from, as its source.json says."""
+    source = reading.read_record(artifacts / "datasets" / name / "source.json")
+    if source is None:
+        return None
+    return DatasetView(
+        name,
+        str(source.get("kind", "")),
+        str(source.get("source", "")),
+        str(source.get("sha256", "")),
+        dict(source.get("counts") or {}),
+    )
+
+
+def recipe_view(artifacts: Path, name: str, params: RecipeParams) -> RecipeView:
+    """All that training, sampling and evaluation left of a recipe."""
+    title, *prose = card_paragraphs(reading.read_text(artifacts / "models" / name / "card.md"))
+    identity = reading.read_record(artifacts / "models" / name / "recipe.json")
+    settings = (identity or {}).get("params") or params.model_dump(mode="json")
+    rows = recipe_metrics(artifacts, name, params.dataset)
+    couplets = (
+        reading.read_table(artifacts / "samples" / name / "couplets.tsv", "upper", "generated", "real") or []
+    )
+    return RecipeView(
+        name=name,
+        model=params.model,
+        title=title,
+        prose=tuple(prose),
+        identity=identity,
+        settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip(),
+        charts=charts(reading.read_columns(artifacts / "curves" / f"{name}.tsv", "step"), name),
+        rows=None if rows is None else metrics.rows(rows),
+        figures=figures(reading.read_pictures(artifacts / "samples" / name)),
+        couplets=spread(couplets, COUPLETS),
+        num_couplets=len(couplets),
+    )
+
+
+def corpus_view(artifacts: Path, name: str, params: Params) -> CorpusView:
+    """All that counting left of a corpus."""
+    corpus = params.corpora[name]
+    counts = artifacts / "counts" / name
+    table = reading.read_table(counts / "top.tsv", "rank", "token", "count") or []
+    zipf = reading.read_columns(counts / "zipf.tsv", "rank", "count") or {"rank": [], "count": []}
+    return CorpusView(
+        name=name,
+        dataset=corpus.dataset,
+        tokenizer=corpus.tokenizer,
+        chosen=chosen_tokens(corpus),
+        statistics=reading.read_numbers(counts / "statistics.json"),
+        vocabulary=reading.read_numbers(artifacts / "vocabularies" / name / "statistics.json"),
+        words=top_words(table, 1),
+        long_words=top_words(table, 2),
+        zipf=plots.zipf_plot(zipf["rank"], zipf["count"], name=f"zipf-{name}"),
+    )
+
+
+def chosen_tokens(corpus: Corpus) -> str:
+    """Which tokens get an id, as a sentence."""
+    rule = "Every token" if corpus.min_count == 1 else f"A token that occurs {corpus.min_count} times or more"
+    limit = f", up to {corpus.max_size:,} of them," if corpus.max_size else ""
+    return (
+        f"{rule}{limit} is in the vocabulary; coverage is the share of the running text that these make up."
+    )
+
+
+def card_paragraphs(card: str | None) -> list[str]:
+    """The prose of a model card, its first line apart: what stands between the heading and the list of facts."""
+    about = (card or "").partition("\n- ")[0].strip().split("\n\n")
+    blocks = [block for block in about if block and not block.startswith("# ")]
+    first, _, rest = blocks[0].partition("\n") if blocks else ("", "", "")
+    return [first, *(part for part in (rest, *blocks[1:]) if part.strip())]
+
+
+def recipe_metrics(artifacts: Path, name: str, dataset: str) -> dict[str, float] | None:
+    """The metrics of a recipe; beside an accuracy, that of naming the most frequent class."""
+    values = reading.read_numbers(artifacts / "metrics" / f"{name}.json")
+    share = reading.majority_share(artifacts / "datasets" / dataset / "test_labels.npy")
+    return {**values, "accuracy_majority": share} if values and "accuracy" in values and share else values
+
+
+def charts(curve: Mapping[str, list[float]] | None, name: str) -> tuple[Chart, ...] | None:
+    """A plot for each column of a curve; `loss` repeats the loss of the first update, so it is drawn once."""
+    if curve is None:
+        return None
+    columns = {column: values for column, values in curve.items() if column != "step"}
+    if any(column != "loss" and values == columns.get("loss") for column, values in columns.items()):
+        del columns["loss"]
+    drawn: list[Chart] = []
+    for column, values in columns.items():
+        metric = metrics.explained(column)
+        unit = "share" if metric.unit == "%" else metric.unit
+        svg = plots.line_plot(curve["step"], values, name=f"{name}-{column}", label=metric.label, unit=unit)
+        drawn.append(Chart(metric.label, svg))
+    return tuple(drawn)
+
+
+def figures(pictures: list[Picture] | None) -> tuple[Figure, ...] | None:
+    """Pictures with captions, samples first; an unknown one has its file's name."""
+    if pictures is None:
+        return None
+    order = {name: number for number, name in enumerate(CAPTIONS)}
+    placed = sorted(pictures, key=lambda picture: (order.get(picture.name, len(order)), picture.name))
+    return tuple(Figure(picture, *CAPTIONS.get(picture.name, (picture.name, ""))) for picture in placed)
+
+
+def top_words(table: Table, letters: int) -> Table:
+    """The first rows whose token has at least so many letters; punctuation and line breaks have none."""
+    return [row for row in table if num_letters(row["token"]) >= letters][:TOP_WORDS]
+
+
+def num_letters(token: str) -> int:
+    """Letters, ideographs among them, of a token of top.tsv, where line breaks and tabs are escaped."""
+    plain = token.replace("\\n", "").replace("\\t", "")
+    return sum(unicodedata.category(character).startswith("L") for character in plain)
+
+
+def spread(table: Table, n: int) -> Table:
+    """`n` rows of a table, at equal distances."""
+    return [table[i * len(table) // n] for i in range(n)] if n < len(table) else table

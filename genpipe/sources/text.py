@@ -1,0 +1,39 @@
+"""Plain text as documents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from genpipe.errors import BadInput
+from genpipe.params import Dataset
+from genpipe.sources.jsonl import write_jsonl
+
+
+def prepare_text(source: Path, directory: Path, dataset: Dataset) -> dict[str, int]:
+    """Write documents.jsonl (id, text) out of a .txt file, or of all of them in a folder: a document a line."""
+    files = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
+    with (directory / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        number = write_jsonl(file, _documents(files, source))
+    if not number:
+        raise BadInput(f"{source}: wanted .txt files with a document a line, found none with text")
+    return {"documents.jsonl": number}
+
+
+def _documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:
+    for path in files:
+        name = path.relative_to(source).as_posix() if path != source else path.name
+        start = 0  # of the line, in bytes
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if text := _decoded(path, start, line).strip():
+                    yield {"id": f"{name}:{number}", "text": text}
+                start += len(line)
+
+
+def _decoded(path: Path, start: int, line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path}: wanted UTF-8, found byte 0x{line[error.start]:02x} at offset {start + error.start}; "
+            "convert it, for instance with iconv -f GB18030 -t UTF-8"
+        ) from None

@@ -1,0 +1,65 @@
+"""What a finished training leaves: weights, the resolved recipe, a model card, a learning curve."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genpipe.errors import BadInput
+from genpipe.files import new_directory, new_file, write_json
+from genpipe.training.checkpoint import latest_checkpoint, save_weights
+
+
+def is_finished(run_directory: Path, steps: int) -> bool:
+    """Whether the checkpoint of the last step is there and whole."""
+    checkpoint = latest_checkpoint(run_directory / "checkpoints")
+    return checkpoint is not None and checkpoint.step == steps
+
+
+def export(run_directory: Path, card: Mapping[str, Any], summary: str, out: Path, curve: Path) -> None:
+    """Write weights.safetensors, recipe.json and card.md to `out`, and the learning curve; `summary` heads the card."""
+    params = card["params"]
+    checkpoint = latest_checkpoint(run_directory / "checkpoints")
+    if checkpoint is None or checkpoint.step != params["steps"]:
+        raise BadInput(
+            f"{run_directory}: the last checkpoint is missing; run the same command again to finish"
+        )
+    lines = (run_directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = averaged([json.loads(line) for line in lines], params["log_every"])
+    parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    with new_directory(out) as partial:
+        save_weights(checkpoint.weights, partial / "weights.safetensors")
+        write_json(partial / "recipe.json", {**card, "parameters": parameters, "steps": params["steps"]})
+        (partial / "card.md").write_text(model_card(card, summary, parameters, rows[-1]), encoding="utf-8")
+    with new_file(curve) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"wrote {out} ({parameters:,} parameters, {params['steps']} steps)")
+
+
+def averaged(steps: list[dict[str, float]], every: int) -> list[dict[str, float]]:
+    """The mean of each metric over every `every` steps; the first update's loss is also called `loss`."""
+    rows: list[dict[str, float]] = []
+    names = list(dict.fromkeys(name for step in steps for name in step if name != "step"))
+    loss = next(name for name in names if name.endswith(".loss"))
+    for start in range(0, len(steps), every):
+        part = steps[start : start + every]
+        values = {name: [step[name] for step in part if name in step] for name in names}
+        means = {name: float(f"{sum(x) / len(x):.6g}") if x else float("nan") for name, x in values.items()}
+        rows.append({"step": part[-1]["step"], "loss": means[loss], **means})
+    return rows
+
+
+def model_card(card: Mapping[str, Any], summary: str, parameters: int, last: Mapping[str, float]) -> str:
+    """What a person who finds the weights wants to know."""
+    params = card["params"]
+    figures = ", ".join(f"{name} {value:g}" for name, value in last.items() if name != "step")
+    return (
+        f"# {card['recipe']}\n\n{summary}\n\n"
+        f"- parameters: {parameters:,}\n- steps: {params['steps']}, batch {params['batch_size']} in "
+        f"{params['logical_workers']} slices, seed {card['seed']}\n- data: {params['data']}, sha256 {card['data_sha256']}\n"
+        f"- code: sha256 {card['code_sha256']}\n- end of training: {figures}\n\n"
+        "The weights are a function of the data, code and parameters above; the number of processes does not matter.\n"
+    )

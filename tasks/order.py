@@ -1,0 +1,39 @@
+"""Which stage starts next: plain decisions, without Prefect."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from genpipe.graph import Stage
+
+
+def next_to_start(waiting: list[Stage], running: Collection[Stage], max_parallel: int) -> Stage | None:
+    """The first stage of `waiting` that needs none of the unfinished ones and for which there is room, or None."""
+    if len(running) >= max_parallel:
+        return None
+    unfinished = {stage.name for stage in [*waiting, *running]}
+    return next((s for s in waiting if not unfinished & set(s.upstream) and _has_room(s, running)), None)
+
+
+def downstream(name: str, waiting: list[Stage]) -> list[Stage]:
+    """The stages of `waiting`, given in order, that directly or through others need `name`."""
+    lost = {name}
+    for stage in waiting:
+        if lost & set(stage.upstream):
+            lost.add(stage.name)
+    return [stage for stage in waiting if stage.name in lost]
+
+
+def _has_room(stage: Stage, running: Collection[Stage]) -> bool:
+    """Whether the processors and GPUs that `meta.genpipe` claims are free; a stage alone always has room."""
+    cpus = sum(s.needs.cpus for s in running) + stage.needs.cpus
+    gpus = sum(s.needs.gpus for s in running) + stage.needs.gpus
+    return not running or (cpus <= (os.cpu_count() or 1) and gpus <= num_gpus())
+
+
+def num_gpus() -> int:
+    """GPUs of this machine that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))

@@ -1,0 +1,131 @@
+"""The stages of a plan as Prefect tasks."""
+
+import contextlib
+import queue
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+
+from genpipe.graph import Plan, Stage
+from tasks.order import downstream, next_to_start
+from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, reproduce
+
+RETRY_DELAY = 5  # seconds
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of the stages of a plan: those that ended well, why others failed, and those that therefore did not run."""
+
+    runs: tuple[StageRun, ...]
+    failures: tuple[str, ...]
+    not_run: tuple[str, ...]
+
+
+class Progress:
+    """A progress artifact, fed by lines like `nice: 42 % (840 of 2000 steps)`."""
+
+    def __init__(self, stage: str):
+        self._stage = stage
+        self._artifact: UUID | None = None
+        self._shown_at = -1.0  # on the monotonic clock
+
+    def read(self, line: str) -> None:
+        """Show the progress that a line tells of, at most once a second."""
+        found = PROGRESS.fullmatch(line)
+        if found and time.monotonic() - self._shown_at >= 1.0:
+            self._show(min(float(found["percent"]), 100.0), found["rest"])
+
+    def finish(self) -> None:
+        """Show that all is done, if progress was ever shown."""
+        if self._artifact is not None:
+            self._show(100.0, "done")
+
+    def _show(self, percent: float, rest: str) -> None:
+        self._shown_at = time.monotonic()
+        key = "progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower()).strip("-")
+        with contextlib.suppress(httpx.HTTPError):  # training does not end because a bar could not be drawn
+            if self._artifact is None:
+                created = create_progress_artifact(percent, key, f"{self._stage}: {rest}")
+                self._artifact = cast(UUID, created)  # a coroutine only where an event loop runs
+            else:
+                update_progress_artifact(self._artifact, percent, f"{self._stage}: {rest}")
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage.name}")
+def run_stage(root: Path, stage: Stage, processes: Processes) -> StageRun:
+    """Run one stage, or raise StageFailed."""
+    logger, progress = get_run_logger(), Progress(stage.name)
+
+    def show(line: str) -> None:
+        progress.read(line)
+        if not HOUSEKEEPING.match(line):
+            logger.info(line)
+
+    run = reproduce(root, stage, processes, show)
+    progress.finish()
+    words = {"ran": "done", "restored": "outputs taken from the cache", "skipped": "nothing changed"}
+    logger.info(f"{words[run.outcome]} in {run.seconds:.1f} s")
+    return run
+
+
+def run_stages(root: Path, plan: Plan, max_parallel: int) -> Outcomes:
+    """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it.
+
+    However this is left (a signal, Ctrl-C, an error), no stage goes on running.
+    """
+    processes = Processes()
+    try:
+        return _run_all(root, list(plan.stale), max_parallel, processes)
+    except BaseException:
+        processes.end_all()
+        raise
+
+
+def _run_all(root: Path, waiting: list[Stage], max_parallel: int, processes: Processes) -> Outcomes:
+    finished: queue.SimpleQueue[Stage] = queue.SimpleQueue()
+    futures: dict[str, PrefectFuture[StageRun]] = {}
+    running: list[Stage] = []
+    runs: list[StageRun] = []
+    failures: list[str] = []
+    not_run: list[str] = []
+    while waiting or running:
+        while stage := next_to_start(waiting, running, max_parallel):
+            waiting.remove(stage)
+            running.append(stage)
+            futures[stage.name] = _submit(root, stage, processes, futures)
+            futures[stage.name].add_done_callback(lambda _, stage=stage: finished.put(stage))
+        ended = finished.get()
+        running.remove(ended)
+        try:
+            runs.append(futures[ended.name].result())
+        except StageFailed as error:
+            failures.append(str(error))
+            lost = downstream(ended.name, waiting)
+            waiting = [stage for stage in waiting if stage not in lost]
+            not_run += [stage.name for stage in lost]
+    return Outcomes(tuple(runs), tuple(failures), tuple(not_run))
+
+
+def _submit(
+    root: Path, stage: Stage, processes: Processes, futures: dict[str, PrefectFuture[StageRun]]
+) -> PrefectFuture[StageRun]:
+    prepared = run_stage.with_options(
+        retries=stage.needs.retries, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=is_worth_a_retry
+    )
+    upstream = [futures[name] for name in stage.upstream if name in futures]
+    return prepared.submit(root, stage, processes, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+
+
+def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:
+    """Whether another attempt could end otherwise: not when the input is at fault or the flow is being ended."""
+    return not (isinstance(state.data, StageFailed) and state.data.is_final)

@@ -1,0 +1,44 @@
+"""A copy of this project that is small enough to be run from end to end in a test."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+HERE = Path(__file__).resolve().parents[2]
+RECIPES = ("classifier", "nice", "couplet")
+TINY: dict[str, Any] = {"batch_size": 16, "steps": 10, "checkpoint_every": 5, "num_samples": 16}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    for name in output(HERE, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if (HERE / name).is_file() and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(HERE / name, root / name)
+    output(root, "git", "init", "--quiet")
+    _make_small(root / "params.yaml")
+    output(root, sys.executable, "-m", "genpipe.cli", "data")
+    return root
+
+
+def _make_small(path: Path) -> None:
+    """Few steps, few samples, no Ray, and only as many stages as show every kind of work."""
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["cluster"] = {"workers": 0, "max_parallel": 2}
+    params["recipes"] = {name: params["recipes"][name] | TINY for name in RECIPES}
+    params["corpora"] = {"couplets": params["corpora"]["couplets"]}
+    params["datasets"].pop("tang")
+    path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def output(root: Path, *command: str) -> str:
+    """What a command prints; it must end well."""
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

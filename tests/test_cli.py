@@ -1,0 +1,182 @@
+"""The command line: what a person sees, and what bad input gets."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genpipe.cli import build_parser, main
+from tests import tiny
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "genpipe.cli", *words], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    tiny.write_images(root / "artifacts" / "datasets" / "digits")
+    tiny.write_pairs(root / "artifacts" / "encoded" / "couplets")
+    tones = root / "artifacts" / "datasets" / "tiny" / "tones.tsv"
+    tones.parent.mkdir(parents=True)
+    tones.write_text("character\ttone\tcount\tshare\n天\t平\t3\t1.0\n地\t仄\t3\t1.0\n", encoding="utf-8")
+    blocks = {name: {**tiny.block(name).model_dump(mode="json"), "num_samples": 12} for name in tiny.BLOCKS}
+    datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
+    (root / "params.yaml").write_text(yaml.safe_dump({"datasets": datasets, "recipes": blocks}))
+    return root
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv = ['genpipe', '--help']\nfrom genpipe.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'ray', 'prefect', 'pandas', 'numpy', 'dvc', 'pydantic'} & set(sys.modules)\nassert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "genpipe data" in done.stdout
+
+
+def test_every_command_explains_itself(capsys):
+    (commands,) = [a.choices for a in build_parser()._actions if a.dest == "command"]
+    assert {
+        "data",
+        "prepare",
+        "count",
+        "vocabulary",
+        "encode",
+        "train",
+        "sample",
+        "evaluate",
+        "report",
+        "plan",
+    } <= set(commands)
+    for name in commands:
+        with pytest.raises(SystemExit) as stop:
+            main([name, "--help"])
+        assert stop.value.code == 0
+        assert name in capsys.readouterr().out
+
+
+def test_no_words_shows_what_there_is(capsys):
+    assert main([]) == 0
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_the_recipes_are_listed_with_what_they_can_do(capsys):
+    assert main(["recipes"]) == 0
+    out = capsys.readouterr().out
+    assert "nice         Samples, LogProb" in out
+    assert "couplet      Tags" in out
+
+
+@pytest.mark.parametrize("name", sorted(tiny.BLOCKS))
+def test_train_sample_and_evaluate_write_what_a_recipe_can(name, project, capsys):
+    root = ["--root", str(project)]
+    for order in (["classifier"], [name]):
+        for command in ("train", "sample", "evaluate"):
+            words = [command, *order] + (["--workers", "0"] if command == "train" else [])
+            assert main([*root, *words]) == 0, capsys.readouterr().err
+    made = {path.name for path in (project / "artifacts" / "samples" / name).iterdir()}
+    metrics = yaml.safe_load((project / "artifacts" / "metrics" / f"{name}.json").read_text())
+    expected = {
+        "classifier": ({"mistakes.png"}, {"accuracy"}),
+        "nice": ({"grid.png", "samples.npy"}, {"bits_per_dim", "frechet_classifier", "frechet_real_vs_real"}),
+        "ogan": (
+            {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png"},
+            {"latent_correlation", "reconstruction_mse"},
+        ),
+        "couplet": ({"couplets.tsv"}, {"cross_entropy", "cross_entropy_unigram", "tone_opposition_real"}),
+    }[name]
+    assert made == expected[0]
+    assert expected[1] <= set(metrics)
+    curve = (project / "artifacts" / "curves" / f"{name}.tsv").read_text().splitlines()
+    assert curve[0].startswith("step\tloss")
+
+
+def test_a_finished_training_is_exported_without_training(project, capsys):
+    words = ["--root", str(project), "train", "nice", "--workers", "0", "--out", str(project / "out")]
+    assert main(words) == 0
+    first = {path.name: path.read_bytes() for path in (project / "out").iterdir()}
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in (project / "out").iterdir()} == first
+
+
+def test_steps_and_seed_can_be_given(project):
+    words = [
+        "--root",
+        str(project),
+        "train",
+        "nice",
+        "--workers",
+        "0",
+        "--steps",
+        "3",
+        "--seed",
+        "7",
+        "--out",
+        str(project / "s"),
+    ]
+    assert main(words) == 0
+    recipe = yaml.safe_load((project / "s" / "recipe.json").read_text())
+    assert (recipe["steps"], recipe["seed"]) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["train", "vae"], "no 'vae' in recipes of params.yaml; it has: "),
+        (["train", "nice", "--workers", "9"], "--workers 9: recipes.nice has 4 logical workers"),
+        (["train", "nice", "--workers", "two"], "wanted a number of processes, 0 or more, not 'two'"),
+        (["train", "nice", "--seed", str(2**64)], "argument --seed: wanted a number from 0 to 2^63 - 1"),
+        (
+            ["train", "nice", "--out", "."],
+            "argument --out: wanted a new or empty directory, . holds something else",
+        ),
+        (["train", "nice", "--steps=-5"], "argument --steps: wanted 1 or more optimiser steps, not '-5'"),
+        (["prepare", "faces"], "no 'faces' in datasets of params.yaml"),
+        (["count"], "count wants either files or --corpus NAME"),
+        (["count", "missing.txt", "--workers", "0"], "missing.txt"),
+        (
+            ["sample", "nice", "--model", "nowhere"],
+            "nowhere: no such file or directory; train the model first",
+        ),
+        (
+            ["--root", "nowhere", "train", "nice"],
+            "params.yaml: no such file; run genpipe from the root of a project",
+        ),
+        (["unknown"], "invalid choice: 'unknown'"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_status_2(words, complaint, project):
+    done = run(*words, cwd=project)
+    assert done.returncode == 2
+    assert complaint in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_key_is_an_error_before_anything_runs(project, tmp_path):
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["recipes"]["nice"]["network"]["depth"] = 3
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "artifacts").symlink_to(project / "artifacts")
+    done = run("train", "nice", "--workers", "2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "network.depth: not an argument of NICE, which takes: num_couplings" in done.stderr
+    assert not (tmp_path / ".genpipe" / "runs").exists()
+
+
+def test_a_truncated_model_is_named_and_nothing_is_written(project, tmp_path):
+    assert (
+        main(["--root", str(project), "train", "nice", "--workers", "0", "--out", str(tmp_path / "m")]) == 0
+    )
+    weights = tmp_path / "m" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    done = run("sample", "nice", "--model", str(tmp_path / "m"), "--out", str(tmp_path / "s"), cwd=project)
+    assert done.returncode == 2
+    assert "weights.safetensors: wanted a whole safetensors file" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]

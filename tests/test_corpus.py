@@ -1,0 +1,321 @@
+"""The corpus layer without Ray: shards, exact counts, vocabularies, token ids."""
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genpipe.corpus import counting, encoding, shards, vocabulary
+from genpipe.corpus.tokenizers import tokenizer
+from genpipe.errors import BadInput
+from genpipe.params import Corpus
+
+VERSES = [
+    "床前明月光，疑是地上霜。",
+    "舉頭望明月，低頭思故鄉。",
+    "",
+    "  ",
+    "a\tb don't 3.14 Ωmega",
+    "𠮷野家 x" * 3,
+    "é\r中",
+]
+
+
+def write_text(path: Path, documents: list[str], newline: str = "\n") -> Path:
+    path.write_bytes("".join(text + newline for text in documents).encode())
+    return path
+
+
+def count(path: Path, *, shard_bytes: int = 40, name: str = "jieba", field: str = "text") -> pa.Table:
+    table, _ = counting.count_all(
+        [path], field=field, tokenizer_name=name, shard_bytes=shard_bytes, workers=0,
+        scratch=path.parent / "scratch", name="count",
+    )  # fmt: skip
+    return table
+
+
+def as_dict(table: pa.Table) -> dict[str, int]:
+    return dict(zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True))
+
+
+def serial_counts(documents: list[str], name: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for text in documents:
+        for token in tokenizer(name)(text):
+            total[token] += 1
+    return total
+
+
+# documents of a .txt file: no newline, and no \r at the end, since CRLF ends a line too
+lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), max_size=12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents=st.lists(lines | st.sampled_from(VERSES[:5]), max_size=12), shard_bytes=st.integers(1, 60))
+@pytest.mark.parametrize("name", ["jieba", "character", "word"])
+def test_counts_equal_a_serial_loop_whatever_the_shard_size(tmp_path, name, documents, shard_bytes):
+    text = write_text(tmp_path / "text.txt", documents)
+    text_counts = count(text, shard_bytes=shard_bytes, name=name)
+    assert as_dict(text_counts) == serial_counts(documents, name)
+    records = [json.dumps({"text": document}, ensure_ascii=False) for document in documents]
+    json_counts = count(write_text(tmp_path / "text.jsonl", records), shard_bytes=shard_bytes, name=name)
+    assert json_counts.equals(text_counts)
+
+
+def test_rows_are_ordered_by_count_then_code_point(tmp_path):
+    # U+FFFD sorts before U+20000 by code point, and after it by UTF-16 unit
+    table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="character")
+    assert table["token"].to_pylist() == ["b", "\ufffd", "𠀀", "B", "a"]
+    assert table.schema.field("token").type == pa.string()
+    assert table["count"].to_pylist() == [2, 2, 2, 1, 1]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    documents=st.lists(lines, max_size=8),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    last=st.booleans(),
+    size=st.integers(1, 50),
+)
+def test_shards_cover_a_file_once_and_end_with_documents(tmp_path, documents, newline, last, size):
+    path = write_text(tmp_path / "t.txt", documents, newline)
+    if last and documents and documents[-1]:
+        path.write_bytes(path.read_bytes().removesuffix(newline.encode()))
+    pieces = shards.cut(path, size)
+    assert b"".join(shards.read(piece) for piece in pieces) == path.read_bytes()
+    texts = [text for piece in pieces for text in shards.documents(piece, shards.read(piece), "text")]
+    assert texts == [document.removesuffix("\r") for document in documents]
+    assert all(piece.size >= size for piece in pieces[:-1])
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a b"}\n\n')  # and a blank line is no record
+    assert as_dict(count(path, name="word")) == {"a": 1, "b": 1}
+
+
+def test_a_list_of_strings_is_one_document_of_lines(tmp_path):
+    path = write_text(tmp_path / "t.jsonl", ['{"p": ["ab", "c"]}', '{"p": []}'])
+    (piece,) = shards.cut(path, 1000)
+    assert list(shards.documents(piece, shards.read(piece), "p")) == ["ab\nc", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("t.txt", b"good\nb\xffd\n", "byte 6 is 0xff"),
+        ("t.txt", "床前".encode("gb18030"), "iconv"),
+        ("t.jsonl", b'{"text": "a"}\n{"text"\n', "line 2: wanted a JSON record"),
+        ("t.jsonl", b'{"text": "a"}\n[1]\n', "line 2: no field 'text'; the line has: no record but list"),
+        ("t.jsonl", b'{"title": "a", "p": 1}\n', "line 1: no field 'text'; the line has: title, p"),
+        ("t.jsonl", b'{"text": 3}\n', "line 1: field 'text': wanted a string or a list of strings, not 3"),
+        ("t.jsonl", b'{"text": ["a", null]}\n', "wanted a string or a list of strings"),
+        ("t.jsonl", b'{"text": "\\ud800"}\n', "line 1: field 'text' has half a surrogate pair"),
+        ("t.csv", b"a\n", "wanted a .txt file"),
+    ],
+)
+@pytest.mark.parametrize("shard_bytes", [1, 1000])
+def test_bad_text_is_named_with_its_place_and_a_remedy(tmp_path, name, data, message, shard_bytes):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(BadInput) as raised:
+        count(path, shard_bytes=shard_bytes)
+    assert message in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_and_a_shard_of_no_bytes_are_refused(tmp_path):
+    with pytest.raises(BadInput, match="no such file"):
+        count(tmp_path / "t.txt")
+    with pytest.raises(BadInput, match="wanted 1 or more, not 0"):
+        count(write_text(tmp_path / "t.txt", VERSES), shard_bytes=0)
+
+
+def test_finished_runs_are_reused_and_broken_ones_counted_again(tmp_path):
+    path = write_text(tmp_path / "t.txt", VERSES)
+    first = count(path)
+    runs = sorted((tmp_path / "scratch").iterdir())
+    written = {run: (run.stat().st_mtime_ns, run.read_bytes()) for run in runs}
+    runs[0].write_bytes(b"")
+    runs[1].unlink()
+    assert count(path).equals(first)
+    assert {run: run.read_bytes() for run in runs} == {run: data for run, (_, data) in written.items()}
+    assert all(run.stat().st_mtime_ns == written[run][0] for run in runs[2:])
+
+
+def test_equal_shards_share_a_run_and_count_as_often_as_they_occur(tmp_path):
+    path = write_text(tmp_path / "t.txt", ["明月"] * 50)
+    assert as_dict(count(path, shard_bytes=7)) == {"明月": 50}
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+
+
+def test_another_field_or_tokenizer_has_its_own_runs(tmp_path):
+    path = write_text(tmp_path / "t.jsonl", ['{"a": "明月", "b": "光"}'])
+    assert as_dict(count(path, field="a")) == {"明月": 1}
+    assert as_dict(count(path, field="b")) == {"光": 1}
+    assert as_dict(count(path, field="a", name="character")) == {"明": 1, "月": 1}
+
+
+CORPUS = Corpus(
+    dataset="verses", files=("train.jsonl",), tokenizer="character", shard_bytes=30,
+    min_count=2, max_size=None, encode=("train.jsonl", "test.jsonl"),
+)  # fmt: skip
+
+
+def make_corpus(root: Path) -> None:
+    folder = root / "artifacts" / "datasets" / "verses"
+    folder.mkdir(parents=True)
+    for name, texts in {
+        "train": ["明月光\n地上霜", "", "望明月\n思故鄉"],
+        "test": ["明月 無\n光", "", "霜"],
+    }.items():
+        write_text(
+            folder / f"{name}.jsonl", [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+        )
+
+
+def run_stages(root: Path) -> None:
+    counting.count_corpus(root, "verses", CORPUS, workers=0)
+    vocabulary.build_vocabulary(root, "verses", CORPUS)
+    encoding.encode_corpus(root, "verses", CORPUS)
+
+
+def tree_hash(root: Path) -> dict[str, str]:
+    files = sorted(path for path in (root / "artifacts").rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_stages_write_what_they_promise_and_the_same_bytes_twice(tmp_path):
+    for root in (tmp_path / "a", tmp_path / "elsewhere"):
+        make_corpus(root)
+        run_stages(root)
+    first = tree_hash(tmp_path / "a")
+    run_stages(tmp_path / "a")
+    assert tree_hash(tmp_path / "a") == first == tree_hash(tmp_path / "elsewhere")
+
+    artifacts = tmp_path / "a" / "artifacts"
+    about = json.loads((artifacts / "counts/verses/statistics.json").read_text())
+    size = (artifacts / "datasets/verses/train.jsonl").stat().st_size
+    assert about == {"bytes": size, "characters": 14, "documents": 3, "tokens": 14, "types": 11}
+    top = (artifacts / "counts/verses/top.tsv").read_text().splitlines()
+    assert top[:2] == ["rank\ttoken\tcount\tshare", f"1\t\\n\t2\t{2 / 14:.8f}"]
+    assert (artifacts / "counts/verses/zipf.tsv").read_text().splitlines()[:2] == ["rank\tcount", "1\t2"]
+    assert pq.read_table(artifacts / "counts/verses/counts.parquet").column_names == ["token", "count"]
+    assert json.loads((artifacts / "vocabularies/verses/vocabulary.json").read_text()) == [
+        "<unk>",
+        "\n",
+        "明",
+        "月",
+    ]
+    assert json.loads((artifacts / "vocabularies/verses/statistics.json").read_text()) == {
+        "coverage": 6 / 14,
+        "size": 4,
+    }
+
+
+def test_decoding_gives_the_text_back_and_unknown_tokens_are_zero(tmp_path):
+    make_corpus(tmp_path)
+    run_stages(tmp_path)
+    words, ids, offsets = encoding.read_encoded(tmp_path / "artifacts/encoded/verses", "test")
+    decoded = ["".join(words[i] for i in ids[a:b]) for a, b in itertools.pairwise(offsets)]
+    assert decoded == ["明月<unk>\n<unk>", "", "<unk>"]
+    assert ids.dtype == np.uint16
+    assert offsets.dtype == np.int64
+    assert isinstance(ids, np.memmap)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents=st.lists(lines, max_size=8), shard_bytes=st.integers(1, 50))
+def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, documents, shard_bytes):
+    corpus = Corpus(
+        dataset="d",
+        files=("t.txt",),
+        tokenizer="character",
+        shard_bytes=shard_bytes,
+        min_count=1,
+        max_size=None,
+        encode=("t.txt",),
+    )
+    path = write_text(tmp_path / "t.txt", documents)
+    encoding.encode_file(
+        path, ["<unk>", *count(path, name="character")["token"].to_pylist()], corpus, tmp_path, "encode"
+    )
+    (tmp_path / "vocabulary.json").write_text(
+        json.dumps(["<unk>", *count(path, name="character")["token"].to_pylist()])
+    )
+    words, ids, offsets = encoding.read_encoded(tmp_path, "t")
+    decoded = [[words[i] for i in ids[a:b]] for a, b in itertools.pairwise(offsets)]
+    assert decoded == [tokenizer("character")(document) for document in documents]
+    np.save(tmp_path / "whole.npy", np.array(ids))
+    assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "t.ids.npy").read_bytes()
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
+def test_ids_are_as_narrow_as_the_vocabulary_allows(tmp_path, size, dtype):
+    path = write_text(tmp_path / "t.txt", [f"{size - 1}"])
+    corpus = Corpus(
+        dataset="d",
+        files=("t.txt",),
+        tokenizer="word",
+        min_count=1,
+        max_size=None,
+        shard_bytes=100,
+        encode=("t.txt",),
+    )
+    encoding.encode_file(path, [str(i) for i in range(size)], corpus, tmp_path, "encode")
+    ids = np.load(tmp_path / "t.ids.npy")
+    assert ids.dtype == dtype
+    assert ids.tolist() == [size - 1]
+
+
+def test_a_vocabulary_is_cut_by_count_and_by_size():
+    counts = pa.table({"token": ["a", "<unk>", "b", "c", "d"], "count": [9, 8, 7, 2, 1]})
+    chosen = lambda **cut: vocabulary.choose_tokens(counts, **cut)["token"].to_pylist()
+    assert chosen(min_count=1, max_size=None) == ["a", "b", "c", "d"]
+    assert chosen(min_count=2, max_size=None) == ["a", "b", "c"]
+    assert chosen(min_count=2, max_size=3) == ["a", "b"]
+    assert chosen(min_count=1, max_size=1) == []
+
+
+def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys):
+    path = write_text(tmp_path / "t.txt", VERSES[:2])
+    out = tmp_path / "counts.parquet"
+    counting.count_files(
+        [path],
+        field="text",
+        tokenizer="jieba",
+        shard_bytes=40,
+        workers=0,
+        scratch=tmp_path / "scratch",
+        out=out,
+    )
+    printed = capsys.readouterr()
+    assert "2 documents" in printed.out
+    assert "count: 100 %" in printed.err
+    assert as_dict(pq.read_table(out)) == serial_counts(VERSES[:2], "jieba")
+
+
+def test_encoding_two_files_of_one_name_is_refused(tmp_path):
+    corpus = CORPUS.model_copy(update={"encode": ("a.txt", "a.jsonl")})
+    with pytest.raises(BadInput, match="same files"):
+        encoding.encode_corpus(tmp_path, "verses", corpus)
+
+
+def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
+    for stage, command in (
+        (lambda: counting.count_corpus(tmp_path, "v", CORPUS, 0), "genpipe prepare verses"),
+        (lambda: vocabulary.build_vocabulary(tmp_path, "v", CORPUS), "genpipe count --corpus v"),
+        (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS), "genpipe vocabulary v"),
+        (lambda: encoding.read_encoded(tmp_path / "v", "train"), "genpipe encode v"),
+    ):
+        with pytest.raises(BadInput, match=command):
+            stage()

@@ -1,0 +1,244 @@
+"""The plan, read from real DVC repositories."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genpipe.errors import BadInput
+from genpipe.graph import Needs, NotVerified, Plan, read_plan, verify
+
+DVC_YAML = """\
+stages:
+  prepare:
+    cmd: mkdir -p out && cp data/raw.txt out/clean.txt
+    deps: [data/raw.txt]
+    outs: [out/clean.txt]
+  train:
+    foreach: ${recipes}
+    do:
+      cmd: mkdir -p out && cat out/clean.txt code.txt knobs.yaml > out/${key}.model
+      deps: [out/clean.txt, code.txt]
+      params: [knobs.yaml: ["recipes.${key}"]]
+      outs: ["out/${key}.model"]
+      meta: {genpipe: {retries: 2, timeout: 60, gpus: 1}}
+  report:
+    cmd: cat out/*.model > out/report.txt
+    deps: [out/big.model, out/small.model]
+    outs: [out/report.txt]
+vars: [knobs.yaml]
+"""
+KNOBS = "recipes:\n  small: {steps: 10, network: {width: 2}}\n  big: {steps: 100, network: {width: 8}}\n"
+ENVIRONMENT = {
+    **os.environ,
+    "DVC_NO_ANALYTICS": "1",
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
+
+
+def run(root: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dvc(root: Path, *words: str) -> str:
+    return run(root, sys.executable, "-m", "dvc", *words)
+
+
+@pytest.fixture(scope="module")
+def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    run(root, "git", "init", "-q")
+    dvc(root, "init", "-q")
+    (root / "data").mkdir()
+    (root / "data/raw.txt").write_text("spring\n")
+    (root / "code.txt").write_text("code\n")
+    (root / "knobs.yaml").write_text(KNOBS)
+    (root / "params.yaml").write_text("datasets: {}\n")
+    dvc(root, "add", "-q", "data")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    dvc(root, "repro")
+    return root
+
+
+@pytest.fixture
+def project(finished_project: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    shutil.copytree(finished_project, root, symlinks=True)
+    return root
+
+
+def names(plan: Plan) -> list[str]:
+    return [stage.name for stage in plan.stale]
+
+
+def reasons(plan: Plan, name: str) -> tuple[str, ...]:
+    return next(stage.reasons for stage in plan.stages if stage.name == name)
+
+
+def test_nothing_is_stale_after_everything_ran(project: Path) -> None:
+    plan = read_plan(project)
+    assert plan.stale == ()
+    assert plan.describe() == "everything is up to date (4 stages)"
+    verify(project)
+
+
+def test_a_stage_comes_after_those_it_waits_for(project: Path) -> None:
+    plan = read_plan(project)
+    order = [stage.name for stage in plan.stages]
+    assert sorted(order) == ["prepare", "report", "train@big", "train@small"]
+    assert all(
+        order.index(above) < order.index(stage.name) for stage in plan.stages for above in stage.upstream
+    )
+    assert plan.stages[-1].upstream == ("train@big", "train@small")
+
+
+def test_a_fresh_project_has_never_run(project: Path) -> None:
+    (project / "dvc.lock").unlink()
+    plan = read_plan(project)
+    assert len(plan.stale) == 4
+    assert {stage.reasons for stage in plan.stale} == {("has never run",)}
+
+
+def test_a_changed_parameter_is_named_by_its_path(project: Path) -> None:
+    (project / "knobs.yaml").write_text(KNOBS.replace("width: 2", "width: 3"))
+    plan = read_plan(project)
+    assert names(plan) == ["train@small", "report"]
+    assert reasons(plan, "train@small") == ("params recipes.small.network.width changed",)
+    assert reasons(plan, "report") == ("upstream train@small is stale",)
+
+
+def test_a_changed_dependency_is_named(project: Path) -> None:
+    (project / "code.txt").write_text("new code\n")
+    plan = read_plan(project)
+    assert sorted(names(plan)) == ["report", "train@big", "train@small"]
+    assert reasons(plan, "train@big") == ("code.txt changed",)
+    assert reasons(plan, "report") == ("upstream train@big and train@small are stale",)
+
+
+def test_a_changed_command_is_named(project: Path) -> None:
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("cat out/*.model >", "sort out/*.model >"))
+    assert [stage.reasons for stage in read_plan(project).stale] == [("command changed",)]
+
+
+def test_a_missing_output_makes_its_stage_and_its_downstream_stale(project: Path) -> None:
+    (project / "out/big.model").unlink()
+    plan = read_plan(project)
+    assert names(plan) == ["train@big", "report"]
+    assert reasons(plan, "train@big") == ("out/big.model is missing",)
+    assert reasons(plan, "report") == ("upstream train@big is stale",)
+
+
+def test_targets_bring_what_they_need_and_nothing_else(project: Path) -> None:
+    (project / "dvc.lock").unlink()
+    assert names(read_plan(project, ["train@small"])) == ["prepare", "train@small"]
+    assert sorted(names(read_plan(project, ["train"]))) == ["prepare", "train@big", "train@small"]
+
+
+def test_an_unknown_target_is_answered_with_the_stages_there_are(project: Path) -> None:
+    with pytest.raises(BadInput, match=r"no stage 'trian'.*train@small"):
+        read_plan(project, ["trian"])
+
+
+def test_missing_raw_data_is_no_stage_s_work(project: Path) -> None:
+    shutil.rmtree(project / "data")
+    plan = read_plan(project)
+    with pytest.raises(BadInput, match=r"^data.* is missing; fetch it with `genpipe data`"):
+        plan.require_inputs()
+    assert "cannot run: data" in plan.describe()
+
+
+def test_changed_raw_data_is_restored_or_accepted_by_a_person(project: Path) -> None:
+    (project / "data/raw.txt").write_text("autumn\n")
+    with pytest.raises(
+        BadInput, match=r"differs from what data\.dvc pins; `genpipe data --force` .*`dvc commit"
+    ):
+        read_plan(project).require_inputs()
+
+
+def test_a_missing_source_file_is_named(project: Path) -> None:
+    (project / "code.txt").unlink()
+    with pytest.raises(BadInput, match=r"code\.txt: train@\w+ needs it and it is missing"):
+        read_plan(project).require_inputs()
+
+
+def test_a_plan_without_data_dvc_asks_for_the_data_as_well(project: Path) -> None:
+    (project / "data.dvc").unlink()
+    shutil.rmtree(project / "data")
+    assert read_plan(project).problems == ("data/raw.txt: raw data is missing; fetch it with `genpipe data`",)
+
+
+def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
+    needs = {stage.name: stage.needs for stage in read_plan(project).stages}
+    assert needs["train@big"] == Needs(retries=2, timeout=60, gpus=1)
+    assert needs["report"] == Needs()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("{retry: 2}", "retry: no such key; it knows retries"),
+        ("{retries: two}", "wanted a number >= 0, not 'two'"),
+    ],
+)
+def test_a_wrong_meta_is_named(project: Path, wrong: str, message: str) -> None:
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("{retries: 2, timeout: 60, gpus: 1}", wrong))
+    with pytest.raises(BadInput, match=message):
+        read_plan(project)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["stages: [", "stages: {a: {outs: [x]}}", "stages: {a: {cmd: 'echo ${no.such}'}}"]
+)
+def test_a_broken_dvc_yaml_is_one_line(project: Path, wrong: str) -> None:
+    (project / "dvc.yaml").write_text(wrong)
+    with pytest.raises(BadInput) as caught:
+        read_plan(project)
+    assert "\n" not in str(caught.value)
+    assert "dvc.yaml" in str(caught.value)
+
+
+def test_a_directory_that_is_no_project_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not the root of a DVC project"):
+        read_plan(tmp_path)
+
+
+def test_a_busy_project_is_one_line(project: Path) -> None:
+    hold = "import sys, time, zc.lockfile; held = zc.lockfile.LockFile(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+    lock = str(project / ".dvc/tmp/lock")
+    with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            with pytest.raises(BadInput, match="another DVC command is at work here"):
+                read_plan(project)
+        finally:
+            holder.kill()
+
+
+def test_verify_names_what_is_still_stale(project: Path) -> None:
+    (project / "out/report.txt").unlink()
+    with pytest.raises(NotVerified, match=r"report \(out/report\.txt is missing\)"):
+        verify(project)
+
+
+def test_reading_a_plan_changes_nothing(project: Path) -> None:
+    (project / "code.txt").write_text("new code\n")
+    before = (project / "dvc.lock").read_bytes(), sorted(project.glob("out/*"))
+    read_plan(project)
+    assert before == ((project / "dvc.lock").read_bytes(), sorted(project.glob("out/*")))
+
+
+def test_the_command_line_shows_the_plan_in_words_and_as_json(project: Path) -> None:
+    (project / "knobs.yaml").write_text(KNOBS.replace("width: 2", "width: 3"))
+    words = run(project, sys.executable, "-m", "genpipe.cli", "plan")
+    assert "2 of 4 stages are out of date" in words
+    assert "train@small  params recipes.small.network.width changed" in words
+    plan = json.loads(run(project, sys.executable, "-m", "genpipe.cli", "plan", "--json"))
+    assert [stage["name"] for stage in plan["stages"] if stage["stale"]] == ["train@small", "report"]
+    assert plan == json.loads(json.dumps(read_plan(project).as_dict()))

@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genpipe.errors import BadInput
+from genpipe.params import read_params
+
+PROJECT = Path(__file__).parent.parent
+
+
+def project_with(change, tmp_path: Path) -> Path:
+    """A project whose params.yaml is ours after `change`."""
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    change(params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return tmp_path
+
+
+def test_our_own_parameters_are_valid():
+    params = read_params(PROJECT)
+    assert {"classifier", "nice", "ogan", "couplet"} <= set(params.recipes)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(lr_multipliers={"(": 2}),
+            "wanted a regular expression, '(' is none",
+        ),
+        (
+            lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(betas=[1.5, 0.9]),
+            "recipes.nice.solvers.nll.betas.0: Input should be less than 1",
+        ),
+        (lambda p: p.update(seed=2**64), "seed: Input should be less than"),
+        (
+            lambda p: p["recipes"]["nice"].update(latent_dims=3),
+            "recipes.nice.latent_dims: Extra inputs are not permitted",
+        ),
+        (
+            lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(lr="fast"),
+            "recipes.nice.solvers.nll.lr: Input should be a valid number",
+        ),
+        (
+            lambda p: p["recipes"]["nice"].update(batch_size=30),
+            "batch_size 30 is not a multiple of logical_workers 4; take 28",
+        ),
+        (lambda p: p["recipes"]["nice"].update(dataset="faces"), "recipes.nice.dataset: no data set 'faces'"),
+        (lambda p: p["recipes"]["nice"].update(judge="me"), "recipes.nice.judge: no recipe 'me'"),
+        (lambda p: p["recipes"]["nice"].update(data="../../etc"), "a path stays inside the project"),
+        (
+            lambda p: p["datasets"].update({"../up": {"kind": "poems", "source": "a"}}),
+            "a name is made of a-z, 0-9 and _",
+        ),
+        (lambda p: p["datasets"]["digits"].update(source="/etc/passwd"), "a path stays inside the project"),
+        (lambda p: p.update(recipe={}), "recipe: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line_that_names_it(change, complaint, tmp_path):
+    with pytest.raises(BadInput) as error:
+        read_params(project_with(change, tmp_path))
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"params.yaml: no such file; run genpipe from the root"):
+        read_params(tmp_path)
+    (tmp_path / "params.yaml").write_text("seed: [")
+    with pytest.raises(BadInput, match="wanted YAML"):
+        read_params(tmp_path)
+
+
+def test_a_number_in_either_yaml_dialect_is_a_number(tmp_path):
+    """PyYAML reads 1e-3 as text, DVC as a number; both must do."""
+    params = read_params(
+        project_with(lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(lr="1e-3"), tmp_path)
+    )
+    assert params.recipes["nice"].solvers["nll"].lr == 1e-3

