@@ -9,7 +9,7 @@ from pathlib import Path
 from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified, Plan, read_plan
-from genpipe.params import read_params
+from genpipe.params.project import read_params
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project

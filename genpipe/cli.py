@@ -5,6 +5,7 @@ Imports of torch, ray and pandas stay inside the commands: `genpipe --help` must
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,15 @@ An artifact is a function of data, code and parameters, never of the cluster.
   dvc repro                     run every stage that is out of date (or: make run)
   genpipe plan                  what is out of date, and why
 """
+
+
+MENDABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)  # by a person, without our code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +56,14 @@ def main(argv: list[str] | None = None) -> int:
         return lease.BUSY
     except BadInput as error:
         print(f"genpipe: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        print(
+            f"genpipe: {error.filename or 'writing'}: {error.strerror}; make room or change the rights, and run it again",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -124,8 +142,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="training processes; 0 trains in process; default: cluster.workers",
     )
-    train.add_argument("--steps", type=_steps, metavar="S", help="instead of recipes.RECIPE.steps")
-    train.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed")
+    train.add_argument(
+        "--steps", type=_steps, metavar="S", help="instead of recipes.RECIPE.train.steps; wants --out"
+    )
+    train.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed; wants --out")
     train.add_argument("--out", type=_new_directory, metavar="DIR", help="default: artifacts/models/RECIPE")
     train.set_defaults(run=_train)
 
@@ -134,20 +154,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("recipe")
     sample.add_argument(
-        "--model", type=Path, metavar="DIR", help="the trained model; default: artifacts/models/RECIPE"
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="another trained model than artifacts/models/RECIPE; wants --out",
     )
-    sample.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed")
+    sample.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed; wants --out")
     sample.add_argument("--out", type=_new_directory, metavar="DIR", help="default: artifacts/samples/RECIPE")
     sample.set_defaults(run=_sample)
 
     evaluate = commands.add_parser("evaluate", help="judge a trained recipe on its test data")
     evaluate.add_argument("recipe")
     evaluate.add_argument(
-        "--model", type=Path, metavar="DIR", help="the trained model; default: artifacts/models/RECIPE"
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="another trained model than artifacts/models/RECIPE; wants --out",
     )
-    evaluate.add_argument(
-        "--samples", type=Path, metavar="DIR", help="its samples; default: artifacts/samples/RECIPE"
-    )
+    evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; wanted with --model")
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="default: artifacts/metrics/RECIPE.json")
     evaluate.set_defaults(run=_evaluate)
 
@@ -206,7 +230,7 @@ def _data(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _prepare(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.params import read_params
+    from genpipe.params.project import read_params
     from genpipe.sources.datasets import prepare
 
     prepare(root, arguments.dataset, read_params(root).named("datasets", arguments.dataset))
@@ -214,7 +238,7 @@ def _prepare(root: Path, arguments: argparse.Namespace) -> None:
 
 def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus import counting
-    from genpipe.params import read_params
+    from genpipe.params.project import read_params
 
     if bool(arguments.corpus) == bool(arguments.files):
         raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
@@ -237,14 +261,14 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
 
 def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.vocabulary import build_vocabulary
-    from genpipe.params import read_params
+    from genpipe.params.project import read_params
 
     build_vocabulary(root, arguments.corpus, read_params(root).named("corpora", arguments.corpus))
 
 
 def _encode(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.encoding import encode_corpus
-    from genpipe.params import read_params
+    from genpipe.params.project import read_params
 
     encode_corpus(root, arguments.corpus, read_params(root).named("corpora", arguments.corpus))
 
@@ -277,7 +301,7 @@ def _evaluate(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _report(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.params import read_params
+    from genpipe.params.project import read_params
     from genpipe.report.page import write_report
 
     write_report(root, read_params(root))

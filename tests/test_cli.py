@@ -1,13 +1,20 @@
 """The command line: what a person sees, and what bad input gets."""
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from genpipe.cli import build_parser, main
+from genpipe.experiment import number_of_workers
+from genpipe.params.project import Params
 from tests import tiny
 
 
@@ -25,7 +32,7 @@ def project(tmp_path_factory) -> Path:
     tones = root / "artifacts" / "datasets" / "tiny" / "tones.tsv"
     tones.parent.mkdir(parents=True)
     tones.write_text("character\ttone\tcount\tshare\n天\t平\t3\t1.0\n地\t仄\t3\t1.0\n", encoding="utf-8")
-    blocks = {name: {**tiny.block(name).model_dump(mode="json"), "num_samples": 12} for name in tiny.BLOCKS}
+    blocks = {name: tiny.block(name) for name in tiny.BLOCKS}
     datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
     (root / "params.yaml").write_text(yaml.safe_dump({"datasets": datasets, "recipes": blocks}))
     return root
@@ -123,7 +130,7 @@ def test_steps_and_seed_can_be_given(project):
     ]
     assert main(words) == 0
     recipe = yaml.safe_load((project / "s" / "recipe.json").read_text())
-    assert (recipe["steps"], recipe["seed"]) == (3, 7)
+    assert (recipe["train"]["steps"], recipe["seed"]) == (3, 7)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +149,14 @@ def test_steps_and_seed_can_be_given(project):
         (["count"], "count wants either files or --corpus NAME"),
         (["count", "missing.txt", "--workers", "0"], "missing.txt"),
         (
-            ["sample", "nice", "--model", "nowhere"],
-            "nowhere: no such file or directory; train the model first",
+            ["sample", "nice", "--model", "nowhere", "--out", "there"],
+            "nowhere/recipe.json: no such file or directory; name the directory of a trained model, or train one",
         ),
+        (["sample", "nice", "--model", "nowhere"], "name where with --out DIR"),
+        (["sample", "nice", "--seed", "3"], "name where with --out DIR"),
+        (["train", "nice", "--steps", "3"], "name where it goes with --out DIR"),
+        (["evaluate", "nice", "--model", "nowhere"], "name where the metrics go with --out FILE"),
+        (["evaluate", "nice", "--model", "m", "--out", "o.json"], "--model and --samples go together"),
         (
             ["--root", "nowhere", "train", "nice"],
             "params.yaml: no such file; run genpipe from the root of a project",
@@ -159,15 +171,101 @@ def test_bad_input_is_one_clear_line_and_status_2(words, complaint, project):
     assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_key_is_an_error_before_anything_runs(project, tmp_path):
+def changed(project: Path, root: Path, change: Callable[[dict], object]) -> list[str]:
+    """The words that name a project with the data and models of ours, and other parameters."""
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["recipes"]["nice"]["network"]["depth"] = 3
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    (tmp_path / "artifacts").symlink_to(project / "artifacts")
-    done = run("train", "nice", "--workers", "2", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "network.depth: not an argument of NICE, which takes: num_couplings" in done.stderr
+    change(params)
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "artifacts").symlink_to(project / "artifacts")
+    return ["--root", str(root)]
+
+
+@pytest.mark.parametrize(
+    ("network", "complaint"),
+    [
+        ({"depth": 3}, "train.network.depth: not an argument of NICE, which takes: num_couplings"),
+        ({"hidden_dim": "wide"}, "train.network.hidden_dim: Input should be a valid integer"),
+        (
+            {"hidden_dim": -2},
+            "train.network of NICE: {'hidden_dim': -2}: Trying to create tensor with negative",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_is_an_error_before_anything_runs(
+    network, complaint, project, tmp_path, capsys
+):
+    root = changed(project, tmp_path, lambda p: p["recipes"]["nice"]["train"].update(network=network))
+    assert main([*root, "train", "nice", "--workers", "2"]) == 2
+    assert complaint in capsys.readouterr().err
     assert not (tmp_path / ".genpipe" / "runs").exists()
+
+
+def test_a_project_with_more_workers_than_slices_trains_on_as_many_as_there_are_slices():
+    params = Params.model_validate({"cluster": {"workers": 9}, "datasets": {}})
+    assert number_of_workers("nice", None, params, 4) == 4
+    assert number_of_workers("nice", 0, params, 4) == 0
+
+
+@pytest.fixture(scope="module")
+def trained_ogan(project) -> Path:
+    """A model of the project, and its judge."""
+    for name in ("classifier", "ogan"):
+        assert main(["--root", str(project), "train", name, "--workers", "0"]) == 0
+    return project / "artifacts" / "models" / "ogan"
+
+
+def test_a_handful_of_test_images_is_shown_and_the_comparison_refused(
+    project, trained_ogan, tmp_path, capsys
+):
+    shutil.copytree(project / "artifacts", tmp_path / "artifacts")
+    shutil.copy(project / "params.yaml", tmp_path)
+    images = tmp_path / "artifacts" / "datasets" / "digits"
+    for part in ("images", "labels"):
+        np.save(images / f"test_{part}.npy", np.load(images / f"test_{part}.npy")[:3])
+    root = ["--root", str(tmp_path)]
+    for name in ("classifier", "ogan"):
+        assert main([*root, "train", name, "--workers", "0"]) == 0
+        assert main([*root, "sample", name]) == 0
+    assert main([*root, "evaluate", "classifier"]) == 0
+    assert main([*root, "evaluate", "ogan"]) == 2
+    assert "wanted 2 or more samples and 4 or more test images to compare" in capsys.readouterr().err
+
+
+def test_a_judge_of_other_images_is_refused(project, trained_ogan, tmp_path, capsys):
+    shutil.copytree(project / "artifacts", tmp_path / "artifacts")
+    for split in ("train", "test"):
+        file = tmp_path / "artifacts" / "datasets" / "digits" / f"{split}_images.npy"
+        large = tmp_path / "artifacts" / "datasets" / "large" / f"{split}_images.npy"
+        large.parent.mkdir(exist_ok=True)
+        np.save(large, np.load(file).repeat(2, 1).repeat(2, 2))
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["recipes"]["ogan"]["data"] = "datasets/large"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    root = ["--root", str(tmp_path)]
+    for words in (["train", "ogan", "--workers", "0"], ["sample", "ogan"]):
+        assert main([*root, *words]) == 0
+    assert main([*root, "evaluate", "ogan"]) == 2
+    assert "'classifier' knows images of (8, 8) pixels, and these have (16, 16)" in capsys.readouterr().err
+
+
+def test_a_model_is_sampled_as_it_was_trained(project, trained_ogan, tmp_path, capsys):
+    """Its own card says how it is built; another model, or one of other data, is refused."""
+    root = changed(
+        project, tmp_path, lambda p: p["recipes"]["ogan"]["train"]["network"].update(latent_dim=16)
+    )
+    out = str(tmp_path / "samples")
+    assert main([*root, "sample", "ogan", "--model", str(trained_ogan), "--out", out]) == 0
+    assert main([*root, "sample", "nice", "--model", str(trained_ogan), "--out", out]) == 2
+    assert "wanted a model whose model is nice, found ogan" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(project, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
+
+    monkeypatch.setattr("genpipe.experiment.export", full)
+    assert main(["--root", str(project), "train", "nice", "--workers", "0"]) == 2
+    assert "genpipe: weights.safetensors: No space left on device" in capsys.readouterr().err
 
 
 def test_a_truncated_model_is_named_and_nothing_is_written(project, tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from genpipe.corpus import counting, encoding, shards, vocabulary
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
-from genpipe.params import Corpus
+from genpipe.params.corpora import Corpus
 
 VERSES = [
     "床前明月光，疑是地上霜。",

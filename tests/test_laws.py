@@ -10,7 +10,6 @@ from genpipe.files import hash_of
 from genpipe.models import RECIPES
 from genpipe.recipe import Decodes, Encodes, LogProb, Recipe, Samples, Tags
 from genpipe.sampling import decoding, latent
-from genpipe.training.logical import Alone
 from genpipe.training.trainer import Trainer
 from tests import tiny
 
@@ -22,10 +21,7 @@ def those(*capabilities: type) -> pytest.MarkDecorator:
 
 
 def trainer(name: str, root: Path, run: str = "run", **changes) -> Trainer:
-    data = tiny.data_for(name, root)
-    directory = root / run
-    directory.mkdir(exist_ok=True)
-    return Trainer(tiny.recipe_of(name, data), data, tiny.block(name, **changes), 0, Alone(), directory)
+    return tiny.trainer_of(name, tiny.data_for(name, root), root / run, **changes)
 
 
 def weights(recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -54,7 +50,7 @@ def test_every_parameter_is_trained_by_some_phase(name, tmp_path):
 def test_resuming_ends_on_the_same_bits(name, tmp_path):
     whole = trainer(name, tmp_path, "whole")
     whole.fit()
-    part = trainer(name, tmp_path, "part", solvers=tiny.BLOCKS[name]["solvers"])
+    part = trainer(name, tmp_path, "part")
     part.params = part.params.model_copy(update={"steps": 4})
     part.fit()
     rest = trainer(name, tmp_path, "part")
@@ -70,9 +66,7 @@ def test_another_seed_makes_other_weights(name, tmp_path):
     data = tiny.data_for(name, tmp_path)
     results = []
     for seed in (0, 1):
-        run = tmp_path / str(seed)
-        run.mkdir()
-        fitted = Trainer(tiny.recipe_of(name, data, seed), data, tiny.block(name), seed, Alone(), run)
+        fitted = tiny.trainer_of(name, data, tmp_path / str(seed), seed)
         fitted.fit()
         results.append(fitted.recipe.state_dict())
     assert not same(*results)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from genpipe.errors import BadInput
-from genpipe.params import read_params
+from genpipe.params.project import read_params
 
 PROJECT = Path(__file__).parent.parent
 
@@ -26,12 +26,20 @@ def test_our_own_parameters_are_valid():
     ("change", "complaint"),
     [
         (
-            lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(lr_multipliers={"(": 2}),
+            lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr_multipliers={"(": 2}),
             "wanted a regular expression, '(' is none",
         ),
         (
-            lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(betas=[1.5, 0.9]),
-            "recipes.nice.solvers.nll.betas.0: Input should be less than 1",
+            lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(betas=[1.5, 0.9]),
+            "recipes.nice.train.solvers.nll.betas.0: Input should be less than 1",
+        ),
+        (
+            lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr=float("inf")),
+            "recipes.nice.train.solvers.nll.lr: Input should be a finite number",
+        ),
+        (
+            lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(momentum=0.9),
+            "recipes.nice.train.solvers.nll: Value error, momentum has no effect on adam; take it out",
         ),
         (lambda p: p.update(seed=2**64), "seed: Input should be less than"),
         (
@@ -39,11 +47,11 @@ def test_our_own_parameters_are_valid():
             "recipes.nice.latent_dims: Extra inputs are not permitted",
         ),
         (
-            lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(lr="fast"),
-            "recipes.nice.solvers.nll.lr: Input should be a valid number",
+            lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr="fast"),
+            "recipes.nice.train.solvers.nll.lr: Input should be a valid number",
         ),
         (
-            lambda p: p["recipes"]["nice"].update(batch_size=30),
+            lambda p: p["recipes"]["nice"]["train"].update(batch_size=30),
             "batch_size 30 is not a multiple of logical_workers 4; take 28",
         ),
         (lambda p: p["recipes"]["nice"].update(dataset="faces"), "recipes.nice.dataset: no data set 'faces'"),
@@ -75,6 +83,6 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
 def test_a_number_in_either_yaml_dialect_is_a_number(tmp_path):
     """PyYAML reads 1e-3 as text, DVC as a number; both must do."""
     params = read_params(
-        project_with(lambda p: p["recipes"]["nice"]["solvers"]["nll"].update(lr="1e-3"), tmp_path)
+        project_with(lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr="1e-3"), tmp_path)
     )
-    assert params.recipes["nice"].solvers["nll"].lr == 1e-3
+    assert params.recipes["nice"].train.solvers["nll"].lr == 1e-3

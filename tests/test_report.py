@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from genpipe.errors import BadInput
 from genpipe.files import write_json
-from genpipe.params import Params
+from genpipe.params.project import Params
 from genpipe.report import metrics, plots
 from genpipe.report.numerals import figure
 from genpipe.report.page import write_report
@@ -20,20 +20,18 @@ from tests.browser import chromium, emulate
 
 SHA256 = "1ac30eac40003d60cf477796a6869dd819286a4ca62bf7d4fe1fc6d5c797228d"
 HOSTILE = "<script>alert('&')</script>"
-SOLVERS = {"nll": {"optimiser": "adam", "lr": 1e-3}}
+TRAIN = {"batch_size": 200, "steps": 2000, "solvers": {"nll": {"optimiser": "adam", "lr": 1e-3}}}
 DIGITS = {
     "dataset": "digits",
     "data": "datasets/digits",
     "judge": "classifier",
-    "batch_size": 200,
-    "steps": 2000,
+    "num_samples": 64,
 }
 COUPLETS = {
     "dataset": "couplets",
     "data": "encoded/couplets",
     "judge": "couplet",
-    "batch_size": 64,
-    "steps": 2000,
+    "num_samples": 64,
 }
 PARAMS = Params.model_validate(
     {
@@ -50,10 +48,10 @@ PARAMS = Params.model_validate(
             }
         },
         "recipes": {
-            "classifier": {"model": "classifier", "solvers": SOLVERS, **DIGITS},
-            "nice": {"model": "nice", "solvers": SOLVERS, **DIGITS},
-            "ogan": {"model": "ogan", "solvers": {"ogan": {}}, **DIGITS},
-            "couplet": {"model": "couplet", "solvers": SOLVERS, **COUPLETS},
+            "classifier": {"model": "classifier", "train": TRAIN, **DIGITS},
+            "nice": {"model": "nice", "train": TRAIN, **DIGITS},
+            "ogan": {"model": "ogan", "train": {**TRAIN, "solvers": {"ogan": {}}}, **DIGITS},
+            "couplet": {"model": "couplet", "train": TRAIN, **COUPLETS},
         },
     }
 )
@@ -134,8 +132,9 @@ def write_recipes(artifacts: Path) -> None:
     rng = np.random.default_rng(0)
     for name, recipe in PARAMS.recipes.items():
         card = {
-            "recipe": name, "seed": 1, "params": {**recipe.model_dump(mode="json"), "network": {"note": HOSTILE}},
-            "data_sha256": SHA256, "code_sha256": SHA256[::-1], "parameters": 1234567, "steps": 2000,
+            "recipe": name, "seed": 1, "data": recipe.data,
+            "train": {**recipe.train.model_dump(mode="json"), "network": {"note": HOSTILE}},
+            "data_sha256": SHA256, "code_sha256": SHA256[::-1], "parameters": 1234567,
         }  # fmt: skip
         write_json(artifacts / "models" / name / "recipe.json", card)
         prose = f"# {name}\n\n{name.upper()}: what it is (Author, 2014, arXiv:1410.8516).\n\nHow it departs & why {HOSTILE}.\n\n- seed 1\n"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from genpipe.errors import BadInput
 from genpipe.files import sha256
-from genpipe.params import Dataset
+from genpipe.params.corpora import Dataset
 from genpipe.sources.archives import Archive
 from genpipe.sources.couplets import is_regulated, poem_couplets
 from genpipe.sources.datasets import prepare

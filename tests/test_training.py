@@ -10,8 +10,9 @@ from torch import nn
 
 from genpipe.errors import BadInput
 from genpipe.models import RECIPES
-from genpipe.params import Solver as SolverParams
+from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Loss, Phase, Recipe, Update
+from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.checkpoint import latest_checkpoint, load_weights, read_weights, save_weights
 from genpipe.training.logical import Alone, Processes, owned, subtrees, sum_over_slices
 from genpipe.training.solver import schedule
@@ -22,7 +23,9 @@ from tests import tiny, toys
 def toy_trainer(directory: Path, exchange=None, **changes) -> Trainer:
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    return Trainer(toys.TwoPlayers(), toys.Points(), toys.block(**changes), 0, exchange or Alone(), directory)
+    return Trainer(
+        toys.TwoPlayers(), toys.Points(), toys.training(**changes), 0, exchange or Alone(), directory
+    )
 
 
 # ------------------------------------------------------------------------------------------------ logical workers
@@ -38,16 +41,17 @@ class Room:
         self.rows[self.rank] = rows
         self.barrier.wait(timeout=120)
         assert [len(self.rows[rank]) for rank in range(self.size)] == counts
-        return [self.rows[rank].clone() for rank in range(self.size)]
+        received = [self.rows[rank].clone() for rank in range(self.size)]
+        self.barrier.wait(timeout=120)
+        return received
 
 
-def summed(terms: torch.Tensor, size: int) -> list[torch.Tensor]:
-    """What each of `size` processes makes of the sum."""
+def on_threads(size: int, do) -> list:
+    """What `do(exchange)` returns on each of `size` processes."""
     rows, results, barrier = {}, {}, threading.Barrier(size)
 
     def work(rank):
-        room = Room(rank, size, rows, barrier)
-        results[rank] = sum_over_slices(len(terms), lambda v: terms[v].clone(), room)
+        results[rank] = do(Room(rank, size, rows, barrier))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]
     for thread in threads:
@@ -55,6 +59,11 @@ def summed(terms: torch.Tensor, size: int) -> list[torch.Tensor]:
     for thread in threads:
         thread.join()
     return [results[rank] for rank in range(size)]
+
+
+def summed(terms: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """What each of `size` processes makes of the sum."""
+    return on_threads(size, lambda room: sum_over_slices(len(terms), lambda v: terms[v].clone(), room))
 
 
 @pytest.mark.parametrize("num_slices", range(1, 10))
@@ -82,6 +91,38 @@ def test_every_slice_belongs_to_one_process():
             assert [v for first, last in nodes for v in range(first, last)] == list(range(num_slices))
 
 
+def complaints(size: int, do) -> list[str]:
+    """The bad input that each process ends with."""
+
+    def work(room):
+        with pytest.raises(BadInput) as error:
+            do(room)
+        return str(error.value)
+
+    return on_threads(size, work)
+
+
+def test_bad_input_to_one_process_is_raised_by_all():
+    def do(room):
+        def read():
+            if room.rank == 2:
+                raise BadInput("disk 2 is empty; mount it")
+
+        together(room, torch.device("cpu"), read)
+
+    assert complaints(3, do) == ["disk 2 is empty; mount it"] * 3
+
+
+def test_processes_that_stand_at_different_weights_do_not_start():
+    def do(room, step=7, weight=0.0):
+        refuse_other_states(room, torch.device("cpu"), step, {"a": torch.tensor([1.0, weight])})
+
+    assert on_threads(3, do) == [None] * 3
+    (words,) = set(complaints(2, lambda room: do(room, step=4 * room.rank)))
+    assert "process 0: step 0, process 1: step 4" in words
+    assert len(complaints(2, lambda room: do(room, weight=float(room.rank)))) == 2
+
+
 def _train_all(rank: int, size: int, root: str) -> None:
     torch.set_num_threads(1)
     store = Path(root) / f"store-{size}"
@@ -90,9 +131,7 @@ def _train_all(rank: int, size: int, root: str) -> None:
     results = {"toy": toy_trainer(Path(root) / f"toy-{size}", exchange)}
     for name in sorted(RECIPES):
         data = tiny.data_for(name, Path(root) / f"data-{size}-{rank}")
-        directory = Path(root) / f"{name}-{size}"
-        directory.mkdir(exist_ok=True)
-        results[name] = Trainer(tiny.recipe_of(name, data), data, tiny.block(name), 0, exchange, directory)
+        results[name] = tiny.trainer_of(name, data, Path(root) / f"{name}-{size}", exchange=exchange)
     for name, trainer in results.items():
         trainer.fit()
         save_weights(trainer.recipe.state_dict(), Path(root) / f"{name}-{size}-{rank}.safetensors")
@@ -183,7 +222,7 @@ class Broken(Recipe):
 
 
 def broken(value, directory) -> Trainer:
-    return Trainer(Broken(value), toys.Points(), toys.block(solvers={"sum": {}}), 0, Alone(), directory)
+    return Trainer(Broken(value), toys.Points(), toys.training(solvers={"sum": {}}), 0, Alone(), directory)
 
 
 def test_an_update_that_does_not_reach_a_parameter_names_it(tmp_path):
@@ -211,6 +250,16 @@ def test_solvers_must_be_those_of_the_recipe(tmp_path):
 def test_a_multiplier_that_fits_no_parameter_is_an_error(tmp_path):
     solvers = {"fit": {"lr_multipliers": {"scael": 10}}, "critic": {}, "generator": {}}
     with pytest.raises(BadInput, match="'scael' is in no parameter name"):
+        toy_trainer(tmp_path, solvers=solvers)
+
+
+def test_a_parameter_that_two_multipliers_fit_is_an_error(tmp_path):
+    solvers = {
+        "fit": {"lr_multipliers": {"generator": 10, r"generator\.0": 2}},
+        "critic": {},
+        "generator": {},
+    }
+    with pytest.raises(BadInput, match=r"both in the name of the parameter generator\.0\.weight"):
         toy_trainer(tmp_path, solvers=solvers)
 
 
@@ -246,7 +295,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, c
     trainer.fit()
     newest = tmp_path / "checkpoints" / "step-00000010"
     truncate(newest / "weights.safetensors")
-    assert latest_checkpoint(tmp_path / "checkpoints").step == 8
+    assert latest_checkpoint(tmp_path).step == 8
     assert "step-00000010/weights.safetensors: the checkpoint is damaged" in capsys.readouterr().err
     again = toy_trainer(tmp_path)
     again.fit()
@@ -255,11 +304,37 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, c
     )
 
 
+def test_a_log_that_is_cut_or_changed_costs_the_checkpoints_that_need_it(tmp_path, capsys):
+    trainer = toy_trainer(tmp_path)
+    trainer.fit()
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(b"".join(lines[:9]))
+    assert latest_checkpoint(tmp_path).step == 8
+    assert "metrics.jsonl: the log is damaged" in capsys.readouterr().err
+    toy_trainer(tmp_path).fit()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+    (tmp_path / "metrics.jsonl").write_bytes(whole.replace(b"1", b"2", 1))
+    with pytest.raises(BadInput, match="none of its 2 checkpoints can be used"):
+        latest_checkpoint(tmp_path)
+
+
+def test_what_a_log_holds_beyond_its_checkpoint_is_dropped(tmp_path):
+    toy_trainer(tmp_path / "a").fit()
+    shorter = toy_trainer(tmp_path / "b")
+    shorter.params = shorter.params.model_copy(update={"steps": 4})
+    shorter.fit()
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 5, "critic.loss": 99}\n{"st')
+    toy_trainer(tmp_path / "b").fit()
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+
+
 def test_where_no_checkpoint_is_whole_the_remedy_is_named(tmp_path):
     toy_trainer(tmp_path).fit()
     for path in (tmp_path / "checkpoints").glob("step-*/*"):
         truncate(path)
-    with pytest.raises(BadInput, match="none of 2 checkpoints can be read; delete"):
+    with pytest.raises(BadInput, match="none of its 2 checkpoints can be used; delete"):
         toy_trainer(tmp_path).fit()
 
 

@@ -25,14 +25,9 @@ STEPS = 240
 def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project")
     tiny.write_images(root / "artifacts" / "datasets" / "digits")
-    blocks = {name: tiny.block(name).model_dump(mode="json") for name in ("ogan", "classifier")}
-    blocks["ogan"] |= {
-        "steps": STEPS,
-        "checkpoint_every": 20,
-        "batch_size": 32,
-        "network": {"latent_dim": 16, "width": 8},
-    }
-    blocks["ogan"]["num_samples"] = 20
+    network = {"latent_dim": 16, "width": 8}
+    ogan = tiny.block("ogan", steps=STEPS, checkpoint_every=20, batch_size=32, network=network)
+    blocks = {"ogan": ogan, "classifier": tiny.block("classifier")}
     datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
     (root / "params.yaml").write_text(yaml.safe_dump({"datasets": datasets, "recipes": blocks}))
     return root

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
+from genpipe.assembly import build
 from genpipe.data.images import Images
+from genpipe.data.loader import Data
 from genpipe.data.pairs import Pairs
-from genpipe.experiment import build
 from genpipe.files import write_json
 from genpipe.models import RECIPES
-from genpipe.params import RecipeParams
+from genpipe.params.training import Training
 from genpipe.recipe import Recipe
+from genpipe.training.logical import Alone, Exchange
+from genpipe.training.trainer import Trainer
 
 SIDE = 8
 TOKENS = ["<unk>", "\n", *"天地日月山水花鳥春秋"]
@@ -30,13 +33,26 @@ BLOCKS = {
         "solvers": {"nll": {"lr": 1e-2, "warmup": 3}},
     },
 }
-SHARED = {"dataset": "tiny", "judge": "classifier", "batch_size": 8, "steps": 6, "checkpoint_every": 2}
+SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
 
 
-def block(name: str, **changes) -> RecipeParams:
-    """The parameters of a tiny recipe."""
+def training(name: str, **changes) -> dict:
+    """How a tiny recipe is trained, as params.yaml says it."""
+    return {**SHARED, **BLOCKS[name], **changes}
+
+
+def block(name: str, **changes) -> dict:
+    """A tiny recipe, as params.yaml says it."""
     data = "encoded/couplets" if name == "couplet" else "datasets/digits"
-    return RecipeParams.model_validate({"model": name, "data": data, **SHARED, **BLOCKS[name], **changes})
+    train = training(name, **changes)
+    return {
+        "model": name,
+        "dataset": "tiny",
+        "data": data,
+        "train": train,
+        "num_samples": 12,
+        "judge": "classifier",
+    }
 
 
 def write_images(directory: Path) -> Path:
@@ -76,9 +92,18 @@ def data_for(name: str, root: Path) -> Images | Pairs:
     return Images(write_images(root / "artifacts" / "datasets" / "digits"))
 
 
-def recipe_of(name: str, data: Images | Pairs, seed: int = 0) -> Recipe:
+def recipe_of(name: str, data: Data, seed: int = 0) -> Recipe:
     """A new tiny recipe."""
-    return build(block(name), data.facts, seed)
+    return build(name, BLOCKS[name]["network"], data.facts, seed)
+
+
+def trainer_of(
+    name: str, data: Data, directory: Path, seed: int = 0, exchange: Exchange | None = None, **changes
+) -> Trainer:
+    """A trainer of a tiny recipe, whose run is in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    params = Training.model_validate(training(name, **changes))
+    return Trainer(recipe_of(name, data, seed), data, params, seed, exchange or Alone(), directory)
 
 
 def names_with(*capabilities: type) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from genpipe.params import RecipeParams
+from genpipe.params.training import Training
 from genpipe.recipe import Loss, Phase, Recipe, Update
 
 
@@ -68,8 +68,8 @@ class TwoPlayers(Recipe):
         return self.generator(torch.randn(len(batch["points"]), 3))
 
 
-def block(**changes) -> RecipeParams:
-    """The parameters of the toy."""
+def training(**changes) -> Training:
+    """How the toy is trained."""
     solvers = {"fit": {"lr": 1e-2}, "critic": {"lr": 1e-2}, "generator": {"lr": 1e-2, "optimiser": "rmsprop"}}
-    given = {"model": "toy", "dataset": "toy", "data": "toy", "judge": "toy", "batch_size": 24, "steps": 10}
-    return RecipeParams.model_validate({**given, "checkpoint_every": 2, "solvers": solvers, **changes})
+    given = {"batch_size": 24, "steps": 10, "checkpoint_every": 2, "solvers": solvers}
+    return Training.model_validate({**given, **changes})

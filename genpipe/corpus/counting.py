@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from genpipe import files as file_tools
 from genpipe.corpus.shards import Shard, cut, documents, read
 from genpipe.corpus.tokenizers import Split, tokenizer, tokenizer_version
-from genpipe.params import Corpus
+from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv

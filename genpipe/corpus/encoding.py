@@ -12,7 +12,7 @@ from genpipe.corpus.shards import cut, documents, read
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
 from genpipe.files import existing, new_directory, read_json
-from genpipe.params import Corpus
+from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
 
 UINT16_TOKENS = 1 << 16  # a larger vocabulary needs four bytes an id

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genpipe.files import existing, new_directory, write_json
-from genpipe.params import Corpus
+from genpipe.params.corpora import Corpus
 
 UNKNOWN = "<unk>"  # id 0: every token that has no id of its own
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpipe.errors import BadInput
 from genpipe.recipe import Embeds
 from genpipe.sampling.latent import in_chunks
 
@@ -15,6 +16,15 @@ from genpipe.sampling.latent import in_chunks
 def judge_samples(judge: Embeds, test: Tensor, drawn: Tensor) -> dict[str, float]:
     """Distances of drawn images, of real images and of noise from real images, uint8 [n, height, width], sizes equal."""
     n = min(len(drawn), len(test) // 2)
+    if n < 2:
+        raise BadInput(
+            f"wanted 2 or more samples and 4 or more test images to compare, found {len(drawn)} and {len(test)}; "
+            "raise num_samples, or keep more images for testing"
+        )
+    if drawn.shape[1:] != test.shape[1:]:
+        raise BadInput(
+            f"samples.npy: wanted images of {tuple(test.shape[1:])} pixels, found {tuple(drawn.shape[1:])}; sample again"
+        )
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (n, *test.shape[1:]), dtype=torch.uint8, generator=generator)
     sets = {"real": test[:n], "classifier": drawn[:n], "real_vs_real": test[n : 2 * n], "noise": noise}

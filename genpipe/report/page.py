@@ -11,7 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from genpipe.files import new_directory
-from genpipe.params import Corpus, Params, RecipeParams
+from genpipe.params.corpora import Corpus
+from genpipe.params.project import Params, RecipeParams
 from genpipe.report import artifacts as reading
 from genpipe.report import metrics, plots
 from genpipe.report.artifacts import Picture, Table
@@ -135,7 +136,7 @@ def recipe_view(artifacts: Path, name: str, params: RecipeParams) -> RecipeView:
     """All that training, sampling and evaluation left of a recipe."""
     title, *prose = card_paragraphs(reading.read_text(artifacts / "models" / name / "card.md"))
     identity = reading.read_record(artifacts / "models" / name / "recipe.json")
-    settings = (identity or {}).get("params") or params.model_dump(mode="json")
+    settings = (identity or {}).get("train") or params.train.model_dump(mode="json")
     rows = recipe_metrics(artifacts, name, params.dataset)
     couplets = (
         reading.read_table(artifacts / "samples" / name / "couplets.tsv", "upper", "generated", "real") or []

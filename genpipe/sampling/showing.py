@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def write_samples(recipe: Recipe, data: Images | Pairs, n: int, seed: int, direc
 
 def reconstructions(encoder: Encodes, decoder: Decodes, data: Images) -> np.ndarray:
     """A picture of test images in the odd rows, and decode(encode(·)) of them below."""
-    originals = data.test()["images"][: 2 * COLUMNS]
+    originals = first(data, 2 * COLUMNS)
     rebuilt = latent.to_bytes(latent.reconstruct(encoder, decoder, originals.float() / 255))
     rows = [part[i : i + COLUMNS] for i in (0, COLUMNS) for part in (originals.numpy(), rebuilt)]
     return latent.grid(np.concatenate(rows), COLUMNS)
@@ -44,9 +45,15 @@ def reconstructions(encoder: Encodes, decoder: Decodes, data: Images) -> np.ndar
 
 def walks(encoder: Encodes, decoder: Decodes, data: Images) -> np.ndarray:
     """A picture of walks from test image to test image, a walk a row."""
-    test = data.test()["images"][:12].float() / 255
+    test = first(data, 12).float() / 255
     steps = latent.interpolate(encoder, decoder, test[:6], test[6:], COLUMNS)
     return latent.grid(latent.to_bytes(steps.flatten(0, 1)), COLUMNS)
+
+
+def first(data: Images, n: int) -> Tensor:
+    """The first `n` test images, from the beginning again where there are fewer."""
+    images = data.test()["images"]
+    return images[torch.arange(n) % len(images)]
 
 
 def mistakes(model: Classifies, data: Images) -> Tensor:

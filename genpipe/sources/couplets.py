@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genpipe.errors import BadInput
-from genpipe.params import Dataset
+from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import write_jsonl
 from genpipe.sources.poems import Poem, read_poems
 from genpipe.sources.split import is_test

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe.files import existing, hash_of, new_directory, write_json
-from genpipe.params import Dataset
+from genpipe.params.corpora import Dataset
 from genpipe.sources.couplets import prepare_couplets
 from genpipe.sources.images import prepare_digits, prepare_image_folder
 from genpipe.sources.poems import prepare_poems

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from genpipe.errors import BadInput
-from genpipe.params import Dataset
+from genpipe.params.corpora import Dataset
 from genpipe.progress import shown
 from genpipe.sources.idx import read_idx
 from genpipe.sources.split import is_test

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genpipe.errors import BadInput
-from genpipe.params import Dataset
+from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import read_jsonl, write_jsonl
 
 NOTE = re.compile("（[^（）]*）")  # editors' notes on variants stand in brackets; they are not verse

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genpipe.errors import BadInput
-from genpipe.params import Dataset
+from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import write_jsonl
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: two safetensors files and a JSON file that says what they must be; no pickle, no time, no path."""
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from genpipe.errors import BadInput
 from genpipe.files import existing, new_directory, read_json, sha256, write_json
+from genpipe.training import log
 
+DIRECTORY = "checkpoints"  # of a run
 KEPT = 2  # the newest, and the one before in case the newest is broken
 
 
@@ -22,32 +25,35 @@ class Checkpoint:
     step: int
     weights: dict[str, Tensor]
     optimiser: dict[str, Tensor]
+    log: log.Mark  # where the log of the run stood
 
 
-def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all, and drop the oldest."""
+def save_checkpoint(run_directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint of a run, whole or not at all, and drop the oldest."""
+    directory = run_directory / DIRECTORY
     with new_directory(directory / f"step-{checkpoint.step:08d}") as partial:
         save_weights(checkpoint.weights, partial / "weights.safetensors")
         save_weights(checkpoint.optimiser, partial / "optimiser.safetensors")
         hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-        write_json(partial / "state.json", {"step": checkpoint.step, "sha256": hashes})
+        state = {"step": checkpoint.step, "sha256": hashes, "log": checkpoint.log._asdict()}
+        write_json(partial / "state.json", state)
     for old in sorted(directory.glob("step-*"))[:-KEPT]:
-        for file in old.iterdir():
-            file.unlink()
-        old.rmdir()
+        shutil.rmtree(old)
 
 
-def latest_checkpoint(directory: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None where there is none yet; a broken one is named and passed over."""
-    found = sorted(directory.glob("step-*"), reverse=True)
+def latest_checkpoint(run_directory: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, or None where there is none yet; a broken one is named and passed over."""
+    found = sorted((run_directory / DIRECTORY).glob("step-*"), reverse=True)
     for path in found:
         try:
-            return read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
+            log.start_of(run_directory / log.NAME, checkpoint.log)
+            return checkpoint
         except BadInput as error:
             print(f"genpipe: {error}; trying the checkpoint before it", file=sys.stderr)
     if found:
         raise BadInput(
-            f"{directory}: none of {len(found)} checkpoints can be read; delete {directory.parent} to train anew"
+            f"{run_directory}: none of its {len(found)} checkpoints can be used; delete this directory to train anew"
         )
     return None
 
@@ -65,6 +71,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         state["step"],
         read_weights(path / "weights.safetensors"),
         read_weights(path / "optimiser.safetensors"),
+        log.Mark(**state["log"]),
     )
 
 

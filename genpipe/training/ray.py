@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a dead worker is noticed sooner
 
+import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
@@ -18,13 +19,17 @@ from genpipe.training.logical import Exchange, Processes
 
 MAX_FAILURES = 3  # of workers, in one run of the command
 
-Work = Callable[[Exchange, torch.device, dict[str, Any]], None]
+Job = TypeVar("Job")
 
 
 def train_on_workers(
-    work: Work, arguments: dict[str, Any], workers: int, gpus_per_worker: float, storage: Path
+    work: Callable[[Exchange, torch.device, Job], None],
+    job: Job,
+    workers: int,
+    gpus_per_worker: float,
+    storage: Path,
 ) -> None:
-    """Call `work(exchange, device, arguments)` on every one of `workers` processes; dead ones are replaced.
+    """Call `work(exchange, device, job)` on every one of `workers` processes; dead ones are replaced.
 
     `RAY_ADDRESS` names a cluster; without it a local one is started. `work` goes on from its own checkpoints.
     """
@@ -38,9 +43,10 @@ def train_on_workers(
         name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=MAX_FAILURES)
     )
     with cluster(workers):
+        require(ray.cluster_resources(), {"CPU": workers, "GPU": workers * gpus_per_worker})
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"work": work, "arguments": arguments},
+            train_loop_config={"work": work, "job": job},
             scaling_config=scaling,
             run_config=run,
         )
@@ -52,11 +58,21 @@ def train_on_workers(
         raise BadInput(complaint)
 
 
+def require(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
+    """Raise BadInput when a cluster can never give what is wanted; Ray Train would wait for ever."""
+    for kind, number in wanted.items():
+        if there.get(kind, 0) < number:
+            raise BadInput(
+                f"wanted {number:g} {kind}s for the training processes, the Ray cluster has {there.get(kind, 0):g}; "
+                "lower --workers or cluster.gpus_per_worker, or name a larger cluster with RAY_ADDRESS"
+            )
+
+
 def _worker(config: dict[str, Any]) -> str | None:
     """Run the work; bad input is returned, not raised: trying again would not mend it."""
     torch.set_num_threads(1)  # two busy threads made tiny steps 40 times slower
     try:
-        config["work"](Processes(), get_device(), config["arguments"])
+        config["work"](Processes(), get_device(), config["job"])
     except BadInput as error:
         return str(error)
     return None

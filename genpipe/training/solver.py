@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from genpipe.errors import BadInput
-from genpipe.params import Solver as SolverParams
+from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Update
 
 
@@ -48,24 +48,32 @@ class Solver:
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take up the tensors that `state` gave."""
-        for name, parameter in zip(self.names, self.parameters, strict=True):
+        """Take up the tensors that `state` gave; torch puts each where its optimiser wants it."""
+        names = dict(zip(self.parameters, self.names, strict=True))
+        packed = self.optimiser.state_dict()
+        order = [names[parameter] for group in self.optimiser.param_groups for parameter in group["params"]]
+        for number, name in enumerate(order):
             prefix = name + "/"
-            slots = {
-                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
-            }
+            slots = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
             if slots:
-                self.optimiser.state[parameter] = slots
+                packed["state"][number] = slots
+        self.optimiser.load_state_dict(packed)
 
     def _groups(self, update: Update) -> list[dict]:
-        """Parameters by learning-rate multiplier, each in exactly one group: the first pattern found in its name."""
+        """Parameters by learning-rate multiplier: that of the one pattern found in the name, else 1."""
         groups: dict[float, list[nn.Parameter]] = {}
-        used: set[str] = set()
+        idle = set(self.params.lr_multipliers)
         for name, parameter in zip(self.names, self.parameters, strict=True):
-            pattern = next((p for p in self.params.lr_multipliers if re.search(p, name)), None)
-            used.update([pattern] if pattern else [])
-            groups.setdefault(self.params.lr_multipliers[pattern] if pattern else 1.0, []).append(parameter)
-        for pattern in self.params.lr_multipliers.keys() - used:
+            found = [pattern for pattern in self.params.lr_multipliers if re.search(pattern, name)]
+            if len(found) > 1:
+                raise BadInput(
+                    f"solvers.{update.name}.lr_multipliers: {found[0]!r} and {found[1]!r} are both in the name "
+                    f"of the parameter {name}; make them exclude each other"
+                )
+            idle -= set(found)
+            multiplier = self.params.lr_multipliers[found[0]] if found else 1.0
+            groups.setdefault(multiplier, []).append(parameter)
+        for pattern in sorted(idle):
             raise BadInput(
                 f"solvers.{update.name}.lr_multipliers: {pattern!r} is in no parameter name of that update"
             )

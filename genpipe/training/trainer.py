@@ -4,7 +4,6 @@ It knows no model. Randomness is a pure function of (seed, step, update, slice);
 not matter; no random generator is carried from step to step, so none is saved.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from torch import Tensor, nn
 
 from genpipe.data.loader import Data, derived_seed
 from genpipe.errors import BadInput
-from genpipe.params import RecipeParams
+from genpipe.params.training import Training
 from genpipe.recipe import Batch, Phase, Recipe, Update
+from genpipe.training import log
+from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from genpipe.training.logical import Exchange, sum_over_slices
 from genpipe.training.solver import Solver
@@ -40,7 +41,7 @@ class Trainer:
         self,
         recipe: Recipe,
         data: Data,
-        params: RecipeParams,
+        params: Training,
         seed: int,
         exchange: Exchange,
         run_directory: Path,
@@ -60,18 +61,16 @@ class Trainer:
 
     def fit(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
-        self._resume()
-        log = self.run_directory / "metrics.jsonl"
-        if self.exchange.rank == 0:
-            keep_lines(log, self.step)
+        mark = together(self.exchange, self.device, self._resume)
+        refuse_other_states(self.exchange, self.device, self.step, self.recipe.state_dict())
+        writer = log.Log(self.run_directory / log.NAME, mark) if self.exchange.rank == 0 else None
         while self.step < self.params.steps:
             metrics = self._play_step()
             self.step += 1
-            if self.exchange.rank == 0:
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": self.step, **metrics}) + "\n")
+            if writer:
+                writer.append({"step": self.step, **metrics})
                 if self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps:
-                    save_checkpoint(self.run_directory / "checkpoints", self._checkpoint())
+                    save_checkpoint(self.run_directory, self._checkpoint(writer.mark))
 
     def _play_step(self) -> dict[str, float]:
         """All updates of one step; their metrics."""
@@ -148,7 +147,7 @@ class Trainer:
         wanted, given = {update.name for update in updates}, set(self.params.solvers)
         if wanted != given:
             raise BadInput(
-                f"recipes.*.solvers of {self.params.model}: wanted {sorted(wanted)}, found {sorted(given)}"
+                f"train.solvers of {type(self.recipe).__name__}: wanted {sorted(wanted)}, found {sorted(given)}"
             )
         names: dict[nn.Parameter, str] = {
             parameter: name for name, parameter in self.recipe.named_parameters()
@@ -162,29 +161,25 @@ class Trainer:
         """The batches of as many steps as a phase may ask for, from the first on."""
         return (self._batch(step) for step in range(self.params.steps))
 
-    def _checkpoint(self) -> Checkpoint:
+    def _checkpoint(self, mark: log.Mark) -> Checkpoint:
         optimiser = {
             f"{name}/{key}": x for name, solver in self.solvers.items() for key, x in solver.state().items()
         }
-        return Checkpoint(self.step, self.recipe.state_dict(), optimiser)
+        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, mark)
 
-    def _resume(self) -> None:
-        """Take up the newest whole checkpoint."""
-        checkpoint = latest_checkpoint(self.run_directory / "checkpoints")
+    def _resume(self) -> log.Mark:
+        """Take up the newest whole checkpoint; where its log ends."""
+        checkpoint = latest_checkpoint(self.run_directory)
         if checkpoint is None:
-            return
+            return log.START
         self.recipe.load_state_dict(checkpoint.weights)
         for name, solver in self.solvers.items():
             prefix = name + "/"
-            state = {
-                k.removeprefix(prefix): x for k, x in checkpoint.optimiser.items() if k.startswith(prefix)
-            }
-            solver.load({key: self._placed(key, value) for key, value in state.items()})
+            solver.load(
+                {k.removeprefix(prefix): x for k, x in checkpoint.optimiser.items() if k.startswith(prefix)}
+            )
         self.step = checkpoint.step
-
-    def _placed(self, key: str, value: Tensor) -> Tensor:
-        """Adam keeps its step counts on the CPU; the other slots live with the parameters."""
-        return value if key.endswith("/step") else value.to(self.device)
+        return checkpoint.log
 
 
 def phase_starts(phases: tuple[Phase, ...], steps: int) -> list[int]:
@@ -204,9 +199,3 @@ def unflatten(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
     """The tensors of the given shapes that were flattened into one, [n]."""
     parts = flat.split([shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def keep_lines(log: Path, number: int) -> None:
-    """Cut a log of one line a step back to its first `number` lines."""
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)[:number] if log.exists() else []
-    log.write_text("".join(lines), encoding="utf-8")

@@ -11,7 +11,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parents[2]
 RECIPES = ("classifier", "nice", "couplet")
-TINY: dict[str, Any] = {"batch_size": 16, "steps": 10, "checkpoint_every": 5, "num_samples": 16}
+TINY: dict[str, Any] = {"batch_size": 16, "steps": 10, "checkpoint_every": 5}
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,9 @@ def _make_small(path: Path) -> None:
     """Few steps, few samples, no Ray, and only as many stages as show every kind of work."""
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["cluster"] = {"workers": 0, "max_parallel": 2}
-    params["recipes"] = {name: params["recipes"][name] | TINY for name in RECIPES}
+    params["recipes"] = {name: params["recipes"][name] | {"num_samples": 16} for name in RECIPES}
+    for recipe in params["recipes"].values():
+        recipe["train"] |= TINY
     params["corpora"] = {"couplets": params["corpora"]["couplets"]}
     params["datasets"].pop("tang")
     path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,91 @@
+"""A recipe put together from its parameters and the facts of its data, and its training on one process."""
+
+import ctypes
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from genpipe.data.opening import open_data
+from genpipe.errors import BadInput
+from genpipe.models import RECIPES
+from genpipe.params.training import Training
+from genpipe.recipe import Recipe
+from genpipe.training.agreement import together
+from genpipe.training.logical import Exchange
+from genpipe.training.trainer import Trainer
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, as every process that shares it must know it."""
+
+    model: str
+    data: Path
+    params: Training
+    seed: int
+    run_directory: Path
+
+
+def build(model: str, network: Mapping[str, Any], facts: Mapping[str, Any], seed: int) -> Recipe:
+    """A new recipe: the facts of its data that it asks for, and the `network` block, whose keys must be its arguments."""
+    if model not in RECIPES:
+        raise BadInput(f"no model {model!r}; there is: {', '.join(sorted(RECIPES))}")
+    make = RECIPES[model]
+    arguments = inspect.signature(make).parameters
+    for key in network:
+        if key not in arguments or key in facts:
+            knobs = ", ".join(name for name in arguments if name not in facts)
+            raise BadInput(f"train.network.{key}: not an argument of {make.__name__}, which takes: {knobs}")
+    missing = [n for n, p in arguments.items() if p.default is p.empty and n not in {*facts, *network}]
+    if missing:
+        raise BadInput(
+            f"{make.__name__} wants data with {', '.join(missing)}; its data has: {', '.join(facts)}"
+        )
+    known = {name: value for name, value in facts.items() if name in arguments}
+    values = {key: _checked(key, value, arguments[key].annotation) for key, value in network.items()}
+    torch.manual_seed(seed)
+    try:
+        return make(**known, **values)
+    except (ValueError, RuntimeError, ArithmeticError) as error:  # what torch says of a size that cannot be
+        raise BadInput(
+            f"train.network of {make.__name__}: {network}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _checked(key: str, value: Any, kind: Any) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise BadInput(f"train.network.{key}: {error.errors()[0]['msg']}, not {value!r}") from None
+
+
+def fit(exchange: Exchange, device: torch.device, job: Job) -> None:
+    """The training of one process; every process builds the same recipe from the same seed."""
+    keep_freed_memory()
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    together(exchange, device, lambda: trainer_of(exchange, device, job)).fit()
+
+
+def trainer_of(exchange: Exchange, device: torch.device, job: Job) -> Trainer:
+    """A trainer of a new recipe."""
+    data = open_data(job.data)
+    recipe = build(job.model, job.params.network, data.facts, job.seed).to(device)
+    return Trainer(recipe, data, job.params, job.seed, exchange, job.run_directory)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed: handing large tensors back to Linux at every step cost a seventh of it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            mallopt(option, 1 << 30)

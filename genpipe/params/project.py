@@ -1,0 +1,81 @@
+"""The whole of params.yaml, read and checked."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from genpipe.errors import BadInput
+from genpipe.params.blocks import Block, Name, RelativePath
+from genpipe.params.corpora import Corpus, Dataset
+from genpipe.params.training import Training
+
+
+class Cluster(Block):
+    """Where work runs. No artifact depends on it."""
+
+    workers: int = Field(2, ge=0, description="worker processes of a stage; 0 runs in process, without Ray")
+    max_parallel: int = Field(1, ge=1, description="stages that a flow runs at once")
+    gpus_per_worker: float = Field(0, ge=0)
+
+
+class RecipeParams(Block):
+    """One model to train, sample and judge."""
+
+    model: Name
+    dataset: Name
+    data: RelativePath = Field(description="what it trains on, below artifacts/")
+    train: Training
+    num_samples: int = Field(ge=1, description="what `genpipe sample` draws or shows")
+    judge: Name = Field(description="recipe whose features judge the samples; itself where none does")
+
+
+class Params(Block):
+    """The whole of params.yaml."""
+
+    seed: int = Field(1, ge=0, lt=2**63)
+    cluster: Cluster = Field(default_factory=lambda: Cluster.model_validate({}))
+    datasets: dict[Name, Dataset]
+    corpora: dict[Name, Corpus] = Field(default_factory=dict)
+    recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        for block, items in (("corpora", self.corpora), ("recipes", self.recipes)):
+            for name, item in items.items():
+                if item.dataset not in self.datasets:
+                    raise ValueError(
+                        f"{block}.{name}.dataset: no data set {item.dataset!r} (has: {', '.join(self.datasets)})"
+                    )
+        for name, recipe in self.recipes.items():
+            if recipe.judge not in self.recipes:
+                raise ValueError(
+                    f"recipes.{name}.judge: no recipe {recipe.judge!r} (has: {', '.join(self.recipes)})"
+                )
+        return self
+
+    def named(self, block: Literal["datasets", "corpora", "recipes"], name: str) -> Any:
+        """The item of a block, or the error that lists what there is."""
+        items = getattr(self, block)
+        if name not in items:
+            raise BadInput(f"no {name!r} in {block} of params.yaml; it has: {', '.join(items) or 'nothing'}")
+        return items[name]
+
+
+def read_params(root: Path) -> Params:
+    """Read and validate params.yaml of the project at `root`."""
+    path = root / "params.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: wanted YAML, {' '.join(str(error).split())}") from None
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{first['msg']}{more}") from None

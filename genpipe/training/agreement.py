@@ -1,0 +1,58 @@
+"""What the processes of a training tell each other before they start, so that none waits for one that gave up."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from genpipe.errors import BadInput
+from genpipe.training.logical import Exchange
+
+MESSAGE_BYTES = 1000
+
+Result = TypeVar("Result")
+
+
+def together(exchange: Exchange, device: torch.device, work: Callable[[], Result]) -> Result:
+    """What `work` returns; where it is bad input to one process, every process raises that."""
+    complaint, results = "", []
+    try:
+        results.append(work())
+    except BadInput as error:
+        complaint = str(error)
+    told = (_text(row) for row in _tell(exchange, device, complaint.encode()[:MESSAGE_BYTES]))
+    complaint = next(filter(None, told), "")
+    if complaint:
+        raise BadInput(complaint)
+    return results[0]
+
+
+def refuse_other_states(
+    exchange: Exchange, device: torch.device, step: int, weights: Mapping[str, Tensor]
+) -> None:
+    """Raise on every process when they do not all stand at the same step with the same weights."""
+    digest = hashlib.sha256(str(step).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    told = _tell(exchange, device, f"{digest.hexdigest()} step {step}".encode())
+    if len(set(told)) > 1:
+        steps = ", ".join(f"process {rank}: {_text(row).split(' ', 1)[1]}" for rank, row in enumerate(told))
+        raise BadInput(
+            f"the processes do not start from the same weights ({steps}); every machine must see the same "
+            ".genpipe/runs and have the same packages: put the project on a disk that all share"
+        )
+
+
+def _tell(exchange: Exchange, device: torch.device, message: bytes) -> list[bytes]:
+    """The messages of all processes, in the order of ranks."""
+    padded = message.ljust(MESSAGE_BYTES, b"\0")
+    row = torch.frombuffer(bytearray(padded), dtype=torch.uint8).unsqueeze(0).to(device)
+    rows = exchange.gather(row, [1] * exchange.size)
+    return [bytes(row.cpu().flatten().tolist()).rstrip(b"\0") for row in rows]
+
+
+def _text(message: bytes) -> str:
+    return message.decode(errors="ignore")
