@@ -138,6 +138,19 @@ def test_bad_input_on_a_worker_is_one_line(project, ray_temp):
     assert not (project / "diverged").exists()
 
 
+def test_a_cluster_without_the_gpus_that_are_wanted_is_one_line(project, ray_temp):
+    """Ray Train would wait for them for ever."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump({**params, "cluster": {"gpus_per_worker": 99}}))
+    try:
+        process = start(project, ray_temp, 1, project / "no-gpu")
+        _, errors = process.communicate(timeout=600)
+    finally:
+        (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert process.returncode == 2
+    assert "wanted 99 GPUs for the training processes, the Ray cluster has" in errors.splitlines()[-1]
+
+
 def test_a_cluster_that_is_named_is_used(project, ray_temp, undisturbed):
     """`ray start` on a port of our own, a token, RAY_ADDRESS: what the README tells."""
     with socket.socket() as free:
