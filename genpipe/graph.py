@@ -217,7 +217,8 @@ def _differences(before: Any, now: Any, path: str) -> Iterator[str]:
 
 
 def _sentence(path: str, change: str) -> str:
-    return f"{path} is missing" if change == "deleted" else f"{path} changed"
+    words = {"deleted": "is missing", "not in cache": "is not in the cache"}
+    return f"{path} {words.get(change, 'changed')}"
 
 
 def _is_made(path: str, outs: Iterable[str]) -> bool:

@@ -134,6 +134,14 @@ def test_a_missing_output_makes_its_stage_and_its_downstream_stale(project: Path
     assert reasons(plan, "report") == ("upstream train@big is stale",)
 
 
+def test_an_output_of_another_machine_is_not_in_the_cache(project: Path) -> None:
+    """What a fresh clone sees: dvc.lock knows the output, and nobody has it here."""
+    (project / "out/big.model").unlink()
+    shutil.rmtree(project / ".dvc/cache")
+    plan = read_plan(project)
+    assert "out/big.model is not in the cache" in reasons(plan, "train@big")
+
+
 def test_targets_bring_what_they_need_and_nothing_else(project: Path) -> None:
     (project / "dvc.lock").unlink()
     assert names(read_plan(project, ["train@small"])) == ["prepare", "train@small"]
