@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import ray
 from ray import cloudpickle
 
-from genpipe.corpus import actors, counting, shards
-from genpipe.corpus.shards import Shard
-from genpipe.corpus.tokenizers import split_chinese
+from genpipe.corpus import actors
+from genpipe.corpus.actors import Actors
+from genpipe.corpus.counting import Counting, count_shard, counted
+from genpipe.corpus.inputs import find_inputs
+from genpipe.corpus.runs import Run, add_up
+from genpipe.corpus.shards import Shard, cut
+from genpipe.corpus.tasks import Task, supervised
+from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
 
 pytestmark = pytest.mark.ray
@@ -66,135 +70,127 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def count_sha256(text: Path, directory: Path, workers: int) -> str:
-    out = directory / f"{workers}.parquet"
-    counting.count_files(
-        [text], field="text", tokenizer="jieba", shard_bytes=SHARD_BYTES, workers=workers,
-        scratch=directory / f"scratch{workers}", out=out,
-    )  # fmt: skip
-    return hashlib.sha256(out.read_bytes()).hexdigest()
-
-
-def table_sha256(runs: list[counting.Run], directory: Path) -> str:
-    pq.write_table(counting.merge(runs), directory / "table.parquet", compression="zstd")
-    return hashlib.sha256((directory / "table.parquet").read_bytes()).hexdigest()
-
-
-def count_here(shard: Shard, scratch: Path) -> counting.Run:
-    return counting.count_shard(shard, field="text", split=split_chinese, version="test", scratch=scratch)
+def count_sha256(text: Path, directory: Path, workers: int, where: str = "ray", **changes) -> str:
+    """The hash of the table; nothing is reused."""
+    scratch = Path(tempfile.mkdtemp(dir=directory))
+    counting = Counting(tokenizer("jieba"), scratch, **changes)
+    inputs = find_inputs([str(text)])
+    with counted(
+        inputs, counting, shard_bytes=SHARD_BYTES, workers=workers, where=where, name="count"
+    ) as counts:
+        counts.write(scratch / "counts.parquet")
+    return hashlib.sha256((scratch / "counts.parquet").read_bytes()).hexdigest()
 
 
 def ignore(*_: object) -> None:
     """Nobody wants to hear of progress."""
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_any_number_of_actors_writes_the_bytes_of_the_count_in_process(text, tmp_path, workers):
-    assert count_sha256(text, tmp_path, workers) == count_sha256(text, tmp_path, 0)
+def tasks_of(text: Path, work) -> list[Task]:
+    pieces = [piece for item in find_inputs([str(text)]) for piece in cut(item, SHARD_BYTES)]
+    return [Task(str(piece), functools.partial(work, piece)) for piece in pieces]
 
 
-def count_slowly(shard: Shard, scratch: Path, pids: Path) -> counting.Run:
+def counted_here(piece: Shard, scratch: Path) -> Run:
+    return count_shard(piece, Counting(tokenizer("jieba"), scratch))
+
+
+def as_dict(runs: list[Run]) -> dict[str, int]:
+    total = add_up(runs, (None, None))
+    return dict(zip(total["token"], total["count"], strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"orders": (1, 2), "document_frequency": True, "memory": 200_000}])
+def test_any_number_of_actors_or_processes_writes_the_bytes_of_the_count_in_process(text, tmp_path, options):
+    alone = count_sha256(text, tmp_path, 0, **options)
+    assert {count_sha256(text, tmp_path, workers, "ray", **options) for workers in (1, 2, 3)} == {alone}
+    assert {count_sha256(text, tmp_path, workers, "local", **options) for workers in (1, 3)} == {alone}
+
+
+def count_slowly(piece: Shard, scratch: Path, pids: Path) -> Run:
     (pids / str(os.getpid())).touch()
     time.sleep(0.1)
-    return count_here(shard, scratch)
+    return counted_here(piece, scratch)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_actor_killed_half_way_changes_nothing(text, tmp_path, capsys, workers):
     pids = tmp_path / "pids"
     pids.mkdir()
-    pieces = shards.cut(text, SHARD_BYTES)
-    finished: list[Shard] = []
+    tasks = tasks_of(text, functools.partial(count_slowly, scratch=tmp_path, pids=pids))
+    finished: list[int] = []
 
     def kill_one() -> None:
-        while len(finished) < len(pieces) // 2:
+        while len(finished) < len(tasks) // 2:
             time.sleep(0.01)
         os.kill(int(next(pids.iterdir()).name), signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    count = functools.partial(count_slowly, scratch=tmp_path, pids=pids)
-    runs = actors.count_on_actors(count, pieces, workers, lambda shard, _: finished.append(shard))
+    with supervised(Actors(), workers) as does:
+        runs = does.run(tasks, lambda number, _: finished.append(number))
     killer.join()
     assert len(list(pids.iterdir())) > 1, "the dead actor was replaced, or another did its work"
-    assert sorted(finished, key=pieces.index) == pieces, "each shard is finished once"
+    assert sorted(finished) == list(range(len(tasks))), "each shard is finished once"
     assert "handed out again" in capsys.readouterr().err
-    assert table_sha256(runs, tmp_path) == table_sha256(
-        [count_here(piece, tmp_path) for piece in pieces], tmp_path
-    )
+    assert as_dict(runs) == serial_counts(text)
 
 
-def count_and_die_once(shard: Shard, scratch: Path, fatal: Shard, delivered: Path) -> counting.Run:
-    run = count_here(shard, scratch)
+def serial_counts(text: Path) -> Counter[str]:
+    serial: Counter[str] = Counter()
+    for record in text.read_text().splitlines():
+        serial.update(tokenizer("jieba").split("\n".join(json.loads(record)["text"])))
+    return serial
+
+
+def count_and_die_once(piece: Shard, scratch: Path, fatal: str, delivered: Path) -> Run:
+    run = counted_here(piece, scratch)
     first_time = str(run.path) not in delivered.read_text()
     with delivered.open("a") as file:
         file.write(f"{run.path}\n")
-    if shard == fatal and first_time:
+    if str(piece) == fatal and first_time:
         os._exit(1)  # after its result was delivered, before anybody was told
     return run
 
 
 def test_a_shard_delivered_twice_counts_once_and_a_sum_of_deliveries_would_not(text, tmp_path):
-    pieces = shards.cut(text, SHARD_BYTES)
     delivered = tmp_path / "delivered"
     delivered.touch()
-    count = functools.partial(count_and_die_once, scratch=tmp_path, fatal=pieces[3], delivered=delivered)
-    runs = actors.count_on_actors(count, pieces, 2, ignore)
-    serial: Counter[str] = Counter()
-    for record in text.read_text().splitlines():
-        serial.update(split_chinese("\n".join(json.loads(record)["text"])))
+    fatal = tasks_of(text, counted_here)[3].name
+    work = functools.partial(count_and_die_once, scratch=tmp_path, fatal=fatal, delivered=delivered)
+    with supervised(Actors(), 2) as does:
+        runs = does.run(tasks_of(text, work), ignore)
+    serial = serial_counts(text)
     assert as_dict(runs) == serial
 
     by_path = {str(run.path): run for run in runs}
-    naive = as_dict([by_path[path] for path in delivered.read_text().split()])
-    assert sum(naive.values()) == sum(serial.values()) + runs[3].tokens
+    deliveries = [by_path[path] for path in delivered.read_text().split()]
+    assert sum(run.about["tokens"] for run in deliveries) == serial.total() + runs[3].about["tokens"]
 
 
-def as_dict(runs: list[counting.Run]) -> dict[str, int]:
-    table = counting.merge(runs)
-    return dict(zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True))
-
-
-def split_or_die(text: str) -> list[str]:
-    if "毒" in text:
+def die_on_three(number: int) -> int:
+    if number == 3:
         os._exit(1)  # as a crash inside a tokenizer's native code would
-    return split_chinese(text)
+    return number
 
 
-def test_a_shard_that_kills_three_actors_is_named_after_the_others_are_done(tmp_path):
-    path = tmp_path / "poems.txt"
-    path.write_text("".join(f"{poem}\n" for poem in [*POEMS[:4], "毒", *POEMS[4:]]), encoding="utf-8")
-    pieces = shards.cut(path, 1)
-    finished: list[Shard] = []
-    count = functools.partial(
-        counting.count_shard, field="text", split=split_or_die, version="t", scratch=tmp_path
-    )
-    with pytest.raises(BadInput) as raised:
-        actors.count_on_actors(count, pieces, 2, lambda shard, _: finished.append(shard))
-    poison = pieces[4]
-    assert str(raised.value).startswith(
-        f"{path}: bytes {poison.start} to {poison.end}: ended 3 worker processes"
-    )
+def test_a_task_that_kills_three_actors_is_named_after_the_others_are_done():
+    finished: list[int] = []
+    tasks = [Task(f"shard {number}", functools.partial(die_on_three, number)) for number in range(8)]
+    with supervised(Actors(), 2) as does, pytest.raises(BadInput) as raised:
+        does.run(tasks, lambda number, _: finished.append(number))
+    assert str(raised.value).startswith("shard 3: ended 3 worker processes")
     assert "\n" not in str(raised.value)
-    assert set(finished) == {piece for piece in pieces if piece != poison}
+    assert sorted(finished) == [number for number in range(8) if number != 3]
 
 
 def test_bad_text_reaches_the_user_as_one_line(tmp_path):
     path = tmp_path / "bad.txt"
-    path.write_bytes("床前明月光\n".encode() * 3 + b"\xff\n")
-    with pytest.raises(BadInput, match=r"wanted UTF-8, but byte 48 is 0xff") as raised:
-        counting.count_files(
-            [path],
-            field="",
-            tokenizer="jieba",
-            shard_bytes=1,
-            workers=2,
-            scratch=tmp_path,
-            out=tmp_path / "out.parquet",
-        )
+    path.write_bytes("床前明月光\n".encode() * 3000 + b"\xff\n")
+    with pytest.raises(BadInput, match=r"wanted UTF-8, but byte 48000 is 0xff") as raised:
+        count_sha256(path, tmp_path, 2)
     assert "\n" not in str(raised.value)
     assert raised.value.__suppress_context__
-    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_a_cluster_that_is_already_up_is_used_and_left_running(text, tmp_path):

@@ -122,6 +122,9 @@ def write_corpus(artifacts: Path) -> None:
     ]
     write_lines(folder / "top.tsv", [("rank", "token", "count", "share"), *rows])
     write_lines(folder / "zipf.tsv", [("rank", "count"), *((rank, count) for rank, _, count, _ in rows)])
+    write_lines(folder / "growth.tsv", [("tokens", "types"), (1, 1), (1000, 90.5), (456789, 405)])
+    write_lines(folder / "coverage.tsv", [("size", "share"), (1, 0.06), (100, 0.55), (405, 1.0)])
+    write_lines(folder / "lengths.tsv", [("tokens", "documents"), (0, 2), (11, 20000), (15, 14995)])
     statistics = {"documents": 34997, "characters": 456789, "tokens": 456789, "types": 405, "bytes": 1400000}
     write_json(folder / "statistics.json", statistics)
     pq.write_table(pa.table({"token": tokens, "count": counts}), folder / "counts.parquet")
@@ -339,7 +342,7 @@ def test_a_browser_shows_every_section_without_an_error(root, browser, width, he
     assert (shown["unheaded"], shown["dead"], shown["requests"]) == (0, 0, 0)
     assert len(shown["images"]) == 7
     assert all(shown["images"])
-    assert len(shown["plots"]) == 10
+    assert len(shown["plots"]) == 13
     assert all(200 < plot <= width for plot in shown["plots"])
     brightness = sum(json.loads("[" + re.sub(r"[^\d,]", "", shown["paper"]) + "]"))
     assert (brightness < 200) == dark

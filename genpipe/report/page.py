@@ -1,7 +1,7 @@
 """The report: one HTML page that needs no network, written from whatever the stages have made so far."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,12 @@ CAPTIONS = {
     "reconstructions": ("Reconstructions", "Odd rows: test images. Even rows: what the decoder makes of their codes."),
     "interpolation": ("Interpolation", "Each row walks in a straight line between the codes of two test images."),
 }  # fmt: skip
+CORPUS_CURVES = [
+    ("zipf", "rank", "count", plots.zipf_plot, "How often the token of each rank occurs. The dashed line has slope −1, Zipf's law."),
+    ("growth", "tokens", "types", plots.growth_plot, "How many different tokens are expected in so many tokens of the text (Heaps' law). The dashed line has slope 1."),
+    ("coverage", "size", "share", plots.coverage_plot, "The share of the running text that a vocabulary of the most frequent tokens makes up."),
+    ("lengths", "tokens", "documents", plots.lengths_plot, "How many documents have how many tokens; lengths of 100 and more are grouped by their first two digits."),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class CorpusView:
     vocabulary: Mapping[str, float] | None
     words: Table
     long_words: Table
-    zipf: Markup
+    charts: tuple[Chart, ...]
 
 
 def write_report(root: Path, params: Params) -> None:
@@ -161,7 +167,6 @@ def corpus_view(artifacts: Path, name: str, params: Params) -> CorpusView:
     corpus = params.corpora[name]
     counts = artifacts / "counts" / name
     table = reading.read_table(counts / "top.tsv", "rank", "token", "count") or []
-    zipf = reading.read_columns(counts / "zipf.tsv", "rank", "count") or {"rank": [], "count": []}
     return CorpusView(
         name=name,
         dataset=corpus.dataset,
@@ -171,8 +176,17 @@ def corpus_view(artifacts: Path, name: str, params: Params) -> CorpusView:
         vocabulary=reading.read_numbers(artifacts / "vocabularies" / name / "statistics.json"),
         words=top_words(table, 1),
         long_words=top_words(table, 2),
-        zipf=plots.zipf_plot(zipf["rank"], zipf["count"], name=f"zipf-{name}"),
+        charts=tuple(corpus_charts(counts, name)),
     )
+
+
+def corpus_charts(counts: Path, name: str) -> Iterator[Chart]:
+    """The curves that counting has left."""
+    for file, x, y, plot, caption in CORPUS_CURVES:
+        curve = reading.read_columns(counts / f"{file}.tsv", x, y)
+        svg = plot(curve[x], curve[y], name=f"{file}-{name}") if curve else Markup("")
+        if svg:
+            yield Chart(caption, svg)
 
 
 def chosen_tokens(corpus: Corpus) -> str:

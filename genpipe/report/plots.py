@@ -64,22 +64,67 @@ def zipf_plot(ranks: Sequence[float], counts: Sequence[float], *, name: str) -> 
     """Count against rank on logarithmic axes, beside a line of slope −1."""
     if not ranks:
         return Markup("")
-    x, y = np.log10(np.array(ranks, dtype=np.float64)), np.log10(np.array(counts, dtype=np.float64))
-    horizontal = logarithmic_axis(float(x[-1]))
-    vertical = logarithmic_axis(float(y[0]))
-    middle = len(x) // 2
-    law = np.array([0.0, float(x[-1])])
-    marks = Markup("").join(
-        [
-            _path(horizontal, vertical, law, float(y[middle] + x[middle]) - law, "law"),
-            _path(horizontal, vertical, x, y, "smooth"),
-        ]
-    )
     described = (
         f"The most frequent token occurs {counts[0]:,.0f} times, the one of rank {ranks[-1]:,.0f} {counts[-1]:,.0f} times. "
         "The dashed line has slope −1, Zipf's law."
     )
-    return _plot(name, "Count by rank", described, horizontal, vertical, "rank", "count (tokens)", marks)
+    return _log_log("Count by rank", ranks, counts, described, ("rank", "count (tokens)"), name, slope=-1)
+
+
+def growth_plot(tokens: Sequence[float], types: Sequence[float], *, name: str) -> Markup:
+    """Distinct tokens against tokens on logarithmic axes (Heaps' law), beside a line of slope 1."""
+    if not tokens:
+        return Markup("")
+    described = (
+        f"In {tokens[-1]:,.0f} tokens there are {types[-1]:,.0f} different ones. "
+        "The dashed line has slope 1: no token would come twice."
+    )
+    labels = ("tokens", "types")
+    return _log_log("Types by tokens", tokens, types, described, labels, name, slope=1)
+
+
+def coverage_plot(sizes: Sequence[float], shares: Sequence[float], *, name: str) -> Markup:
+    """The share of the text that the most frequent tokens make up, against their number on a logarithmic axis."""
+    if not sizes:
+        return Markup("")
+    x, y = np.log10(np.array(sizes, dtype=np.float64)), 100 * np.array(shares, dtype=np.float64)
+    horizontal, vertical = logarithmic_axis(float(x[-1])), linear_axis(0.0, 104.0)
+    half = next(size for size, share in zip(sizes, shares, strict=True) if share >= 0.5)
+    described = f"About {half:,.0f} tokens make up half of the text, {sizes[-1]:,.0f} all of it."
+    marks = _path(horizontal, vertical, x, y, "smooth")
+    title, labels = "Coverage by size of the vocabulary", ("size of the vocabulary", "share of the text (%)")
+    return _plot(name, title, described, horizontal, vertical, *labels, marks)
+
+
+def lengths_plot(lengths: Sequence[float], documents: Sequence[float], *, name: str) -> Markup:
+    """Documents against their length in tokens, both on logarithmic axes; empty documents are only told of."""
+    pairs = [(x, y) for x, y in zip(lengths, documents, strict=True) if x >= 1]
+    if not pairs:
+        return Markup("")
+    shown, numbers = zip(*pairs, strict=True)
+    empty = sum(y for x, y in zip(lengths, documents, strict=True) if x < 1)
+    described = f"Documents of {shown[0]:,.0f} to {shown[-1]:,.0f} tokens; {empty:,.0f} are empty."
+    labels = ("tokens of a document", "documents")
+    return _log_log("Documents by length", shown, numbers, described, labels, name)
+
+
+def _log_log(
+    title: str,
+    x_values: Sequence[float],
+    y_values: Sequence[float],
+    described: str,
+    labels: tuple[str, str],
+    name: str,
+    slope: int | None = None,
+) -> Markup:
+    """A curve on logarithmic axes, beside a line of that slope through its middle."""
+    x, y = np.log10(np.array(x_values, dtype=np.float64)), np.log10(np.array(y_values, dtype=np.float64))
+    horizontal, vertical = logarithmic_axis(float(x[-1])), logarithmic_axis(float(y.max()))
+    marks = _path(horizontal, vertical, x, y, "smooth")
+    if slope is not None:
+        law, middle = np.array([0.0, float(x[-1])]), len(x) // 2
+        marks = _path(horizontal, vertical, law, y[middle] + slope * (law - x[middle]), "law") + marks
+    return _plot(name, title, described, horizontal, vertical, *labels, marks)
 
 
 def strip(value: float, baselines: Sequence[float], *, reverse: bool) -> Markup | None:

@@ -1,0 +1,44 @@
+"""Where tasks run: here, on processes of this machine, or on Ray; the results are the same."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from genpipe.corpus.tasks import Executor, InProcess, supervised
+
+Where = Literal["auto", "local", "ray"]
+
+IN_PROCESS_S = 2.0  # work that is done before a second process would have helped
+LOCAL_S = 60.0  # work for which Ray's start (9 s, 0.5 GB) is too dear
+
+
+@contextlib.contextmanager
+def executor(where: Where, workers: int, tasks: int, seconds: float) -> Iterator[Executor]:
+    """What does `tasks` tasks of about `seconds` seconds of one core, with at most `workers` processes."""
+    kind = choose(where, workers, tasks, seconds)
+    if kind == "here":
+        yield InProcess()
+    elif kind == "local":
+        from genpipe.corpus.processes import Processes
+
+        with supervised(Processes(), workers) as supervisor:
+            yield supervisor
+    else:
+        from genpipe.corpus.actors import Actors, cluster  # Ray takes a while to import
+
+        with cluster(workers), supervised(Actors(), workers) as supervisor:
+            yield supervisor
+
+
+def choose(where: Where, workers: int, tasks: int, seconds: float) -> Literal["here", "local", "ray"]:
+    """Where to run: as asked, and with `auto` by what the work is worth. A cluster that is named is used."""
+    if workers == 0 or tasks < 2:
+        return "here"
+    if where != "auto":
+        return where
+    if os.environ.get("RAY_ADDRESS"):
+        return "ray"
+    if seconds < IN_PROCESS_S:
+        return "here"
+    return "local" if seconds < LOCAL_S else "ray"

@@ -1,0 +1,93 @@
+"""A crew of processes on this machine: no start-up to speak of, and no cluster."""
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from genpipe import lease
+from genpipe.corpus.tasks import Event, Worker
+from genpipe.errors import BadInput
+
+_CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the locks of the threads of polars and Arrow
+
+
+class Process:
+    """A worker that is a process of its own."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def give(self, work: Callable[[], Any]) -> None:
+        """Hand it a task; that it is dead is seen when it is waited for."""
+        try:
+            self.connection.send(work)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+
+    def dismiss(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+    def event(self) -> Event:
+        """What it says, or that it is dead."""
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(timeout=10)
+            return Event(self, "died", _obituary(self._process.exitcode))
+        if kind == "bad input":
+            raise BadInput(value)
+        if kind == "error":
+            raise RuntimeError(f"a worker process failed:\n{value}")
+        return Event(self, kind, value)
+
+
+class Processes:
+    """Hires processes of this machine."""
+
+    def hire(self) -> Process:
+        """A new process."""
+        return Process()
+
+    def wait(self, workers: Sequence[Worker], seconds: float) -> list[Event]:
+        """What happened to any of them."""
+        by_connection = {worker.connection: worker for worker in workers if isinstance(worker, Process)}
+        ready = multiprocessing.connection.wait(list(by_connection), seconds)
+        return [by_connection[connection].event() for connection in ready if isinstance(connection, Connection)]
+
+
+def _serve(connection: Connection) -> None:
+    """What runs in the process: one task after another, until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    lease.die_with_parent()
+    connection.send(("ready", None))
+    while True:
+        try:
+            work = connection.recv()
+        except EOFError:
+            return
+        connection.send(_outcome(work))
+
+
+def _outcome(work: Callable[[], Any]) -> tuple[str, Any]:
+    try:
+        return "done", work()
+    except BadInput as error:
+        return "bad input", str(error)
+    except Exception:
+        return "error", traceback.format_exc()
+
+
+def _obituary(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"

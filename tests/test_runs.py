@@ -1,0 +1,87 @@
+"""Sorted runs: their sum by ranges, in the order of counts."""
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genpipe.corpus import runs
+from genpipe.corpus.runs import Run
+
+SCHEMA = pa.schema([("token", pa.string()), ("count", pa.int64())])
+
+tokens = st.text(st.sampled_from("ab山水𠀀\n é"), max_size=3)
+counters = st.lists(st.dictionaries(tokens, st.integers(1, 5), max_size=30), max_size=4)
+
+
+def run_of(counts: dict[str, int], path: Path) -> Run:
+    frame = pl.DataFrame(
+        {"token": list(counts), "count": list(counts.values())}, schema={"token": pl.String, "count": pl.Int64}
+    )
+    return runs.write_run(path, [runs.sorted_frame(frame)], SCHEMA, {"tokens": sum(counts.values())})
+
+
+def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[Run]:
+    parts = []
+    for i, within in enumerate(runs.choose_ranges(given_runs, number)):
+        total = runs.add_up(given_runs, within).sort(["count", "token"], descending=[True, False])
+        parts.append(runs.write_run(directory / f"part{i}.arrow", [runs.as_arrow(total)], SCHEMA, {}))
+    return parts
+
+
+@settings(deadline=None, max_examples=60)
+@given(counters, st.integers(1, 6), st.sampled_from([1, 2, 7, 1 << 20]))
+def test_the_sum_has_the_same_rows_in_the_same_order_for_any_ranges(
+    tmp_path_factory, all_counts, number, rows
+):
+    directory = tmp_path_factory.mktemp("runs")
+    given_runs = [run_of(counts, directory / f"{i}.arrow") for i, counts in enumerate(all_counts)]
+    total = sum(map(Counter, all_counts), Counter())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "ROWS", rows)
+        tables = list(runs.by_count(ordered_parts(given_runs, number, directory)))
+    found = [(row["token"], row["count"]) for table in tables for row in table.to_pylist()]
+    assert found == sorted(total.items(), key=lambda item: (-item[1], item[0]))
+    assert all(table.num_rows == rows for table in tables[:-1])
+
+
+def test_the_file_has_the_same_bytes_for_any_number_of_ranges(tmp_path):
+    given_runs = [
+        run_of({f"w{i * k % 997}": i % 7 + 1 for i in range(2000)}, tmp_path / f"{k}.arrow") for k in (1, 3)
+    ]
+    files = []
+    for number in (1, 2, 8):
+        path = tmp_path / f"{number}.parquet"
+        directory = tmp_path / str(number)
+        runs.write_table(path, ordered_parts(given_runs, number, directory), SCHEMA)
+        files.append(path.read_bytes())
+    assert len(set(files)) == 1
+    assert pq.read_table(tmp_path / "1.parquet").num_rows == 997
+
+
+def test_the_top_rows_are_those_of_the_whole(tmp_path):
+    given_runs = [run_of({f"w{i}": i + 1 for i in range(100)}, tmp_path / "run.arrow")]
+    parts = ordered_parts(given_runs, 3, tmp_path)
+    assert runs.write_table(tmp_path / "top.parquet", parts, SCHEMA, top=5) == 5
+    assert pq.read_table(tmp_path / "top.parquet")["count"].to_pylist() == [100, 99, 98, 97, 96]
+
+
+def test_a_run_that_was_cut_off_is_none(tmp_path):
+    path = tmp_path / "run.arrow"
+    run_of({"a": 1}, path)
+    assert runs.open_run(path).about == {"tokens": 1}
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(pa.ArrowInvalid):
+        runs.open_run(path)
+
+
+def test_ranges_hold_about_as_many_rows_each(tmp_path):
+    given_runs = [run_of({f"{i:06}": 1 for i in range(k, 20000, 3)}, tmp_path / f"{k}.arrow") for k in range(3)]
+    sizes = [len(runs.add_up(given_runs, within)) for within in runs.choose_ranges(given_runs, 8)]
+    assert sum(sizes) == 20000
+    assert max(sizes) < 1.2 * min(sizes)

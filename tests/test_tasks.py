@@ -1,0 +1,140 @@
+"""Tasks on processes that die: every result once, in order."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from genpipe.corpus.executors import choose, executor
+from genpipe.corpus.processes import Processes
+from genpipe.corpus.tasks import InProcess, Task, supervised
+from genpipe.errors import BadInput
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def tasks_of(work, numbers=range(12)) -> list[Task]:
+    return [Task(f"task {number}", functools.partial(work, number)) for number in numbers]
+
+
+def ignore(*_: object) -> None:
+    """Nobody wants to hear of progress."""
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_the_order_of_tasks_and_are_told_once(workers):
+    heard = []
+    with supervised(Processes(), workers) as does:
+        results = does.run(tasks_of(square), lambda number, result: heard.append((number, result)))
+        assert does.run(tasks_of(square, range(3)), ignore) == [0, 1, 4], "the workers do a second list"
+    assert results == [number * number for number in range(12)]
+    assert sorted(heard) == [(number, number * number) for number in range(12)]
+
+
+def die_first(number: int, marks: Path) -> int:
+    if number % 4 == 1 and not (marks / str(number)).exists():
+        (marks / str(number)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def test_a_dead_process_costs_time_and_nothing_else(tmp_path, capsys):
+    work = functools.partial(die_first, marks=tmp_path)
+    with supervised(Processes(), 2) as does:
+        assert does.run(tasks_of(work), ignore) == [number * number for number in range(12)]
+    assert "a worker process ended (killed by SIGKILL); its work is handed out again" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def die_on_five(number: int) -> int:
+    return os._exit(7) if number == 5 else number
+
+
+def test_a_task_that_kills_three_processes_is_named_after_the_others_are_done():
+    heard = []
+    with supervised(Processes(), 2) as does, pytest.raises(BadInput) as error:
+        does.run(tasks_of(die_on_five), lambda number, _: heard.append(number))
+    assert str(error.value).startswith("task 5: ended 3 worker processes (exit status 7), everything else is done")
+    assert sorted(heard) == [number for number in range(12) if number != 5]
+
+
+def complain(number: int) -> int:
+    if number == 3:
+        raise BadInput("line 3 is no text; mend it")
+    return number
+
+
+def crash(number: int) -> int:
+    raise ZeroDivisionError(number)
+
+
+def test_bad_input_is_one_line_and_a_defect_keeps_its_traceback():
+    with supervised(Processes(), 2) as does, pytest.raises(BadInput, match=r"^line 3 is no text; mend it$"):
+        does.run(tasks_of(complain), ignore)
+    with supervised(Processes(), 2) as does, pytest.raises(RuntimeError, match=r"in crash"):
+        does.run(tasks_of(crash), ignore)
+
+
+def hang_first(number: int, marks: Path) -> int:
+    if number == 0 and not (marks / "hung").exists():
+        (marks / "hung").touch()
+        time.sleep(60)
+    return number * number
+
+
+def test_a_slow_task_and_what_waits_behind_it_are_done_by_another(tmp_path):
+    began = time.monotonic()
+    with supervised(Processes(), 2) as does:
+        does.run(tasks_of(square, range(2)), ignore)
+        results = does.run(tasks_of(functools.partial(hang_first, marks=tmp_path)), ignore)
+    assert results == [number * number for number in range(12)]
+    assert time.monotonic() - began < 45
+
+
+def test_workers_end_with_a_driver_that_is_killed(tmp_path):
+    code = (
+        "import functools, time\nfrom genpipe.corpus.processes import Processes\n"
+        "from genpipe.corpus.tasks import Task, supervised\n"
+        "if __name__ == '__main__':\n"
+        "    with supervised(Processes(), 2) as does:\n"
+        "        does.run([Task('nap', functools.partial(time.sleep, 60))] * 4, print)\n"
+    )
+    script = tmp_path / "driver.py"
+    script.write_text(code)
+    driver = subprocess.Popen([sys.executable, str(script)])
+    children: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while len(children) < 3 and time.monotonic() < deadline:  # two workers and multiprocessing's resource tracker
+        children = psutil.Process(driver.pid).children()
+        time.sleep(0.1)
+    time.sleep(1)
+    driver.kill()
+    driver.wait()
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+    assert len(gone) == 3
+
+
+def test_auto_takes_what_the_work_is_worth(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert choose("auto", 2, 100, seconds=1) == "here"
+    assert choose("auto", 2, 100, seconds=10) == "local"
+    assert choose("auto", 2, 100, seconds=1000) == "ray"
+    assert choose("local", 2, 100, seconds=1000) == "local"
+    assert choose("ray", 0, 100, seconds=1000) == "here"
+    assert choose("ray", 2, 1, seconds=1000) == "here"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert choose("auto", 2, 100, seconds=1) == "ray"
+
+
+def test_one_task_needs_no_second_process():
+    with executor("local", 4, 1, 100) as does:
+        assert isinstance(does, InProcess)
