@@ -19,6 +19,7 @@ import ray
 from ray import cloudpickle
 
 from genpipe.corpus import actors, counting, shards
+from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import Shard
 from genpipe.corpus.tokenizers import split_chinese
 from genpipe.errors import BadInput
@@ -66,10 +67,15 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def cut(path: Path, shard_bytes: int) -> list[Shard]:
+    (found,) = find_inputs([str(path)])
+    return shards.cut(found, shard_bytes)
+
+
 def count_sha256(text: Path, directory: Path, workers: int) -> str:
     out = directory / f"{workers}.parquet"
     counting.count_files(
-        [text], field="text", tokenizer="jieba", shard_bytes=SHARD_BYTES, workers=workers,
+        [str(text)], field="text", tokenizer="jieba", shard_bytes=SHARD_BYTES, workers=workers,
         scratch=directory / f"scratch{workers}", out=out,
     )  # fmt: skip
     return hashlib.sha256(out.read_bytes()).hexdigest()
@@ -81,7 +87,7 @@ def table_sha256(runs: list[counting.Run], directory: Path) -> str:
 
 
 def count_here(shard: Shard, scratch: Path) -> counting.Run:
-    return counting.count_shard(shard, field="text", split=split_chinese, version="test", scratch=scratch)
+    return counting.count_shard(shard, split=split_chinese, version="test", scratch=scratch)
 
 
 def ignore(*_: object) -> None:
@@ -103,7 +109,7 @@ def count_slowly(shard: Shard, scratch: Path, pids: Path) -> counting.Run:
 def test_an_actor_killed_half_way_changes_nothing(text, tmp_path, capsys, workers):
     pids = tmp_path / "pids"
     pids.mkdir()
-    pieces = shards.cut(text, SHARD_BYTES)
+    pieces = cut(text, SHARD_BYTES)
     finished: list[Shard] = []
 
     def kill_one() -> None:
@@ -135,7 +141,7 @@ def count_and_die_once(shard: Shard, scratch: Path, fatal: Shard, delivered: Pat
 
 
 def test_a_shard_delivered_twice_counts_once_and_a_sum_of_deliveries_would_not(text, tmp_path):
-    pieces = shards.cut(text, SHARD_BYTES)
+    pieces = cut(text, SHARD_BYTES)
     delivered = tmp_path / "delivered"
     delivered.touch()
     count = functools.partial(count_and_die_once, scratch=tmp_path, fatal=pieces[3], delivered=delivered)
@@ -164,11 +170,9 @@ def split_or_die(text: str) -> list[str]:
 def test_a_shard_that_kills_three_actors_is_named_after_the_others_are_done(tmp_path):
     path = tmp_path / "poems.txt"
     path.write_text("".join(f"{poem}\n" for poem in [*POEMS[:4], "毒", *POEMS[4:]]), encoding="utf-8")
-    pieces = shards.cut(path, 1)
+    pieces = cut(path, 1)
     finished: list[Shard] = []
-    count = functools.partial(
-        counting.count_shard, field="text", split=split_or_die, version="t", scratch=tmp_path
-    )
+    count = functools.partial(counting.count_shard, split=split_or_die, version="t", scratch=tmp_path)
     with pytest.raises(BadInput) as raised:
         actors.count_on_actors(count, pieces, 2, lambda shard, _: finished.append(shard))
     poison = pieces[4]
@@ -184,7 +188,7 @@ def test_bad_text_reaches_the_user_as_one_line(tmp_path):
     path.write_bytes("床前明月光\n".encode() * 3 + b"\xff\n")
     with pytest.raises(BadInput, match=r"wanted UTF-8, but byte 48 is 0xff") as raised:
         counting.count_files(
-            [path],
+            [str(path)],
             field="",
             tokenizer="jieba",
             shard_bytes=1,
