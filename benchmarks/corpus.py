@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genpipe.corpus import actors, counting, shards
+from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.tokenizers import split_chinese
 
 SHARD_BYTES = 1 << 20
@@ -22,8 +23,9 @@ SHARD_BYTES = 1 << 20
 def serial(path: Path, field: str) -> dict[str, int]:
     """The peer: one process, one Counter, a document at a time."""
     counts: Counter[str] = Counter()
-    for shard in shards.cut(path, SHARD_BYTES):
-        for text in shards.documents(shard, shards.read(shard), field):
+    (source,) = find_inputs([str(path)], field=field)
+    for shard in shards.cut(source, SHARD_BYTES):
+        for text in shards.read(shard).documents():
             counts.update(split_chinese(text))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -32,8 +34,8 @@ def ours(path: Path, field: str, workers: int) -> dict[str, int]:
     """genpipe's way, nothing reused: runs on disk, merged and ordered."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
         table, _ = counting.count_all(
-            [path], field=field, tokenizer_name="jieba", shard_bytes=SHARD_BYTES, workers=workers,
-            scratch=Path(scratch), name="count",
+            find_inputs([str(path)], field=field), tokenizer_name="jieba", shard_bytes=SHARD_BYTES,
+            workers=workers, scratch=Path(scratch), name="count",
         )  # fmt: skip
     return dict(zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True))
 

@@ -101,12 +101,21 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="example: genpipe count data/poems/tang.jsonl --field paragraphs --tokenizer jieba --workers 2 --out counts.parquet",
     )
     count.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help=".txt (a document a line) or .jsonl"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a file: .txt (a document a line), .jsonl, either with .gz or .zst, or .parquet; a quoted glob, "
+        "a folder, a URL, a data set that save_to_disk wrote, or hf://NAME:SPLIT",
     )
     count.add_argument("--corpus", help="count a corpus of params.yaml instead of files")
     count.add_argument("--tokenizer", default="jieba", choices=["jieba", "character", "word"])
+    count.add_argument("--field", default="text", help="field or column that holds the text; default: text")
+    count.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
     count.add_argument(
-        "--field", default="text", help="field of .jsonl records that holds the text; default: text"
+        "--errors",
+        default="strict",
+        choices=["strict", "replace"],
+        help="bytes that are no UTF-8: stop (strict, the default), or count them as U+FFFD and say how many",
     )
     count.add_argument(
         "--shard-bytes", type=int, default=1 << 20, metavar="N", help="size of a unit of work; default: 1 MiB"
@@ -240,7 +249,7 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus import counting
     from genpipe.params.project import read_params
 
-    if bool(arguments.corpus) == bool(arguments.files):
+    if bool(arguments.corpus) == bool(arguments.names):
         raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
     workers = arguments.workers
     if arguments.corpus:
@@ -249,8 +258,10 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
         counting.count_corpus(root, arguments.corpus, params.named("corpora", arguments.corpus), workers)
         return
     counting.count_files(
-        arguments.files,
+        arguments.names,
         field=arguments.field,
+        whole_files=arguments.whole_files,
+        errors=arguments.errors,
         tokenizer=arguments.tokenizer,
         shard_bytes=arguments.shard_bytes,
         workers=2 if workers is None else workers,

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genpipe.corpus import counting, encoding, shards, vocabulary
+from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
 from genpipe.params.corpora import Corpus
@@ -34,9 +35,14 @@ def write_text(path: Path, documents: list[str], newline: str = "\n") -> Path:
     return path
 
 
+def input_of(path: Path, field: str = "text") -> Input:
+    (found,) = find_inputs([str(path)], field=field)
+    return found
+
+
 def count(path: Path, *, shard_bytes: int = 40, name: str = "jieba", field: str = "text") -> pa.Table:
     table, _ = counting.count_all(
-        [path], field=field, tokenizer_name=name, shard_bytes=shard_bytes, workers=0,
+        [input_of(path, field)], tokenizer_name=name, shard_bytes=shard_bytes, workers=0,
         scratch=path.parent / "scratch", name="count",
     )  # fmt: skip
     return table
@@ -89,9 +95,9 @@ def test_shards_cover_a_file_once_and_end_with_documents(tmp_path, documents, ne
     path = write_text(tmp_path / "t.txt", documents, newline)
     if last and documents and documents[-1]:
         path.write_bytes(path.read_bytes().removesuffix(newline.encode()))
-    pieces = shards.cut(path, size)
-    assert b"".join(shards.read(piece) for piece in pieces) == path.read_bytes()
-    texts = [text for piece in pieces for text in shards.documents(piece, shards.read(piece), "text")]
+    pieces = shards.cut(input_of(path), size)
+    assert b"".join(part for piece in pieces for part in shards.read(piece).parts) == path.read_bytes()
+    texts = [text for piece in pieces for text in shards.read(piece).documents()]
     assert texts == [document.removesuffix("\r") for document in documents]
     assert all(piece.size >= size for piece in pieces[:-1])
 
@@ -104,8 +110,8 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 
 def test_a_list_of_strings_is_one_document_of_lines(tmp_path):
     path = write_text(tmp_path / "t.jsonl", ['{"p": ["ab", "c"]}', '{"p": []}'])
-    (piece,) = shards.cut(path, 1000)
-    assert list(shards.documents(piece, shards.read(piece), "p")) == ["ab\nc", ""]
+    (piece,) = shards.cut(input_of(path, "p"), 1000)
+    assert shards.read(piece).documents() == ["ab\nc", ""]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +211,14 @@ def test_the_stages_write_what_they_promise_and_the_same_bytes_twice(tmp_path):
     artifacts = tmp_path / "a" / "artifacts"
     about = json.loads((artifacts / "counts/verses/statistics.json").read_text())
     size = (artifacts / "datasets/verses/train.jsonl").stat().st_size
-    assert about == {"bytes": size, "characters": 14, "documents": 3, "tokens": 14, "types": 11}
+    assert about == {
+        "bytes": size,
+        "characters": 14,
+        "documents": 3,
+        "replaced": 0,
+        "tokens": 14,
+        "types": 11,
+    }
     top = (artifacts / "counts/verses/top.tsv").read_text().splitlines()
     assert top[:2] == ["rank\ttoken\tcount\tshare", f"1\t\\n\t2\t{2 / 14:.8f}"]
     assert (artifacts / "counts/verses/zipf.tsv").read_text().splitlines()[:2] == ["rank\tcount", "1\t2"]
@@ -290,7 +303,7 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
     path = write_text(tmp_path / "t.txt", VERSES[:2])
     out = tmp_path / "counts.parquet"
     counting.count_files(
-        [path],
+        [str(path)],
         field="text",
         tokenizer="jieba",
         shard_bytes=40,

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genpipe import files as file_tools
-from genpipe.corpus.shards import Shard, cut, documents, read
+from genpipe.corpus.inputs import Errors, Input, find_inputs
+from genpipe.corpus.shards import Shard, cut, read
 from genpipe.corpus.tokenizers import Split, tokenizer, tokenizer_version
 from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
@@ -35,23 +36,24 @@ class Run:
     documents: int
     characters: int
     tokens: int
+    replaced: int  # undecodable sequences of bytes
 
 
-def count_shard(shard: Shard, *, field: str, split: Split, version: str, scratch: Path) -> Run:
+def count_shard(shard: Shard, *, split: Split, version: str, scratch: Path) -> Run:
     """The run of a shard: the file in `scratch` if it was counted before, else counted now; `version` names `split`."""
-    data = read(shard)
-    path = scratch / f"{_run_key(shard, data, field, version)}.arrow"
+    content = read(shard)
+    path = scratch / f"{_run_key(content.digest(), version)}.arrow"
     try:
         return _open_run(path)
     except (FileNotFoundError, pa.ArrowInvalid):  # not counted yet, or cut off by a power failure
         pass
     counts: Counter[str] = Counter()
     texts = characters = 0
-    for text in documents(shard, data, field):
+    for text in content.documents():
         counts.update(split(text))
         texts += 1
         characters += len(text)
-    run = Run(path, texts, characters, counts.total())
+    run = Run(path, texts, characters, counts.total(), content.replaced)
     _write_run(run, counts)
     return run
 
@@ -68,21 +70,19 @@ def merge(runs: Iterable[Run]) -> pa.Table:
 
 
 def count_all(
-    paths: Sequence[Path],
+    inputs: Sequence[Input],
     *,
-    field: str,
     tokenizer_name: str,
     shard_bytes: int,
     workers: int,
     scratch: Path,
     name: str,
 ) -> tuple[pa.Table, Statistics]:
-    """Counts (as `merge` orders them) and statistics of text files, by `workers` Ray actors or, with 0, in process."""
-    shards = [shard for path in paths for shard in cut(path.resolve(), shard_bytes)]
+    """Counts (as `merge` orders them) and statistics of `inputs`, by `workers` Ray actors or, with 0, in process."""
+    shards = [shard for input in inputs for shard in cut(input, shard_bytes)]
     scratch.mkdir(parents=True, exist_ok=True)
     count = functools.partial(
         count_shard,
-        field=field,
         split=tokenizer(tokenizer_name),
         version=f"{tokenizer_version(tokenizer_name)} {_code_version()}",
         scratch=scratch.resolve(),
@@ -104,9 +104,9 @@ def count_corpus(root: Path, name: str, corpus: Corpus, workers: int) -> None:
     """Write artifacts/counts/NAME: counts.parquet, top.tsv, zipf.tsv, statistics.json."""
     dataset = root / "artifacts" / "datasets" / corpus.dataset
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
+    files = [str(file_tools.existing(dataset / file, remedy)) for file in corpus.files]
     table, statistics = count_all(
-        [file_tools.existing(dataset / file, remedy) for file in corpus.files],
-        field=corpus.field,
+        find_inputs(files, field=corpus.field),
         tokenizer_name=corpus.tokenizer,
         shard_bytes=corpus.shard_bytes,
         workers=workers,
@@ -122,19 +122,20 @@ def count_corpus(root: Path, name: str, corpus: Corpus, workers: int) -> None:
 
 
 def count_files(
-    files: Sequence[Path],
+    names: Sequence[str],
     *,
     field: str,
+    whole_files: bool = False,
+    errors: Errors = "strict",
     tokenizer: str,
     shard_bytes: int,
     workers: int,
     scratch: Path,
     out: Path,
 ) -> None:
-    """Count text files into the Parquet file `out` and print what was found."""
+    """Count the inputs that `names` stand for into the Parquet file `out` and print what was found."""
     table, statistics = count_all(
-        files,
-        field=field,
+        find_inputs(names, field=field, whole_files=whole_files, errors=errors),
         tokenizer_name=tokenizer,
         shard_bytes=shard_bytes,
         workers=workers,
@@ -168,28 +169,28 @@ def _count_shards(
     return runs
 
 
-def _run_key(shard: Shard, data: bytes, field: str, version: str) -> str:
-    named = field if shard.file.suffix == ".jsonl" else ""
-    key = hashlib.sha256(repr((shard.file.suffix, named, version)).encode())
-    key.update(data)
-    return key.hexdigest()
+def _run_key(digest: str, version: str) -> str:
+    return hashlib.sha256(repr((digest, version)).encode()).hexdigest()
 
 
 @functools.cache
 def _code_version() -> str:
     here = Path(__file__).parent
-    return file_tools.hash_of([here / name for name in ("shards.py", "tokenizers.py", "counting.py")], here)
+    return file_tools.hash_of(
+        [here / name for name in ("shards.py", "tables.py", "tokenizers.py", "counting.py")], here
+    )
 
 
 def _open_run(path: Path) -> Run:
     with pa.memory_map(str(path)) as source:
         about = pa.ipc.open_file(source).schema.metadata
-        return Run(path, int(about[b"documents"]), int(about[b"characters"]), int(about[b"tokens"]))
+        figures = (int(about[key]) for key in (b"documents", b"characters", b"tokens", b"replaced"))
+        return Run(path, *figures)
 
 
 def _write_run(run: Run, counts: Counter[str]) -> None:
     tokens = sorted(counts)
-    about = {"documents": str(run.documents), "characters": str(run.characters), "tokens": str(run.tokens)}
+    about = {key: str(getattr(run, key)) for key in ("documents", "characters", "tokens", "replaced")}
     columns = {
         "token": pa.array(tokens, pa.string()),
         "count": pa.array([counts[t] for t in tokens], pa.int64()),
@@ -209,6 +210,7 @@ def _statistics(table: pa.Table, runs: Sequence[Run], shards: Sequence[Shard]) -
         "documents": sum(run.documents for run in runs),
         "characters": sum(run.characters for run in runs),
         "tokens": sum(run.tokens for run in runs),
+        "replaced": sum(run.replaced for run in runs),
         "types": table.num_rows,
         "bytes": sum(shard.size for shard in shards),
     }

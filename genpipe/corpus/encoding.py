@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from genpipe.corpus.shards import cut, documents, read
+from genpipe.corpus.inputs import find_inputs
+from genpipe.corpus.shards import cut, read
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
 from genpipe.files import existing, new_directory, read_json
@@ -40,14 +41,15 @@ def encode_file(source: Path, vocabulary: list[str], corpus: Corpus, directory: 
     number = {token: index for index, token in enumerate(vocabulary)}
     split = tokenizer(corpus.tokenizer)
     dtype = np.dtype("<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4")
-    shards = cut(source, corpus.shard_bytes)
+    inputs = find_inputs([str(source)], field=corpus.field)
+    shards = [shard for input in inputs for shard in cut(input, corpus.shard_bytes)]
     offsets = [0]
     with (
         _growing_array(directory / f"{source.stem}.ids.npy", dtype) as append,
         Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress,
     ):
         for shard in shards:
-            for text in documents(shard, read(shard), corpus.field):
+            for text in read(shard).documents():
                 ids = [number.get(token, 0) for token in split(text)]
                 append(np.array(ids, dtype))
                 offsets.append(offsets[-1] + len(ids))

@@ -1,51 +1,147 @@
-"""Shards: byte ranges of text files that end on a document boundary, so that workers read their own part."""
+"""Shards: parts of an input that end on a document boundary, so that workers read their own part."""
 
 import codecs
+import contextlib
+import gzip
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import pyarrow as pa
+
+from genpipe.corpus.inputs import Input, open_input
+from genpipe.corpus.tables import cut_rows, read_rows
 from genpipe.errors import BadInput
-from genpipe.files import existing
+
+TABLES = ("parquet", "dataset")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Bytes `start` (included) to `end` (excluded) of a file; both are document boundaries."""
+    """`start` (included) to `end` (excluded) of an input: rows of a table, bytes of a file, both at a boundary."""
 
-    file: Path
+    input: Input
     start: int
     end: int
-
-    @property
-    def size(self) -> int:
-        """Bytes in the shard."""
-        return self.end - self.start
+    size: int  # bytes, for progress: stored ones of a file, unpacked ones of a table's column
 
     def __str__(self) -> str:
-        return f"{self.file}: bytes {self.start} to {self.end}"
+        if _is_whole(self.input):
+            return self.input.path
+        unit = "rows" if self.input.kind in TABLES else "bytes"
+        return f"{self.input.path}: {unit} {self.start} to {self.end}"
 
 
-def cut(file: Path, shard_bytes: int) -> list[Shard]:
-    """Shards of at least `shard_bytes` bytes (the last one may be smaller) that cover the file once."""
-    _check(file, shard_bytes)
+def cut(input: Input, shard_bytes: int) -> list[Shard]:
+    """Shards that cover the input once, of about `shard_bytes` bytes where it can be cut."""
+    if shard_bytes < 1:
+        raise BadInput(f"shard_bytes: wanted 1 or more, not {shard_bytes}")
+    if input.kind in TABLES:
+        return [Shard(input, start, end, size) for start, end, size in cut_rows(input, shard_bytes)]
+    if _is_whole(input):
+        return [_cut_whole(input)]
+    return _cut_lines(input, shard_bytes)
+
+
+def read(shard: Shard) -> "Content":
+    """What the shard holds."""
+    if shard.input.kind in TABLES:
+        return Content(shard, read_rows(shard.input, shard.start, shard.end))
+    data = _read_bytes(shard)
+    if shard.start == 0 and data.startswith(codecs.BOM_UTF8):  # a mark of Windows, no text
+        return Content(shard, [data.removeprefix(codecs.BOM_UTF8)], skipped=len(codecs.BOM_UTF8))
+    return Content(shard, [data])
+
+
+class Content:
+    """The bytes of a shard: one part of a file, or a part a row of a table."""
+
+    def __init__(self, shard: Shard, parts: Sequence[bytes], *, skipped: int = 0) -> None:
+        self.shard = shard
+        self.parts = parts
+        self.skipped = skipped  # bytes of the file before the first part
+        self.replaced = 0  # undecodable sequences of bytes that `documents` replaced by U+FFFD
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes and of how they are read, not of where they stand: equal content shares it."""
+        how = self.shard.input
+        digest = hashlib.sha256(repr((how.kind, how.field, how.errors)).encode())
+        for part in self.parts:
+            digest.update(len(part).to_bytes(8, "little"))  # or rows "ab", "c" would equal "a", "bc"
+            digest.update(part)
+        return digest.hexdigest()
+
+    def documents(self) -> list[str]:
+        """The texts: rows, lines, a file, or the field of JSON records (blank lines are none)."""
+        self.replaced = 0
+        texts = [self._decode(number, part) for number, part in enumerate(self.parts)]
+        if self.shard.input.kind not in ("lines", "jsonl"):
+            return texts
+        lines = texts[0].split("\n")
+        if not lines[-1]:
+            lines.pop()  # the last document ends with a newline; it does not begin another
+        if self.shard.input.kind == "lines":
+            return [line.removesuffix("\r") for line in lines]
+        records = ((number, line) for number, line in enumerate(lines) if line and not line.isspace())
+        return [_field(line, self.shard, number) for number, line in records]
+
+    def _decode(self, number: int, part: bytes) -> str:
+        try:
+            return part.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if self.shard.input.errors == "strict":
+                raise self._undecodable(number, part, error.start) from None
+        text = part.decode("utf-8", "replace")
+        # UTF-8 cannot hide a U+FFFD of the text itself inside a broken sequence, so the rest are ours
+        self.replaced += text.count("\ufffd") - part.count("\ufffd".encode())
+        return text
+
+    def _undecodable(self, number: int, part: bytes, at: int) -> BadInput:
+        how = self.shard.input
+        if how.kind in TABLES:
+            place, byte = f"{how.path}: row {self.shard.start + number} (from 0)", at
+        else:
+            place, byte = how.path, self.shard.start + self.skipped + at
+        unpacked = " of the unpacked file" if how.compression else ""
+        return BadInput(
+            f"{place}: wanted UTF-8, but byte {byte}{unpacked} is 0x{part[at]:02x}; convert the file first, "
+            "for example: iconv -f GB18030 -t UTF-8 OLD > NEW; or genpipe count --errors replace"
+        )
+
+
+def _is_whole(input: Input) -> bool:
+    return input.kind == "file" or input.compression is not None
+
+
+def _cut_whole(input: Input) -> Shard:
+    size = 0
+    with (
+        open_input(input) as file,
+        contextlib.suppress(ValueError),
+    ):  # a stream: its length is only for progress
+        size = file.seek(0, 2)
+    return Shard(input, 0, size, size)
+
+
+def _cut_lines(input: Input, shard_bytes: int) -> list[Shard]:
     shards: list[Shard] = []
-    with file.open("rb") as lines:
-        start = len(codecs.BOM_UTF8) if lines.read(3) == codecs.BOM_UTF8 else 0  # a mark of Windows, no text
+    with open_input(input) as lines:
         size = lines.seek(0, 2)
+        start = 0
         while start < size:
             lines.seek(min(start + shard_bytes, size) - 1)  # - 1: a newline that ends here is the boundary
             lines.readline()
             end = min(lines.tell(), size)
-            shards.append(Shard(file, start, end))
+            shards.append(Shard(input, start, end, end - start))
             start = end
     return shards
 
 
-def read(shard: Shard) -> bytes:
-    """The bytes of a shard."""
-    with shard.file.open("rb") as file:
+def _read_bytes(shard: Shard) -> bytes:
+    with open_input(shard.input) as file:
+        if _is_whole(shard.input):
+            return _unpack(file.read(), shard.input)
         file.seek(shard.start)
         data = file.read(shard.size)
     if len(data) < shard.size:
@@ -55,39 +151,18 @@ def read(shard: Shard) -> bytes:
     return data
 
 
-def documents(shard: Shard, data: bytes, field: str) -> Iterator[str]:
-    """The texts in the bytes of a shard: its lines, or the `field` of its JSON records (blank lines are none)."""
-    lines = _decode(shard, data).split("\n")
-    if not lines[-1]:
-        lines.pop()  # the last document ends with a newline; it does not begin another
-    if shard.file.suffix == ".txt":
-        yield from (line.removesuffix("\r") for line in lines)
-        return
-    for number, line in enumerate(lines):
-        if line and not line.isspace():
-            yield _field(line, field, shard, number)
+def _unpack(data: bytes, input: Input) -> bytes:
+    if input.compression is None:
+        return data
+    if not data:
+        raise EOFError("it is empty")  # both libraries would take it for an empty text
+    if input.compression == "gzip":
+        return gzip.decompress(data)
+    return pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
 
 
-def _check(file: Path, shard_bytes: int) -> None:
-    existing(file, "name a .txt or .jsonl file that exists")
-    if not file.is_file() or file.suffix not in (".txt", ".jsonl"):
-        raise BadInput(f"{file}: wanted a .txt file (a document a line) or a .jsonl file (a record a line)")
-    if shard_bytes < 1:
-        raise BadInput(f"shard_bytes: wanted 1 or more, not {shard_bytes}")
-
-
-def _decode(shard: Shard, data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        offset = shard.start + error.start
-        raise BadInput(
-            f"{shard.file}: wanted UTF-8, but byte {offset} is 0x{data[error.start]:02x}; "
-            "convert the file first, for example: iconv -f GB18030 -t UTF-8 OLD > NEW"
-        ) from None
-
-
-def _field(line: str, field: str, shard: Shard, number: int) -> str:
+def _field(line: str, shard: Shard, number: int) -> str:
+    field = shard.input.field
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -103,10 +178,11 @@ def _field(line: str, field: str, shard: Shard, number: int) -> str:
         raise BadInput(
             f"{_place(shard, number)}: no field {field!r}; the line has: {has}; name the field with the text"
         )
-    return _text(record[field], field, shard, number)
+    return _text(record[field], shard, number)
 
 
-def _text(value: object, field: str, shard: Shard, number: int) -> str:
+def _text(value: object, shard: Shard, number: int) -> str:
+    field = shard.input.field
     parts = value if isinstance(value, list) else [value]
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) < len(parts):
@@ -125,6 +201,6 @@ def _text(value: object, field: str, shard: Shard, number: int) -> str:
 
 
 def _place(shard: Shard, number: int) -> str:
-    with shard.file.open("rb") as file:
+    with open_input(shard.input) as file:
         before = file.read(shard.start).count(b"\n")
-    return f"{shard.file}: line {before + number + 1}"
+    return f"{shard.input.path}: line {before + number + 1}"

@@ -1,0 +1,191 @@
+"""Inputs: what the names on a command line stand for, and how the bytes of one are opened.
+
+A name is a file, a glob, a folder, a URL, a data set on disk, or `hf://NAME:SPLIT`. The inputs come in the order of the
+names, and sorted within a name, so that the same names give the same shards.
+"""
+
+import contextlib
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from genpipe.errors import BadInput
+
+Kind = Literal["lines", "file", "jsonl", "parquet", "dataset"]
+Compression = Literal["gzip", "zstd"]
+Errors = Literal["strict", "replace"]
+Found = tuple[str, Kind, Compression | None]
+
+KINDS: dict[str, Kind] = {".txt": "lines", ".jsonl": "jsonl", ".parquet": "parquet"}
+COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+KNOWN = "a .txt file (a document a line), .jsonl (a record a line), either also with .gz or .zst, or .parquet"
+HUB = "hf://"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A source of documents, resolved: what a worker needs to open it."""
+
+    path: str  # absolute local path, a URL that fsspec opens, or a data set on disk: its directory or an Arrow file
+    kind: Kind
+    field: str  # of records, column of tables; "" for text
+    compression: Compression | None
+    errors: Errors
+
+
+def find_inputs(
+    names: Sequence[str], *, field: str = "text", whole_files: bool = False, errors: Errors = "strict"
+) -> list[Input]:
+    """The inputs that `names` stand for; with `whole_files` a .txt file is one document."""
+    inputs: list[Input] = []
+    for path, kind, compression in (found for name in names for found in _find(name)):
+        if kind == "lines":
+            inputs.append(Input(path, "file" if whole_files else "lines", "", compression, errors))
+        else:
+            inputs.append(Input(path, kind, field, compression, errors))
+    return inputs
+
+
+@contextlib.contextmanager
+def open_input(input: Input) -> Iterator[BinaryIO]:
+    """The bytes of an input as they are stored; what is wrong with them is a BadInput."""
+    with readable(input):
+        if "://" in input.path:
+            with _open_url(input.path) as file:
+                yield file
+        else:
+            with open(input.path, "rb") as file:  # several times as fast as fsspec's own local files
+                yield file
+
+
+@contextlib.contextmanager
+def readable(input: Input) -> Iterator[None]:
+    """Turns what the libraries say of a missing or broken file into a BadInput."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise BadInput(
+            f"{input.path}: no such file any more, or not on this machine; put it back and run this again"
+        ) from None
+    except (pa.ArrowException, EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's or the network's fault: PyArrow and gzip give no number to broken content
+        kind = input.compression or input.kind
+        raise BadInput(
+            f"{input.path}: wanted a whole {kind} file, but {_line(error)}; fetch or write it again"
+        ) from None
+
+
+@contextlib.contextmanager
+def _open_url(url: str) -> Iterator[BinaryIO]:
+    fs, path = _file_system(url)
+    try:
+        with fs.open(path, "rb") as file:
+            yield file
+    except pa.ArrowException:  # some are ValueErrors too
+        raise
+    except ValueError:  # what fsspec says when a server cannot send a part of a file
+        raise BadInput(
+            f"{url}: wanted a file that can be read from any place, this server only sends it whole; "
+            "download it first"
+        ) from None
+
+
+def _find(name: str) -> list[Found]:
+    if name.startswith(HUB):
+        return _find_on_hub(name)
+    fs, path = _file_system(name)
+    if "*" in path and not fs.exists(path):
+        return _find_glob(fs, path, name)
+    try:
+        info: dict[str, Any] = fs.info(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{name}: no such file or directory; name {KNOWN}, or a folder of them") from None
+    if info["type"] != "directory":
+        return [_known(fs, path)]
+    local = Path(path)
+    if isinstance(fs, LocalFileSystem) and (local / "dataset_dict.json").exists():
+        splits = [str(folder.parent) for folder in sorted(local.glob("*/state.json"))]
+        raise BadInput(f"{name}: wanted one data set, this holds one a split; name {' or '.join(splits)}")
+    if isinstance(fs, LocalFileSystem) and (local / "state.json").exists():
+        return [(path, "dataset", None)]
+    return _find_below(fs, path, name)
+
+
+def _find_glob(fs: Any, pattern: str, name: str) -> list[Found]:
+    base = pattern[: pattern.index("*")].rpartition("/")[0]
+    matched = fs.glob(pattern, detail=True)
+    files = [p for p, info in matched.items() if info["type"] != "directory" and not _hidden(p, base)]
+    if not files:
+        raise BadInput(f"{name}: no file matches; name {KNOWN}")
+    return [_known(fs, path) for path in sorted(files)]
+
+
+def _find_below(fs: Any, folder: str, name: str) -> list[Found]:
+    files = [path for path in fs.find(folder) if _suffixes(path) and not _hidden(path, folder)]
+    if not files:
+        raise BadInput(f"{name}: no known file in this folder or below it; wanted {KNOWN}")
+    return [_known(fs, path) for path in sorted(files)]
+
+
+def _find_on_hub(name: str) -> list[Found]:
+    from datasets import DatasetDict, load_dataset  # takes a second
+
+    path, _, split = name.removeprefix(HUB).partition(":")
+    if "[" in split:
+        raise BadInput(f"{name}: wanted a whole split, not a slice of one; name it without [...]")
+    try:
+        found = load_dataset(path, split=split or None)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{name}: cannot be loaded ({_line(error)}); see to the name and the network, or name local files"
+        ) from None
+    if isinstance(found, DatasetDict):
+        if len(found) > 1:
+            raise BadInput(
+                f"{name}: wanted one split; name {' or '.join(f'{HUB}{path}:{key}' for key in found)}"
+            )
+        (found,) = found.values()
+    return [(file["filename"], "dataset", None) for file in found.cache_files]
+
+
+def _file_system(name: str) -> tuple[Any, str]:
+    if "::" in name:
+        raise BadInput(f"{name}: wanted a path or one URL, not a chain of them; unpack or download it first")
+    try:
+        return fsspec.core.url_to_fs(name)
+    except (ImportError, ValueError) as error:  # no driver; no such protocol
+        raise BadInput(f"{name}: cannot be opened here: {_line(error)}; or download it first") from None
+
+
+def _known(fs: Any, path: str) -> Found:
+    full = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
+    suffixes = _suffixes(path)
+    if suffixes is None:
+        raise BadInput(f"{full}: wanted {KNOWN}")
+    return full, *suffixes
+
+
+def _suffixes(path: str) -> tuple[Kind, Compression | None] | None:
+    parts = [f".{part.lower()}" for part in path.rpartition("/")[2].split(".")[1:]]
+    compression = COMPRESSIONS.get(parts[-1]) if parts else None
+    if compression:
+        parts.pop()
+    kind = KINDS.get(parts[-1]) if parts else None
+    if kind is None or (compression and kind == "parquet"):
+        return None
+    return kind, compression
+
+
+def _hidden(path: str, base: str) -> bool:
+    return "/." in path.removeprefix(base)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
