@@ -4,238 +4,397 @@ A run is named by the hash of all that it depends on and is written whole or not
 changes nothing, a finished shard survives a crash, and the counts depend neither on who counted nor in which order.
 """
 
+import contextlib
 import functools
 import hashlib
+import itertools
+import math
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from genpipe import files as file_tools
-from genpipe.corpus.inputs import Errors, Input, find_inputs
+from genpipe.corpus import runs as sorted_runs
+from genpipe.corpus import statistics
+from genpipe.corpus.executors import MB_PER_S, Where, executor
+from genpipe.corpus.inputs import Input, find_inputs
+from genpipe.corpus.runs import TOKEN, Range, Run
 from genpipe.corpus.shards import Shard, cut, read
-from genpipe.corpus.tokenizers import Split, tokenizer, tokenizer_version
+from genpipe.corpus.tasks import Task
+from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.params.corpora import Corpus
+from genpipe.params.project import Cluster
 from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv
-ZIPF_RANKS = 200  # rows of zipf.tsv, at most
+BLOCK = 1 << 20  # characters that are tokenized at once
+BYTES_OF_A_TYPE = 160  # of a dict of counts, about
+REDUCE_FACTOR = 3  # memory that adding up a range takes, over the bytes of its runs
+FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
-Statistics = dict[str, int]
+Statistics = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Run:
-    """The counts of one shard: a sorted Arrow file, and what is in it."""
+class Counting:
+    """What is counted, and with how much memory."""
 
-    path: Path
-    documents: int
-    characters: int
-    tokens: int
-    replaced: int  # undecodable sequences of bytes
+    tokenizer: Tokenizer
+    scratch: Path
+    orders: tuple[int, ...] = (1,)  # of n-grams; their tokens are joined by a space
+    document_frequency: bool = False
+    min_count: int = 1  # of the whole corpus
+    memory: int = 256 << 20  # bytes of counts in a worker; no result depends on it
+
+    @property
+    def version(self) -> str:
+        """All that the counts of a shard depend on, besides its content."""
+        return f"{self.tokenizer.version} {self.orders} {self.document_frequency} {_code_version()}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of a table of counts."""
+        columns = [(TOKEN, pa.string()), ("count", pa.int64())]
+        return pa.schema(columns + [("documents", pa.int64())] * self.document_frequency)
 
 
-def count_shard(shard: Shard, *, split: Split, version: str, scratch: Path) -> Run:
-    """The run of a shard: the file in `scratch` if it was counted before, else counted now; `version` names `split`."""
+def count_shard(shard: Shard, counting: Counting) -> Run:
+    """The run of a shard: the file in `scratch` if it was counted before, else counted now."""
     content = read(shard)
-    path = scratch / f"{_run_key(content.digest(), version)}.arrow"
-    try:
-        return _open_run(path)
-    except (FileNotFoundError, pa.ArrowInvalid):  # not counted yet, or cut off by a power failure
-        pass
-    counts: Counter[str] = Counter()
-    texts = characters = 0
-    for text in content.documents():
-        counts.update(split(text))
-        texts += 1
+    key = hashlib.sha256(f"{counting.version} {content.digest()}".encode()).hexdigest()
+    path = counting.scratch / f"{key}.arrow"
+    with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):  # not counted yet, or cut off by a power failure
+        return sorted_runs.open_run(path)
+    kind = _Frames if isinstance(counting.tokenizer, Vectorised) else _Dicts
+    with tempfile.TemporaryDirectory(prefix="spill-", dir=counting.scratch) as spill:
+        counts = kind(counting, Path(spill))
+        for texts in _blocks(content.documents()):
+            counts.add(texts)
+        about = {**counts.about(), "replaced": content.replaced}
+        return sorted_runs.write_run(path, counts.sorted(), counting.schema, about)
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The documents, some at a time: BLOCK characters, or one document."""
+    block: list[str] = []
+    characters = 0
+    for text in texts:
+        block.append(text)
         characters += len(text)
-    run = Run(path, texts, characters, counts.total(), content.replaced)
-    _write_run(run, counts)
-    return run
+        if characters >= BLOCK:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
-def merge(runs: Iterable[Run]) -> pa.Table:
-    """All runs added up: columns token, count; by count descending, then token by code point."""
-    tables = [pa.ipc.open_file(pa.memory_map(str(run.path))).read_all() for run in runs]
-    if not tables:
-        return pa.table({"token": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
-    summed = pa.concat_tables(tables).group_by("token").aggregate([("count", "sum")])
-    table = summed.rename_columns({"count_sum": "count"}).select(["token", "count"])
-    # UTF-8 bytes sort like code points; a token occurs once, so the order is total
-    return table.sort_by([("count", "descending"), ("token", "ascending")]).combine_chunks()
+class _Counts:
+    """The counts of a shard; what does not fit into memory is spilled as sorted runs."""
+
+    def __init__(self, counting: Counting, spill: Path) -> None:
+        self.counting = counting
+        self._spill = spill
+        self._runs: list[Run] = []
+        self._most = max(1000, counting.memory // BYTES_OF_A_TYPE)  # types in memory
+        self._lengths: Counter[int] = Counter()
+        self._characters = 0
+
+    def add(self, texts: list[str]) -> None:
+        """Count some documents."""
+        self._characters += sum(map(len, texts))
+        self._lengths.update(self._count(texts))
+        if self._types() > self._most:
+            self._spill_all()
+
+    def about(self) -> dict[str, Any]:
+        """Documents, characters, tokens, and how many documents have how many tokens."""
+        lengths: Counter[int] = Counter()
+        for length, documents in self._lengths.items():
+            lengths[_rounded(length)] += documents
+        return {
+            "documents": self._lengths.total(),
+            "characters": self._characters,
+            "tokens": sum(length * documents for length, documents in self._lengths.items()),
+            "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+        }
+
+    def sorted(self) -> Iterator[pa.Table]:
+        """All counts, by token."""
+        if not self._runs:
+            yield sorted_runs.sorted_frame(self._take())
+            return
+        self._spill_all()
+        parts = math.ceil(REDUCE_FACTOR * sum(run.bytes for run in self._runs) / self.counting.memory)
+        for within in sorted_runs.choose_ranges(self._runs, max(1, parts)):
+            yield sorted_runs.sorted_frame(sorted_runs.add_up(self._runs, within))
+
+    def _spill_all(self) -> None:
+        path = self._spill / f"{len(self._runs)}.arrow"
+        table = sorted_runs.sorted_frame(self._take())
+        self._runs.append(sorted_runs.write_run(path, [table], self.counting.schema, {}))
+
+    def _count(self, texts: list[str]) -> list[int]:
+        """Count some documents; how many tokens each has."""
+        raise NotImplementedError
+
+    def _types(self) -> int:
+        raise NotImplementedError
+
+    def _take(self) -> pl.DataFrame:
+        """What is in memory, which then is empty."""
+        raise NotImplementedError
 
 
-def count_all(
+class _Dicts(_Counts):
+    """Counts in dicts, for tokenizers that give Python strings."""
+
+    def __init__(self, counting: Counting, spill: Path) -> None:
+        super().__init__(counting, spill)
+        self._counts: Counter[str] = Counter()
+        self._documents: Counter[str] = Counter()
+
+    def _count(self, texts: list[str]) -> list[int]:
+        documents = self.counting.tokenizer.split_all(texts)
+        if self.counting.orders == (1,):
+            self._counts.update(itertools.chain.from_iterable(documents))
+        else:
+            self._counts.update(itertools.chain.from_iterable(map(self._grams, documents)))
+        if self.counting.document_frequency:
+            self._documents.update(itertools.chain.from_iterable(set(self._grams(t)) for t in documents))
+        return [len(tokens) for tokens in documents]
+
+    def _grams(self, tokens: list[str]) -> Iterator[str]:
+        for order in self.counting.orders:
+            yield from map(" ".join, zip(*(tokens[i:] for i in range(order)), strict=False))
+
+    def _types(self) -> int:
+        return len(self._counts)
+
+    def _take(self) -> pl.DataFrame:
+        columns: dict[str, Any] = {TOKEN: list(self._counts), "count": list(self._counts.values())}
+        types: dict[str, Any] = {TOKEN: pl.String, "count": pl.Int64}
+        if self.counting.document_frequency:
+            columns["documents"] = [self._documents[token] for token in columns[TOKEN]]
+            types["documents"] = pl.Int64
+        self._counts, self._documents = Counter(), Counter()
+        return pl.DataFrame(columns, schema=types)
+
+
+class _Frames(_Counts):
+    """Counts in polars frames, for tokenizers that split a whole block at once."""
+
+    def __init__(self, counting: Counting, spill: Path) -> None:
+        super().__init__(counting, spill)
+        self._frames: list[pl.DataFrame] = []
+
+    def _count(self, texts: list[str]) -> list[int]:
+        tokenizer = self.counting.tokenizer
+        assert isinstance(tokenizer, Vectorised)
+        exploded = tokenizer.explode(texts)
+        count = [pl.len().cast(pl.Int64).alias("count")]
+        count += [pl.col("document").n_unique().cast(pl.Int64).alias("documents")] * self.counting.document_frequency
+        for order in self.counting.orders:
+            self._frames.append(_grams(exploded, order).group_by(TOKEN).agg(count))
+        lengths = exploded.group_by("document").len()["len"].to_list()
+        return lengths + [0] * (len(texts) - len(lengths))
+
+    def _types(self) -> int:
+        rows = sum(len(frame) for frame in self._frames)
+        if rows > self._most:
+            self._frames = [self._summed()]
+        return sum(len(frame) for frame in self._frames)
+
+    def _take(self) -> pl.DataFrame:
+        summed, self._frames = self._summed(), []
+        return summed
+
+    def _summed(self) -> pl.DataFrame:
+        if not self._frames:
+            return pl.DataFrame(schema={name: pl.String if name == TOKEN else pl.Int64 for name in self.counting.schema.names})
+        return pl.concat(self._frames).group_by(TOKEN).agg(pl.exclude(TOKEN).sum())
+
+
+def _grams(exploded: pl.DataFrame, order: int) -> pl.DataFrame:
+    """The n-grams of tokens in a row, [document, token]; none goes from one document to the next."""
+    if order == 1:
+        return exploded
+    joined = pl.concat_str([pl.col(TOKEN).shift(-i) for i in range(order)], separator=" ").alias(TOKEN)
+    inside = pl.col("document") == pl.col("document").shift(1 - order)
+    return exploded.select("document", joined, inside.alias("inside")).filter("inside").drop("inside")
+
+
+def _rounded(length: int) -> int:
+    if length < FEW_LENGTHS:
+        return length
+    digits = 10 ** (len(str(length)) - 2)
+    return length // digits * digits
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counts of a corpus: parts to be written by count, and what is known of the text."""
+
+    parts: list[Run]
+    schema: pa.Schema
+    statistics: Statistics
+    lengths: dict[int, int]  # how many documents have how many tokens
+
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows, by count descending, then by token; a table at a time."""
+        return sorted_runs.by_count(self.parts)
+
+    def write(self, path: Path, top: int | None = None) -> None:
+        """Write Parquet: by count descending, then token by code point; `top` rows, or all."""
+        sorted_runs.write_table(path, self.parts, self.schema, top)
+
+    def head(self, rows: int) -> pa.Table:
+        """The most frequent tokens."""
+        table = next(self.tables(), self.schema.empty_table())
+        return table.slice(0, rows)
+
+
+@contextlib.contextmanager
+def counted(
     inputs: Sequence[Input],
+    counting: Counting,
     *,
-    tokenizer_name: str,
     shard_bytes: int,
     workers: int,
-    scratch: Path,
+    where: Where,
     name: str,
-) -> tuple[pa.Table, Statistics]:
-    """Counts (as `merge` orders them) and statistics of `inputs`, by `workers` Ray actors or, with 0, in process."""
-    shards = [shard for input in inputs for shard in cut(input, shard_bytes)]
-    scratch.mkdir(parents=True, exist_ok=True)
-    count = functools.partial(
-        count_shard,
-        split=tokenizer(tokenizer_name),
-        version=f"{tokenizer_version(tokenizer_name)} {_code_version()}",
-        scratch=scratch.resolve(),
-    )
-    with Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress:
-        tokens = 0
+) -> Iterator[Counts]:
+    """Count texts; the parts are there as long as the block."""
+    shards = [shard for item in inputs for shard in cut(item, shard_bytes)]
+    counting.scratch.mkdir(parents=True, exist_ok=True)
+    megabytes = sum(shard.size for shard in shards) / 1e6
+    tasks = [Task(str(shard), functools.partial(count_shard, shard, counting)) for shard in shards]
+    seconds = megabytes / MB_PER_S[counting.tokenizer.name] * len(counting.orders)
+    with (
+        executor(where, workers, len(tasks), seconds) as does,
+        tempfile.TemporaryDirectory(prefix="parts-", dir=counting.scratch) as directory,
+    ):
+        with Progress(name, megabytes, "MB") as progress:
+            tokens = 0
 
-        def done(shard: Shard, run: Run) -> None:
-            nonlocal tokens
-            tokens += run.tokens
-            progress.reach(progress.done + shard.size / 1e6, f"{tokens:,} tokens")
+            def done(number: int, run: Run) -> None:
+                nonlocal tokens
+                tokens += run.about["tokens"]
+                alive = f", {does.alive} workers" if does.alive > 1 else ""
+                progress.reach(progress.done + shards[number].size / 1e6, f"{tokens:,} tokens{alive}")
 
-        runs = _count_shards(count, shards, workers, done)
-    table = merge(runs)
-    return table, _statistics(table, runs, shards)
+            runs = does.run(tasks, done)
+        parts = _reduce(runs, counting, workers, does, Path(directory), name)
+        yield Counts(parts, counting.schema, _statistics(parts, runs, shards), _lengths(runs))
 
 
-def count_corpus(root: Path, name: str, corpus: Corpus, workers: int) -> None:
-    """Write artifacts/counts/NAME: counts.parquet, top.tsv, zipf.tsv, statistics.json."""
+def _reduce(
+    runs: Sequence[Run], counting: Counting, workers: int, does: Any, directory: Path, name: str
+) -> list[Run]:
+    distinct = list({run.path: run for run in runs}.values())
+    size = sum(run.bytes for run in runs)
+    number = max(workers, math.ceil(REDUCE_FACTOR * size / counting.memory), 1)
+    ranges = sorted_runs.choose_ranges(distinct, number)
+    tasks = [
+        Task(f"{name}: range {i}", functools.partial(reduce_range, runs, within, counting, directory / f"{i}.arrow"))
+        for i, within in enumerate(ranges)
+    ]
+    with Progress(f"{name}: adding up", len(tasks), "ranges") as progress:
+        return does.run(tasks, lambda number, part: progress.reach(progress.done + 1))
+
+
+def reduce_range(runs: Sequence[Run], within: Range, counting: Counting, path: Path) -> Run:
+    """The sum of all runs over a range of tokens, by count descending, then by token."""
+    total = sorted_runs.add_up(runs, within)
+    kept = total.filter(pl.col("count") >= counting.min_count)
+    table = sorted_runs.as_arrow(kept.sort(["count", TOKEN], descending=[True, False]))
+    return sorted_runs.write_run(path, [table], counting.schema, {"types": len(total)})
+
+
+def _statistics(parts: Sequence[Run], runs: Sequence[Run], shards: Sequence[Shard]) -> Statistics:
+    keys = ("documents", "characters", "tokens", "replaced")
+    return {
+        **{key: sum(run.about[key] for run in runs) for key in keys},
+        "types": sum(part.about["types"] for part in parts),
+        "bytes": sum(shard.size for shard in shards),
+    }
+
+
+def _lengths(runs: Sequence[Run]) -> dict[int, int]:
+    lengths: Counter[int] = Counter()
+    for run in runs:
+        lengths.update({int(length): documents for length, documents in run.about["lengths"].items()})
+    return dict(lengths)
+
+
+def count_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, workers: int) -> None:
+    """Write artifacts/counts/NAME: counts.parquet, top.tsv, statistics.json, and the curves of the corpus as TSV."""
     dataset = root / "artifacts" / "datasets" / corpus.dataset
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
     files = [str(file_tools.existing(dataset / file, remedy)) for file in corpus.files]
-    table, statistics = count_all(
-        find_inputs(files, field=corpus.field),
-        tokenizer_name=corpus.tokenizer,
-        shard_bytes=corpus.shard_bytes,
-        workers=workers,
-        scratch=root / ".genpipe" / "counts",
-        name=f"count {name}",
-    )
-    with file_tools.new_directory(root / "artifacts" / "counts" / name) as directory:
-        pq.write_table(table, directory / "counts.parquet", compression="zstd")
-        _write_top(directory / "top.tsv", table, statistics["tokens"])
-        _write_zipf(directory / "zipf.tsv", table)
-        file_tools.write_json(directory / "statistics.json", statistics)
-    print(summary(table, statistics))
+    counting = Counting(corpus_tokenizer(root, corpus), scratch_of(root), memory=cluster.memory_mb << 20)
+    with (
+        counted(
+            find_inputs(files, field=corpus.field),
+            counting,
+            shard_bytes=corpus.shard_bytes,
+            workers=workers,
+            where=cluster.executor,
+            name=f"count {name}",
+        ) as counts,
+        file_tools.new_directory(root / "artifacts" / "counts" / name) as directory,
+    ):
+        counts.write(directory / "counts.parquet")
+        write_figures(counts, directory)
+    print(summary(counts))
 
 
-def count_files(
-    names: Sequence[str],
-    *,
-    field: str,
-    whole_files: bool = False,
-    errors: Errors = "strict",
-    tokenizer: str,
-    shard_bytes: int,
-    workers: int,
-    scratch: Path,
-    out: Path,
-) -> None:
-    """Count the inputs that `names` stand for into the Parquet file `out` and print what was found."""
-    table, statistics = count_all(
-        find_inputs(names, field=field, whole_files=whole_files, errors=errors),
-        tokenizer_name=tokenizer,
-        shard_bytes=shard_bytes,
-        workers=workers,
-        scratch=scratch,
-        name="count",
-    )
-    with file_tools.new_file(out) as partial:
-        pq.write_table(table, partial, compression="zstd")
-    print(summary(table, statistics))
-    print(f"all counts are in {out}")
+def scratch_of(root: Path) -> Path:
+    """Where the runs of a project lie."""
+    return root.resolve() / ".genpipe" / "counts"
 
 
-def summary(table: pa.Table, statistics: Statistics) -> str:
+def write_figures(counts: Counts, directory: Path) -> None:
+    """What people look at: the top words, Zipf plot, growth, coverage and lengths, as tables."""
+    spectrum = statistics.spectrum_of(counts.tables())
+    tokens = counts.statistics["tokens"]
+    rows = enumerate(counts.head(TOP).to_pylist(), start=1)
+    top = [(rank, _escaped(row[TOKEN]), row["count"], f"{row['count'] / tokens:.8f}") for rank, row in rows]
+    _write_table(directory / "top.tsv", ("rank", "token", "count", "share"), top)
+    _write_table(directory / "zipf.tsv", ("rank", "count"), statistics.zipf(spectrum))
+    growth = [(tokens, f"{types:.1f}") for tokens, types in statistics.growth(spectrum)]
+    _write_table(directory / "growth.tsv", ("tokens", "types"), growth)
+    coverage = [(size, f"{share:.6f}") for size, share in statistics.coverage(spectrum)]
+    _write_table(directory / "coverage.tsv", ("size", "share"), coverage)
+    _write_table(directory / "lengths.tsv", ("tokens", "documents"), sorted(counts.lengths.items()))
+    file_tools.write_json(directory / "statistics.json", counts.statistics)
+
+
+def summary(counts: Counts) -> str:
     """Documents, tokens, types and the ten most frequent tokens, as a few lines of text."""
-    top = table.slice(0, 10).to_pylist()
-    lines = [f"{statistics[key]:>12,} {key}" for key in ("documents", "tokens", "types")]
-    return "\n".join([*lines, *(f"{row['count']:>12,} {_escaped(row['token'])}" for row in top)])
+    lines = [f"{counts.statistics[key]:>12,} {key}" for key in ("documents", "tokens", "types")]
+    if counts.statistics["replaced"]:
+        lines.append(f"{counts.statistics['replaced']:>12,} undecodable sequences of bytes, counted as U+FFFD")
+    return "\n".join([*lines, *(f"{row['count']:>12,} {_escaped(row[TOKEN])}" for row in counts.head(10).to_pylist())])
 
 
-def _count_shards(
-    count: Callable[[Shard], Run], shards: Sequence[Shard], workers: int, done: Callable[[Shard, Run], None]
-) -> list[Run]:
-    if workers and len(shards) > 1:  # one shard is counted before a cluster has started
-        from genpipe.corpus.actors import count_on_actors  # Ray takes a while to import
-
-        return count_on_actors(count, shards, workers, done)
-    runs = []
-    for shard in shards:
-        runs.append(count(shard))
-        done(shard, runs[-1])
-    return runs
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    lines = ("\t".join(map(str, row)) + "\n" for row in (columns, *rows))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
-def _run_key(digest: str, version: str) -> str:
-    return hashlib.sha256(repr((digest, version)).encode()).hexdigest()
+def _escaped(token: str) -> str:
+    """A token as a field of a table of lines."""
+    return token.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
 
 
 @functools.cache
 def _code_version() -> str:
     here = Path(__file__).parent
-    return file_tools.hash_of(
-        [here / name for name in ("shards.py", "tables.py", "tokenizers.py", "counting.py")], here
-    )
-
-
-def _open_run(path: Path) -> Run:
-    with pa.memory_map(str(path)) as source:
-        about = pa.ipc.open_file(source).schema.metadata
-        figures = (int(about[key]) for key in (b"documents", b"characters", b"tokens", b"replaced"))
-        return Run(path, *figures)
-
-
-def _write_run(run: Run, counts: Counter[str]) -> None:
-    tokens = sorted(counts)
-    about = {key: str(getattr(run, key)) for key in ("documents", "characters", "tokens", "replaced")}
-    columns = {
-        "token": pa.array(tokens, pa.string()),
-        "count": pa.array([counts[t] for t in tokens], pa.int64()),
-    }
-    table = pa.table(columns).replace_schema_metadata(about)
-    with (
-        file_tools.new_file(run.path) as partial,
-        pa.ipc.new_file(
-            str(partial), table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
-        ) as writer,
-    ):
-        writer.write_table(table)
-
-
-def _statistics(table: pa.Table, runs: Sequence[Run], shards: Sequence[Shard]) -> Statistics:
-    return {
-        "documents": sum(run.documents for run in runs),
-        "characters": sum(run.characters for run in runs),
-        "tokens": sum(run.tokens for run in runs),
-        "replaced": sum(run.replaced for run in runs),
-        "types": table.num_rows,
-        "bytes": sum(shard.size for shard in shards),
-    }
-
-
-def _write_top(path: Path, table: pa.Table, tokens: int) -> None:
-    rows = enumerate(table.slice(0, TOP).to_pylist(), start=1)
-    lines = [
-        f"{rank}\t{_escaped(row['token'])}\t{row['count']}\t{row['count'] / tokens:.8f}\n"
-        for rank, row in rows
-    ]
-    path.write_text("rank\ttoken\tcount\tshare\n" + "".join(lines), encoding="utf-8")
-
-
-def _write_zipf(path: Path, table: pa.Table) -> None:
-    counts = table["count"].to_numpy()
-    ranks = (
-        np.unique(np.geomspace(1, len(counts), ZIPF_RANKS).round().astype(np.int64)) if len(counts) else []
-    )
-    path.write_text(
-        "rank\tcount\n" + "".join(f"{rank}\t{counts[rank - 1]}\n" for rank in ranks), encoding="utf-8"
-    )
-
-
-def _escaped(token: str) -> str:
-    return (
-        token.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-    )  # a row of a table is one line
+    names = ("inputs", "shards", "tables", "normalisation", "lexicon", "tokenizers", "counting", "runs")
+    return file_tools.hash_of([here / f"{name}.py" for name in names], here)

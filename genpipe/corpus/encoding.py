@@ -1,25 +1,63 @@
-"""Token ids on disk: one memory-mapped array of ids a file, and where each document begins in it."""
+"""Token ids on disk: one memory-mapped array of ids a file, and where each document begins in it.
+
+Shards are encoded one by one, by any number of processes, into pieces named by all that they depend on; the pieces
+are then written one after another, in the order of the text.
+"""
 
 import contextlib
+import functools
+import hashlib
+import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+import polars as pl
 
+from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import find_inputs
-from genpipe.corpus.shards import cut, read
-from genpipe.corpus.tokenizers import tokenizer
+from genpipe.corpus.shards import Shard, cut, read
+from genpipe.corpus.tasks import Task
+from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.errors import BadInput
-from genpipe.files import existing, new_directory, read_json
+from genpipe.files import existing, hash_of, new_directory, new_file, read_json, sha256
 from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 UINT16_TOKENS = 1 << 16  # a larger vocabulary needs four bytes an id
 
 
-def encode_corpus(root: Path, name: str, corpus: Corpus) -> None:
+@dataclass(frozen=True)
+class Encoder:
+    """Turns tokens into ids: their places in a vocabulary, 0 where they have none."""
+
+    tokenizer: Tokenizer
+    vocabulary: Path
+    vocabulary_sha256: str
+    dtype: str
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The ids of a shard on disk, 1-D, and the number of ids of each document."""
+
+    path: Path
+    lengths: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """All ids."""
+        return int(self.lengths.sum())
+
+
+def encode_corpus(root: Path, name: str, corpus: Corpus, workers: int, where: Where) -> None:
     """Write artifacts/encoded/NAME: vocabulary.json and, for each file to encode, STEM.ids.npy and STEM.offsets.npy."""
     stems = [Path(file).stem for file in corpus.encode]
     if len(set(stems)) < len(stems):
@@ -28,33 +66,88 @@ def encode_corpus(root: Path, name: str, corpus: Corpus) -> None:
         )
     path = root / "artifacts" / "vocabularies" / name / "vocabulary.json"
     vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {name}"))
+    dtype = "<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4"
+    scratch = root.resolve() / ".genpipe" / "encoded"
+    scratch.mkdir(parents=True, exist_ok=True)
+    encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
+    shards = {stem: _shards(root, corpus, file) for stem, file in zip(stems, corpus.encode, strict=True)}
+    pieces = encode_shards(list(itertools.chain(*shards.values())), encoder, workers, where, f"encode {name}")
     with new_directory(root / "artifacts" / "encoded" / name) as directory:
         shutil.copyfile(path, directory / "vocabulary.json")
-        for file in corpus.encode:
-            source = root / "artifacts" / "datasets" / corpus.dataset / file
-            existing(source, f"make it first: genpipe prepare {corpus.dataset}")
-            encode_file(source, vocabulary, corpus, directory, f"encode {name}/{file}")
+        ordered = iter(pieces)
+        for stem, mine in shards.items():
+            _join(list(itertools.islice(ordered, len(mine))), directory, stem, dtype)
+    for piece in pieces:
+        piece.path.unlink(missing_ok=True)
 
 
-def encode_file(source: Path, vocabulary: list[str], corpus: Corpus, directory: Path, name: str) -> None:
-    """Write the ids of one file's documents (1-D; a token that has none is 0) and their offsets ([documents + 1])."""
-    number = {token: index for index, token in enumerate(vocabulary)}
-    split = tokenizer(corpus.tokenizer)
-    dtype = np.dtype("<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4")
-    inputs = find_inputs([str(source)], field=corpus.field)
-    shards = [shard for input in inputs for shard in cut(input, corpus.shard_bytes)]
-    offsets = [0]
-    with (
-        _growing_array(directory / f"{source.stem}.ids.npy", dtype) as append,
-        Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress,
-    ):
-        for shard in shards:
-            for text in read(shard).documents():
-                ids = [number.get(token, 0) for token in split(text)]
-                append(np.array(ids, dtype))
-                offsets.append(offsets[-1] + len(ids))
-            progress.reach(progress.done + shard.size / 1e6, f"{offsets[-1]:,} tokens")
-    np.save(directory / f"{source.stem}.offsets.npy", np.array(offsets, "<i8"))
+def _shards(root: Path, corpus: Corpus, file: str) -> list[Shard]:
+    source = root / "artifacts" / "datasets" / corpus.dataset / file
+    existing(source, f"make it first: genpipe prepare {corpus.dataset}")
+    return [s for item in find_inputs([str(source)], field=corpus.field) for s in cut(item, corpus.shard_bytes)]
+
+
+def encode_shards(
+    shards: Sequence[Shard], encoder: Encoder, workers: int, where: Where, name: str
+) -> list[Piece]:
+    """The pieces of all shards, in their order."""
+    megabytes = sum(shard.size for shard in shards) / 1e6
+    tasks = [Task(str(shard), functools.partial(encode_shard, shard, encoder)) for shard in shards]
+    seconds = megabytes / MB_PER_S[encoder.tokenizer.name]
+    with executor(where, workers, len(tasks), seconds) as does, Progress(name, megabytes, "MB") as progress:
+        tokens = 0
+
+        def done(number: int, piece: Piece) -> None:
+            nonlocal tokens
+            tokens += piece.tokens
+            progress.reach(progress.done + shards[number].size / 1e6, f"{tokens:,} tokens")
+
+        return does.run(tasks, done)
+
+
+def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
+    """The piece of a shard: the file of an interrupted run, or a new one."""
+    content = read(shard)
+    parts = (encoder.tokenizer.version, encoder.vocabulary_sha256, encoder.dtype, _code_version(), content.digest())
+    path = encoder.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
+    with contextlib.suppress(FileNotFoundError, ValueError, EOFError, OSError):
+        return Piece(path, np.load(path)["lengths"])
+    ids, lengths = _ids(content.documents(), encoder)
+    with new_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, ids=ids, lengths=lengths)
+    return Piece(path, lengths)
+
+
+def _ids(texts: Sequence[str], encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(encoder.tokenizer, Vectorised):
+        exploded = encoder.tokenizer.explode(texts)
+        known = _frame(encoder.vocabulary, encoder.vocabulary_sha256)
+        joined = exploded.join(known, on="token", how="left", maintain_order="left")
+        ids = joined["id"].fill_null(0).to_numpy()
+        return ids.astype(encoder.dtype), np.bincount(exploded["document"].to_numpy(), minlength=len(texts))
+    number = _numbers(encoder.vocabulary, encoder.vocabulary_sha256)
+    documents = encoder.tokenizer.split_all(texts)
+    flat = np.fromiter((number.get(t, 0) for t in itertools.chain.from_iterable(documents)), encoder.dtype)
+    return flat, np.array([len(tokens) for tokens in documents], np.int64)
+
+
+@functools.lru_cache(maxsize=2)
+def _numbers(path: Path, _sha256: str) -> dict[str, int]:
+    return {token: number for number, token in enumerate(read_json(path))}
+
+
+@functools.lru_cache(maxsize=2)
+def _frame(path: Path, _sha256: str) -> pl.DataFrame:
+    return pl.DataFrame({"token": read_json(path)}).with_row_index("id")
+
+
+def _join(pieces: Sequence[Piece], directory: Path, stem: str, dtype: str) -> None:
+    """Write the pieces of a file one after another."""
+    with _growing_array(directory / f"{stem}.ids.npy", np.dtype(dtype)) as append:
+        for piece in pieces:
+            append(np.load(piece.path)["ids"])
+    lengths = np.concatenate([np.zeros(1, np.int64), *(piece.lengths for piece in pieces)])
+    np.save(directory / f"{stem}.offsets.npy", lengths.cumsum().astype("<i8"))
 
 
 def read_encoded(directory: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -66,6 +159,17 @@ def read_encoded(directory: Path, split: str) -> tuple[list[str], np.ndarray, np
     arrays = [existing(directory / f"{split}.{part}.npy", remedy) for part in ("ids", "offsets")]
     ids, offsets = (np.load(path, mmap_mode="r") for path in arrays)
     return read_json(existing(directory / "vocabulary.json", remedy)), ids, offsets
+
+
+def as_dataset(directory: Path, split: str) -> "Dataset":
+    """The documents of `split` as a Hugging Face data set with the column `ids`; nothing is copied."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable  # of arrays that are mapped from disk
+
+    _, ids, offsets = read_encoded(directory, split)
+    column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids))
+    return Dataset(InMemoryTable(pa.table({"ids": column})))
 
 
 @contextlib.contextmanager
@@ -88,3 +192,10 @@ def _growing_array(path: Path, dtype: np.dtype) -> Iterator[Callable[[np.ndarray
 def _write_header(file: BinaryIO, dtype: np.dtype, length: int) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
     np.lib.format.write_array_header_1_0(file, header)
+
+
+@functools.cache
+def _code_version() -> str:
+    here = Path(__file__).parent
+    names = ("inputs", "shards", "tables", "normalisation", "lexicon", "tokenizers", "encoding")
+    return hash_of([here / f"{name}.py" for name in names], here)

@@ -1,6 +1,6 @@
 """What people want to see of a corpus, all of it a function of how many tokens occur how often."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +60,6 @@ def growth(spectrum: Spectrum) -> list[tuple[int, float]]:
         absent = (1 - tokens / total) ** spectrum.counts.astype(np.float64)
         curve.append((tokens, float((spectrum.types * (1 - absent)).sum())))
     return curve
-
-
-def document_lengths(lengths: Mapping[int, int]) -> list[tuple[int, int]]:
-    """(tokens, documents) by length."""
-    return sorted(lengths.items())
 
 
 def spaced(last: int) -> list[int]:
