@@ -175,6 +175,25 @@ def test_every_column_of_strings_is_text(tmp_path, kind):
     assert documents_of(cut(one(path), 1)) == (["é\nb", "", "c"] if is_list else ["é", "", "c"])
 
 
+def test_lines_are_cut_after_the_newline_that_fills_a_shard(tmp_path):
+    path = write_bytes(tmp_path / "t.txt", b"abc\n" * 3)
+    ranges = {size: [(s.start, s.end) for s in cut(one(path), size)] for size in (4, 5)}
+    assert ranges == {4: [(0, 4), (4, 8), (8, 12)], 5: [(0, 8), (8, 12)]}
+
+
+def test_a_byte_order_mark_is_no_text_only_where_a_file_begins(tmp_path):
+    path = write_bytes(tmp_path / "t.txt", "\ufeffa\n\ufeffb\n".encode())
+    assert documents_of(cut(one(path), 1)) == ["a", "\ufeffb"]
+
+
+def test_a_table_without_rows_has_no_documents(tmp_path):
+    schema = pa.schema({"text": pa.string()})
+    with pq.ParquetWriter(tmp_path / "t.parquet", schema) as writer:
+        writer.write_table(schema.empty_table())
+    assert pq.ParquetFile(tmp_path / "t.parquet").num_row_groups == 1
+    assert documents_of(cut(one(tmp_path / "t.parquet"), 1)) == []
+
+
 def test_lists_in_a_data_set_are_documents_of_lines(tmp_path):
     path = write_dataset(tmp_path / "set", [["a", "b"], [], ["c"]])
     assert documents_of(cut(one(path), 1)) == ["a\nb", "", "c"]
@@ -322,7 +341,7 @@ BROKEN = (
 def write_broken_parquet(path: Path) -> Path:
     offsets = pa.array([0, 1, 3], pa.int32()).buffers()[1]
     column = pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"ab\xff"))
-    return write_parquet(path, column)
+    return write_parquet(path, column, rows=1)
 
 
 def test_broken_bytes_are_replaced_and_counted(tmp_path):
@@ -330,11 +349,13 @@ def test_broken_bytes_are_replaced_and_counted(tmp_path):
     pieces = [shards.read(piece) for piece in cut(one(path, errors="replace"), 1)]
     assert [content.documents() for content in pieces] == [["a\ufffdb"], ["\ufffd"], ["\ufffd"]]
     assert [content.replaced for content in pieces] == [1, 0, 1]
+    whole = shards.read(cut(one(path, errors="replace"), 99)[0])
+    assert (len(whole.documents()), whole.replaced) == (3, 2)
     assert pieces[0].documents()  # asked again, it does not count again
     assert pieces[0].replaced == 1
 
     table = write_broken_parquet(tmp_path / "t.parquet")
-    content = shards.read(cut(one(table, errors="replace"), 99)[0])
+    content = shards.read(cut(one(table, errors="replace"), 1 << 20)[0])
     assert (content.documents(), content.replaced) == (["a", "b\ufffd"], 1)
 
 
@@ -405,6 +426,11 @@ def test_a_url_that_cannot_be_opened_is_refused(name, message):
     assert message in complaint_of(name)
 
 
+def test_broken_content_behind_a_url_is_the_content_s_fault():
+    for suffix, kind in ((".parquet", "parquet"), (".txt.gz", "gzip")):
+        assert f"wanted a whole {kind} file" in complaint_of(write_memory(suffix, b"text and more text"))
+
+
 def test_a_missing_driver_is_named(monkeypatch):
     def refuse(_: str) -> None:
         raise ImportError("Install s3fs to access S3")  # as fsspec says where it is not installed
@@ -447,7 +473,7 @@ def test_broken_content_is_refused_with_its_place(tmp_path, name, data, message)
 @pytest.mark.parametrize(
     ("column", "field", "message"),
     [
-        (["a"], "title", "no column 'title'; it has: n, text; name the one with the text"),
+        (["a"], "title", "wanted one column 'title', it has: n, text; name the one with the text"),
         (["a"], "n", "column 'n': wanted strings or lists of strings, not int64"),
         ([[1]], "text", "wanted strings or lists of strings, not list<"),
         (
@@ -463,6 +489,11 @@ def test_a_column_that_is_no_text_is_refused(tmp_path, column, field, message):
     assert message in complaint_of(table, field=field)
     datasets.Dataset.from_parquet(str(table), cache_dir=str(tmp_path)).save_to_disk(tmp_path / "set")
     assert message in complaint_of(tmp_path / "set", field=field)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), tmp_path / "t.parquet")
+    assert "wanted one column 'text', it has: text, text" in complaint_of(tmp_path / "t.parquet")
 
 
 def test_broken_strings_in_a_table_are_named_by_row(tmp_path):
@@ -511,10 +542,18 @@ def test_an_input_that_shrank_or_went_is_named(tmp_path, name):
 # over the network
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+class NoLength(http.server.SimpleHTTPRequestHandler):
+    """Does not say how long a file is."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Content-Length":
+            super().send_header(keyword, value)
+
+
+@pytest.fixture(params=[http.server.SimpleHTTPRequestHandler, NoLength])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A plain web server of tmp_path: like many, it sends files only whole."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler = functools.partial(request.param, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{web.server_port}"

@@ -40,7 +40,7 @@ def _cut_parquet(input: Input, shard_bytes: int) -> list[Rows]:
         if size >= shard_bytes or group is groups[-1]:
             shards.append((start, end, size))
             start, size = end, 0
-    return [rows for rows in shards if rows[0] < rows[1]]
+    return shards
 
 
 def _read_parquet(input: Input, start: int, end: int) -> pa.ChunkedArray:
@@ -89,7 +89,9 @@ def _open_dataset(input: Input) -> Any:
 def _check_column(schema: pa.Schema, input: Input) -> None:
     if schema.names.count(input.field) != 1:
         has = ", ".join(schema.names) or "none"
-        raise BadInput(f"{input.path}: no column {input.field!r}; it has: {has}; name the one with the text")
+        raise BadInput(
+            f"{input.path}: wanted one column {input.field!r}, it has: {has}; name the one with the text"
+        )
     kind = schema.field(input.field).type
     if not _is_text(kind.value_type if _is_list(kind) else kind):
         raise BadInput(
