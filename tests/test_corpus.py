@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genpipe.corpus import counting, encoding, shards, vocabulary
+from genpipe.corpus.counting import Counting, counted
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
 from genpipe.params.corpora import Corpus
+from genpipe.params.project import Cluster
 
 VERSES = [
     "床前明月光，疑是地上霜。",
@@ -40,12 +43,16 @@ def input_of(path: Path, field: str = "text") -> Input:
     return found
 
 
-def count(path: Path, *, shard_bytes: int = 40, name: str = "jieba", field: str = "text") -> pa.Table:
-    table, _ = counting.count_all(
-        [input_of(path, field)], tokenizer_name=name, shard_bytes=shard_bytes, workers=0,
-        scratch=path.parent / "scratch", name="count",
-    )  # fmt: skip
-    return table
+def count(
+    path: Path, *, shard_bytes: int = 40, name: str = "jieba", field: str = "text", **changes
+) -> pa.Table:
+    options = Counting(tokenizer(name), path.parent / "scratch", **changes)
+    inputs = [input_of(path, field)]
+    with counted(
+        inputs, options, shard_bytes=shard_bytes, workers=0, where="local", name="count"
+    ) as counts:
+        counts.write(path.parent / "table.parquet")
+    return pq.read_table(path.parent / "table.parquet")
 
 
 def as_dict(table: pa.Table) -> dict[str, int]:
@@ -55,7 +62,7 @@ def as_dict(table: pa.Table) -> dict[str, int]:
 def serial_counts(documents: list[str], name: str) -> Counter[str]:
     total: Counter[str] = Counter()
     for text in documents:
-        for token in tokenizer(name)(text):
+        for token in tokenizer(name).split(text):
             total[token] += 1
     return total
 
@@ -66,7 +73,7 @@ lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=st.lists(lines | st.sampled_from(VERSES[:5]), max_size=12), shard_bytes=st.integers(1, 60))
-@pytest.mark.parametrize("name", ["jieba", "character", "word"])
+@pytest.mark.parametrize("name", ["jieba", "char", "word", "whitespace"])
 def test_counts_equal_a_serial_loop_whatever_the_shard_size(tmp_path, name, documents, shard_bytes):
     text = write_text(tmp_path / "text.txt", documents)
     text_counts = count(text, shard_bytes=shard_bytes, name=name)
@@ -78,7 +85,7 @@ def test_counts_equal_a_serial_loop_whatever_the_shard_size(tmp_path, name, docu
 
 def test_rows_are_ordered_by_count_then_code_point(tmp_path):
     # U+FFFD sorts before U+20000 by code point, and after it by UTF-16 unit
-    table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="character")
+    table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="char")
     assert table["token"].to_pylist() == ["b", "\ufffd", "𠀀", "B", "a"]
     assert table.schema.field("token").type == pa.string()
     assert table["count"].to_pylist() == [2, 2, 2, 1, 1]
@@ -168,11 +175,11 @@ def test_another_field_or_tokenizer_has_its_own_runs(tmp_path):
     path = write_text(tmp_path / "t.jsonl", ['{"a": "明月", "b": "光"}'])
     assert as_dict(count(path, field="a")) == {"明月": 1}
     assert as_dict(count(path, field="b")) == {"光": 1}
-    assert as_dict(count(path, field="a", name="character")) == {"明": 1, "月": 1}
+    assert as_dict(count(path, field="a", name="char")) == {"明": 1, "月": 1}
 
 
 CORPUS = Corpus(
-    dataset="verses", files=("train.jsonl",), tokenizer="character", shard_bytes=30,
+    dataset="verses", files=("train.jsonl",), tokenizer="char", shard_bytes=30,
     min_count=2, max_size=None, encode=("train.jsonl", "test.jsonl"),
 )  # fmt: skip
 
@@ -190,9 +197,9 @@ def make_corpus(root: Path) -> None:
 
 
 def run_stages(root: Path) -> None:
-    counting.count_corpus(root, "verses", CORPUS, workers=0)
+    counting.count_corpus(root, "verses", CORPUS, Cluster(), workers=0)
     vocabulary.build_vocabulary(root, "verses", CORPUS)
-    encoding.encode_corpus(root, "verses", CORPUS)
+    encoding.encode_corpus(root, "verses", CORPUS, Cluster(), workers=0)
 
 
 def tree_hash(root: Path) -> dict[str, str]:
@@ -246,48 +253,87 @@ def test_decoding_gives_the_text_back_and_unknown_tokens_are_zero(tmp_path):
     assert isinstance(ids, np.memmap)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def encoded(root: Path, text: str, name: str, words: list[str], shard_bytes: int, workers: int = 0) -> Path:
+    """A directory with the ids of a text by a vocabulary."""
+    (root / "artifacts/datasets/d").mkdir(parents=True, exist_ok=True)
+    (root / "artifacts/datasets/d/t.txt").write_bytes(text.encode())
+    vocabulary_file = root / "artifacts/vocabularies/c/vocabulary.json"
+    vocabulary_file.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary_file.write_text(json.dumps(words))
+    corpus = Corpus.model_validate(
+        {"dataset": "d", "files": [], "tokenizer": name, "shard_bytes": shard_bytes, "encode": ["t.txt"]}
+    )
+    encoding.encode_corpus(root, "c", corpus, Cluster(executor="local"), workers)
+    return root / "artifacts/encoded/c"
+
+
+@pytest.mark.parametrize("name", ["char", "word", "jieba"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=st.lists(lines, max_size=8), shard_bytes=st.integers(1, 50))
-def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, documents, shard_bytes):
-    corpus = Corpus(
-        dataset="d",
-        files=("t.txt",),
-        tokenizer="character",
-        shard_bytes=shard_bytes,
-        min_count=1,
-        max_size=None,
-        encode=("t.txt",),
-    )
+def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, name, documents, shard_bytes):
     path = write_text(tmp_path / "t.txt", documents)
-    encoding.encode_file(
-        path, ["<unk>", *count(path, name="character")["token"].to_pylist()], corpus, tmp_path, "encode"
-    )
-    (tmp_path / "vocabulary.json").write_text(
-        json.dumps(["<unk>", *count(path, name="character")["token"].to_pylist()])
-    )
-    words, ids, offsets = encoding.read_encoded(tmp_path, "t")
+    full = ["<unk>", *count(path, name=name)["token"].to_pylist()]
+    directory = encoded(tmp_path, path.read_bytes().decode(), name, full, shard_bytes)
+    words, ids, offsets = encoding.read_encoded(directory, "t")
     decoded = [[words[i] for i in ids[a:b]] for a, b in itertools.pairwise(offsets)]
-    assert decoded == [tokenizer("character")(document) for document in documents]
+    assert decoded == tokenizer(name).split_all(documents)
     np.save(tmp_path / "whole.npy", np.array(ids))
-    assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "t.ids.npy").read_bytes()
+    assert (tmp_path / "whole.npy").read_bytes() == (directory / "t.ids.npy").read_bytes()
+    assert not list((tmp_path / ".genpipe/encoded").iterdir()), "pieces are removed"
+
+
+def test_ids_have_the_same_bytes_from_two_processes(tmp_path):
+    text = "".join(f"{verse}\n" for verse in VERSES[:5] * 20)
+    words = ["<unk>", "明月", "，", "故鄉"]
+    alone = encoded(tmp_path / "a", text, "jieba", words, 200)
+    shared = encoded(tmp_path / "b", text, "jieba", words, 300, workers=2)
+    for file in ("t.ids.npy", "t.offsets.npy"):
+        assert (alone / file).read_bytes() == (shared / file).read_bytes()
+
+
+def test_token_ids_are_a_hugging_face_data_set(tmp_path):
+    directory = encoded(tmp_path, "明月\n\n月\n", "char", ["<unk>", "月", "明"], 5)
+    found = encoding.as_dataset(directory, "t")
+    assert found["ids"][:] == [[2, 1], [], [1]]
+    assert found[2] == {"ids": [1]}
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
 def test_ids_are_as_narrow_as_the_vocabulary_allows(tmp_path, size, dtype):
-    path = write_text(tmp_path / "t.txt", [f"{size - 1}"])
-    corpus = Corpus(
-        dataset="d",
-        files=("t.txt",),
-        tokenizer="word",
-        min_count=1,
-        max_size=None,
-        shard_bytes=100,
-        encode=("t.txt",),
-    )
-    encoding.encode_file(path, [str(i) for i in range(size)], corpus, tmp_path, "encode")
-    ids = np.load(tmp_path / "t.ids.npy")
+    directory = encoded(tmp_path, f"{size - 1}\n", "word", [str(i) for i in range(size)], 100)
+    ids = np.load(directory / "t.ids.npy")
     assert ids.dtype == dtype
     assert ids.tolist() == [size - 1]
+
+
+def grams(tokens: list[str], orders: tuple[int, ...]) -> list[str]:
+    return [" ".join(tokens[i : i + n]) for n in orders for i in range(len(tokens) - n + 1)]
+
+
+@pytest.mark.parametrize("name", ["char", "whitespace"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    documents=st.lists(st.text(st.sampled_from("ab 山"), max_size=12), max_size=8),
+    orders=st.sampled_from([(2,), (1, 3), (1, 2, 3, 4, 5, 6)]),
+    memory=st.sampled_from([1, 1 << 30]),
+)
+def test_n_grams_and_document_frequency_equal_a_serial_count(tmp_path, name, documents, orders, memory):
+    path = write_text(tmp_path / "t.txt", documents)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "BLOCK", 8)
+        patch.setattr(counting, "FEW_TYPES", 3)
+        shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
+        table = count(path, name=name, orders=orders, document_frequency=True, memory=memory)
+    found = [grams(tokens, orders) for tokens in tokenizer(name).split_all(documents)]
+    total = Counter(itertools.chain.from_iterable(found))
+    within = Counter(itertools.chain.from_iterable(map(set, found)))
+    wanted = [(t, total[t], within[t]) for t in sorted(total, key=lambda t: (-total[t], t))]
+    assert [tuple(row.values()) for row in table.to_pylist()] == wanted
+
+
+def test_rare_tokens_are_dropped_after_all_is_added_up(tmp_path):
+    path = write_text(tmp_path / "t.txt", ["a b", "a c", "b a"])
+    assert as_dict(count(path, name="word", shard_bytes=1, min_count=2)) == {"a": 3, "b": 2}
 
 
 def test_a_vocabulary_is_cut_by_count_and_by_size():
@@ -302,32 +348,31 @@ def test_a_vocabulary_is_cut_by_count_and_by_size():
 def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys):
     path = write_text(tmp_path / "t.txt", VERSES[:2])
     out = tmp_path / "counts.parquet"
-    counting.count_files(
-        [str(path)],
-        field="text",
-        tokenizer="jieba",
-        shard_bytes=40,
-        workers=0,
-        scratch=tmp_path / "scratch",
-        out=out,
+    options = Counting(tokenizer("jieba"), tmp_path / "scratch")
+    counting.count_inputs(
+        [input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=None
     )
     printed = capsys.readouterr()
     assert "2 documents" in printed.out
     assert "count: 100 %" in printed.err
     assert as_dict(pq.read_table(out)) == serial_counts(VERSES[:2], "jieba")
+    counting.count_inputs(
+        [input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=3
+    )
+    assert pq.read_table(out).num_rows == 3
 
 
 def test_encoding_two_files_of_one_name_is_refused(tmp_path):
     corpus = CORPUS.model_copy(update={"encode": ("a.txt", "a.jsonl")})
     with pytest.raises(BadInput, match="same files"):
-        encoding.encode_corpus(tmp_path, "verses", corpus)
+        encoding.encode_corpus(tmp_path, "verses", corpus, Cluster(), 0)
 
 
 def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
     for stage, command in (
-        (lambda: counting.count_corpus(tmp_path, "v", CORPUS, 0), "genpipe prepare verses"),
+        (lambda: counting.count_corpus(tmp_path, "v", CORPUS, Cluster(), 0), "genpipe prepare verses"),
         (lambda: vocabulary.build_vocabulary(tmp_path, "v", CORPUS), "genpipe count --corpus v"),
-        (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS), "genpipe vocabulary v"),
+        (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS, Cluster(), 0), "genpipe vocabulary v"),
         (lambda: encoding.read_encoded(tmp_path / "v", "train"), "genpipe encode v"),
     ):
         with pytest.raises(BadInput, match=command):

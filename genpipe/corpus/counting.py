@@ -35,6 +35,7 @@ from genpipe.progress import Progress
 TOP = 1000  # rows of top.tsv
 BLOCK = 1 << 20  # characters that are tokenized at once
 BYTES_OF_A_TYPE = 160  # of a dict of counts, about
+FEW_TYPES = 1000  # are always held in memory
 REDUCE_FACTOR = 3  # memory that adding up a range takes, over the bytes of its runs
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
@@ -101,7 +102,7 @@ class _Counts:
         self.counting = counting
         self._spill = spill
         self._runs: list[Run] = []
-        self._most = max(1000, counting.memory // BYTES_OF_A_TYPE)  # types in memory
+        self._most = max(FEW_TYPES, counting.memory // BYTES_OF_A_TYPE)  # types in memory
         self._lengths: Counter[int] = Counter()
         self._characters = 0
 
@@ -304,7 +305,9 @@ def _reduce(
         Task(f"{name}: range {i}", functools.partial(reduce_range, runs, within, counting, directory / f"{i}.arrow"))
         for i, within in enumerate(ranges)
     ]
-    with Progress(f"{name}: adding up", len(tasks), "ranges") as progress:
+    if len(tasks) == 1:
+        return [tasks[0].work()]
+    with Progress(f"{name}, adding up", len(tasks), "ranges") as progress:
         return does.run(tasks, lambda number, part: progress.reach(progress.done + 1))
 
 
@@ -338,20 +341,38 @@ def count_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, worker
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
     files = [str(file_tools.existing(dataset / file, remedy)) for file in corpus.files]
     counting = Counting(corpus_tokenizer(root, corpus), scratch_of(root), memory=cluster.memory_mb << 20)
-    with (
-        counted(
-            find_inputs(files, field=corpus.field),
-            counting,
-            shard_bytes=corpus.shard_bytes,
-            workers=workers,
-            where=cluster.executor,
-            name=f"count {name}",
-        ) as counts,
-        file_tools.new_directory(root / "artifacts" / "counts" / name) as directory,
-    ):
-        counts.write(directory / "counts.parquet")
-        write_figures(counts, directory)
-    print(summary(counts))
+    with counted(
+        find_inputs(files, field=corpus.field),
+        counting,
+        shard_bytes=corpus.shard_bytes,
+        workers=workers,
+        where=cluster.executor,
+        name=f"count {name}",
+    ) as counts:
+        with file_tools.new_directory(root / "artifacts" / "counts" / name) as directory:
+            counts.write(directory / "counts.parquet")
+            write_figures(counts, directory)
+        print(summary(counts))
+
+
+def count_inputs(
+    inputs: Sequence[Input],
+    counting: Counting,
+    *,
+    shard_bytes: int,
+    workers: int,
+    where: Where,
+    out: Path,
+    top: int | None,
+) -> None:
+    """Count texts into the Parquet file `out` (`top` rows, or all), and print what was found."""
+    with counted(
+        inputs, counting, shard_bytes=shard_bytes, workers=workers, where=where, name="count"
+    ) as counts:
+        with file_tools.new_file(out) as partial:
+            counts.write(partial, top)
+        print(summary(counts))
+    print(f"the counts are in {out}")
 
 
 def scratch_of(root: Path) -> Path:

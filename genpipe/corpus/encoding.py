@@ -25,6 +25,7 @@ from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.errors import BadInput
 from genpipe.files import existing, hash_of, new_directory, new_file, read_json, sha256
 from genpipe.params.corpora import Corpus
+from genpipe.params.project import Cluster
 from genpipe.progress import Progress
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Piece:
         return int(self.lengths.sum())
 
 
-def encode_corpus(root: Path, name: str, corpus: Corpus, workers: int, where: Where) -> None:
+def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, workers: int) -> None:
     """Write artifacts/encoded/NAME: vocabulary.json and, for each file to encode, STEM.ids.npy and STEM.offsets.npy."""
     stems = [Path(file).stem for file in corpus.encode]
     if len(set(stems)) < len(stems):
@@ -71,7 +72,7 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, workers: int, where: Wh
     scratch.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
     shards = {stem: _shards(root, corpus, file) for stem, file in zip(stems, corpus.encode, strict=True)}
-    pieces = encode_shards(list(itertools.chain(*shards.values())), encoder, workers, where, f"encode {name}")
+    pieces = encode_shards(list(itertools.chain(*shards.values())), encoder, workers, cluster.executor, f"encode {name}")
     with new_directory(root / "artifacts" / "encoded" / name) as directory:
         shutil.copyfile(path, directory / "vocabulary.json")
         ordered = iter(pieces)
