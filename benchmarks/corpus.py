@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genpipe.corpus import actors, counting, shards
-from genpipe.corpus.tokenizers import split_chinese
+from genpipe.corpus.tokenizers import split_chinese, tokenizer
 
 SHARD_BYTES = 1 << 20
 
@@ -32,7 +32,7 @@ def ours(path: Path, field: str, workers: int) -> dict[str, int]:
     """genpipe's way, nothing reused: runs on disk, merged and ordered."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
         table, _ = counting.count_all(
-            [path], field=field, tokenizer_name="jieba", shard_bytes=SHARD_BYTES, workers=workers,
+            [path], field=field, tokenizer=tokenizer("jieba"), shard_bytes=SHARD_BYTES, workers=workers,
             scratch=Path(scratch), name="count",
         )  # fmt: skip
     return dict(zip(table["token"].to_pylist(), table["count"].to_pylist(), strict=True))

@@ -21,6 +21,9 @@ An artifact is a function of data, code and parameters, never of the cluster.
   genpipe plan                  what is out of date, and why
 """
 
+# written out, since genpipe.params takes a while to import; a test compares
+TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
+NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
 
 MENDABLE = (
     errno.ENOSPC,
@@ -104,7 +107,22 @@ def build_parser() -> argparse.ArgumentParser:
         "files", nargs="*", type=Path, metavar="FILE", help=".txt (a document a line) or .jsonl"
     )
     count.add_argument("--corpus", help="count a corpus of params.yaml instead of files")
-    count.add_argument("--tokenizer", default="jieba", choices=["jieba", "character", "word"])
+    count.add_argument(
+        "--tokenizer", default="jieba", metavar="NAME", help=f"one of {TOKENIZERS}; default: jieba"
+    )
+    count.add_argument(
+        "--tokenizer-file",
+        type=Path,
+        metavar="FILE",
+        help="what defines it: a Hugging Face file, or word<TAB>count a line (lexicon)",
+    )
+    count.add_argument(
+        "--normalise",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="STEPS",
+        help=f"before the tokenizer, in order, for example nfkc,lower; some of {NORMALISATION}",
+    )
     count.add_argument(
         "--field", default="text", help="field of .jsonl records that holds the text; default: text"
     )
@@ -121,6 +139,23 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
     )
     count.set_defaults(run=_count)
+
+    tokenizer = commands.add_parser("tokenizer", help="make a tokenizer file")
+    train_tokenizer = tokenizer.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+        "train",
+        help="learn pieces of words from counts",
+        epilog="example: genpipe tokenizer train --counts counts.parquet --kind bpe --size 8000 --out tokenizer.json",
+    )
+    train_tokenizer.add_argument(
+        "--counts", required=True, type=Path, metavar="FILE", help="what genpipe count wrote"
+    )
+    train_tokenizer.add_argument("--kind", required=True, choices=["bpe", "wordpiece", "unigram"])
+    train_tokenizer.add_argument("--size", required=True, type=int, metavar="N", help="pieces, at most")
+    train_tokenizer.add_argument("--out", required=True, type=Path, metavar="FILE")
+    train_tokenizer.add_argument(
+        "--spaced", action="store_true", help="white space ends words and can be decoded (bpe, unigram)"
+    )
+    train_tokenizer.set_defaults(run=_train_tokenizer)
 
     for name, help_text in (
         ("vocabulary", "make the vocabulary of a counted corpus"),
@@ -238,6 +273,7 @@ def _prepare(root: Path, arguments: argparse.Namespace) -> None:
 
 def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus import counting
+    from genpipe.corpus.tokenizers import tokenizer
     from genpipe.params.project import read_params
 
     if bool(arguments.corpus) == bool(arguments.files):
@@ -251,12 +287,23 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     counting.count_files(
         arguments.files,
         field=arguments.field,
-        tokenizer=arguments.tokenizer,
+        tokenizer=tokenizer(
+            arguments.tokenizer, normalise=arguments.normalise, file=arguments.tokenizer_file
+        ),
         shard_bytes=arguments.shard_bytes,
         workers=2 if workers is None else workers,
         scratch=root / ".genpipe" / "counts",
         out=arguments.out or Path("counts.parquet"),
     )
+
+
+def _train_tokenizer(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.training import read_counts, train_tokenizer
+
+    train_tokenizer(
+        read_counts(arguments.counts), arguments.kind, arguments.size, arguments.out, spaced=arguments.spaced
+    )
+    print(f"the tokenizer is in {arguments.out}")
 
 
 def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:

@@ -36,7 +36,7 @@ def write_text(path: Path, documents: list[str], newline: str = "\n") -> Path:
 
 def count(path: Path, *, shard_bytes: int = 40, name: str = "jieba", field: str = "text") -> pa.Table:
     table, _ = counting.count_all(
-        [path], field=field, tokenizer_name=name, shard_bytes=shard_bytes, workers=0,
+        [path], field=field, tokenizer=tokenizer(name), shard_bytes=shard_bytes, workers=0,
         scratch=path.parent / "scratch", name="count",
     )  # fmt: skip
     return table
@@ -49,7 +49,7 @@ def as_dict(table: pa.Table) -> dict[str, int]:
 def serial_counts(documents: list[str], name: str) -> Counter[str]:
     total: Counter[str] = Counter()
     for text in documents:
-        for token in tokenizer(name)(text):
+        for token in tokenizer(name).split(text):
             total[token] += 1
     return total
 
@@ -60,7 +60,7 @@ lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=st.lists(lines | st.sampled_from(VERSES[:5]), max_size=12), shard_bytes=st.integers(1, 60))
-@pytest.mark.parametrize("name", ["jieba", "character", "word"])
+@pytest.mark.parametrize("name", ["jieba", "char", "word", "whitespace"])
 def test_counts_equal_a_serial_loop_whatever_the_shard_size(tmp_path, name, documents, shard_bytes):
     text = write_text(tmp_path / "text.txt", documents)
     text_counts = count(text, shard_bytes=shard_bytes, name=name)
@@ -72,7 +72,7 @@ def test_counts_equal_a_serial_loop_whatever_the_shard_size(tmp_path, name, docu
 
 def test_rows_are_ordered_by_count_then_code_point(tmp_path):
     # U+FFFD sorts before U+20000 by code point, and after it by UTF-16 unit
-    table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="character")
+    table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="char")
     assert table["token"].to_pylist() == ["b", "\ufffd", "𠀀", "B", "a"]
     assert table.schema.field("token").type == pa.string()
     assert table["count"].to_pylist() == [2, 2, 2, 1, 1]
@@ -162,11 +162,11 @@ def test_another_field_or_tokenizer_has_its_own_runs(tmp_path):
     path = write_text(tmp_path / "t.jsonl", ['{"a": "明月", "b": "光"}'])
     assert as_dict(count(path, field="a")) == {"明月": 1}
     assert as_dict(count(path, field="b")) == {"光": 1}
-    assert as_dict(count(path, field="a", name="character")) == {"明": 1, "月": 1}
+    assert as_dict(count(path, field="a", name="char")) == {"明": 1, "月": 1}
 
 
 CORPUS = Corpus(
-    dataset="verses", files=("train.jsonl",), tokenizer="character", shard_bytes=30,
+    dataset="verses", files=("train.jsonl",), tokenizer="char", shard_bytes=30,
     min_count=2, max_size=None, encode=("train.jsonl", "test.jsonl"),
 )  # fmt: skip
 
@@ -239,7 +239,7 @@ def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, documents, shar
     corpus = Corpus(
         dataset="d",
         files=("t.txt",),
-        tokenizer="character",
+        tokenizer="char",
         shard_bytes=shard_bytes,
         min_count=1,
         max_size=None,
@@ -247,14 +247,19 @@ def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, documents, shar
     )
     path = write_text(tmp_path / "t.txt", documents)
     encoding.encode_file(
-        path, ["<unk>", *count(path, name="character")["token"].to_pylist()], corpus, tmp_path, "encode"
+        path,
+        ["<unk>", *count(path, name="char")["token"].to_pylist()],
+        corpus,
+        tokenizer("char"),
+        tmp_path,
+        "encode",
     )
     (tmp_path / "vocabulary.json").write_text(
-        json.dumps(["<unk>", *count(path, name="character")["token"].to_pylist()])
+        json.dumps(["<unk>", *count(path, name="char")["token"].to_pylist()])
     )
     words, ids, offsets = encoding.read_encoded(tmp_path, "t")
     decoded = [[words[i] for i in ids[a:b]] for a, b in itertools.pairwise(offsets)]
-    assert decoded == [tokenizer("character")(document) for document in documents]
+    assert decoded == [tokenizer("char").split(document) for document in documents]
     np.save(tmp_path / "whole.npy", np.array(ids))
     assert (tmp_path / "whole.npy").read_bytes() == (tmp_path / "t.ids.npy").read_bytes()
 
@@ -271,7 +276,7 @@ def test_ids_are_as_narrow_as_the_vocabulary_allows(tmp_path, size, dtype):
         shard_bytes=100,
         encode=("t.txt",),
     )
-    encoding.encode_file(path, [str(i) for i in range(size)], corpus, tmp_path, "encode")
+    encoding.encode_file(path, [str(i) for i in range(size)], corpus, tokenizer("word"), tmp_path, "encode")
     ids = np.load(tmp_path / "t.ids.npy")
     assert ids.dtype == dtype
     assert ids.tolist() == [size - 1]
@@ -292,7 +297,7 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
     counting.count_files(
         [path],
         field="text",
-        tokenizer="jieba",
+        tokenizer=tokenizer("jieba"),
         shard_bytes=40,
         workers=0,
         scratch=tmp_path / "scratch",

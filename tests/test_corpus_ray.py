@@ -20,7 +20,7 @@ from ray import cloudpickle
 
 from genpipe.corpus import actors, counting, shards
 from genpipe.corpus.shards import Shard
-from genpipe.corpus.tokenizers import split_chinese
+from genpipe.corpus.tokenizers import Simple, split_chinese, tokenizer
 from genpipe.errors import BadInput
 
 pytestmark = pytest.mark.ray
@@ -69,7 +69,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def count_sha256(text: Path, directory: Path, workers: int) -> str:
     out = directory / f"{workers}.parquet"
     counting.count_files(
-        [text], field="text", tokenizer="jieba", shard_bytes=SHARD_BYTES, workers=workers,
+        [text], field="text", tokenizer=tokenizer("jieba"), shard_bytes=SHARD_BYTES, workers=workers,
         scratch=directory / f"scratch{workers}", out=out,
     )  # fmt: skip
     return hashlib.sha256(out.read_bytes()).hexdigest()
@@ -81,7 +81,7 @@ def table_sha256(runs: list[counting.Run], directory: Path) -> str:
 
 
 def count_here(shard: Shard, scratch: Path) -> counting.Run:
-    return counting.count_shard(shard, field="text", split=split_chinese, version="test", scratch=scratch)
+    return counting.count_shard(shard, field="text", tokenizer=tokenizer("jieba"), scratch=scratch)
 
 
 def ignore(*_: object) -> None:
@@ -166,9 +166,8 @@ def test_a_shard_that_kills_three_actors_is_named_after_the_others_are_done(tmp_
     path.write_text("".join(f"{poem}\n" for poem in [*POEMS[:4], "毒", *POEMS[4:]]), encoding="utf-8")
     pieces = shards.cut(path, 1)
     finished: list[Shard] = []
-    count = functools.partial(
-        counting.count_shard, field="text", split=split_or_die, version="t", scratch=tmp_path
-    )
+    poisonable = Simple("poisonable", "t", (), split_or_die)
+    count = functools.partial(counting.count_shard, field="text", tokenizer=poisonable, scratch=tmp_path)
     with pytest.raises(BadInput) as raised:
         actors.count_on_actors(count, pieces, 2, lambda shard, _: finished.append(shard))
     poison = pieces[4]
@@ -186,7 +185,7 @@ def test_bad_text_reaches_the_user_as_one_line(tmp_path):
         counting.count_files(
             [path],
             field="",
-            tokenizer="jieba",
+            tokenizer=tokenizer("jieba"),
             shard_bytes=1,
             workers=2,
             scratch=tmp_path,

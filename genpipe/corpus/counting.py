@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from genpipe import files as file_tools
 from genpipe.corpus.shards import Shard, cut, documents, read
-from genpipe.corpus.tokenizers import Split, tokenizer, tokenizer_version
+from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer
 from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
 
@@ -37,21 +37,19 @@ class Run:
     tokens: int
 
 
-def count_shard(shard: Shard, *, field: str, split: Split, version: str, scratch: Path) -> Run:
-    """The run of a shard: the file in `scratch` if it was counted before, else counted now; `version` names `split`."""
+def count_shard(shard: Shard, *, field: str, tokenizer: Tokenizer, scratch: Path) -> Run:
+    """The run of a shard: the file in `scratch` if it was counted before, else counted now."""
     data = read(shard)
-    path = scratch / f"{_run_key(shard, data, field, version)}.arrow"
+    path = scratch / f"{_run_key(shard, data, field, tokenizer.version)}.arrow"
     try:
         return _open_run(path)
     except (FileNotFoundError, pa.ArrowInvalid):  # not counted yet, or cut off by a power failure
         pass
     counts: Counter[str] = Counter()
-    texts = characters = 0
-    for text in documents(shard, data, field):
-        counts.update(split(text))
-        texts += 1
-        characters += len(text)
-    run = Run(path, texts, characters, counts.total())
+    texts = list(documents(shard, data, field))
+    for tokens in tokenizer.split_all(texts):
+        counts.update(tokens)
+    run = Run(path, len(texts), sum(map(len, texts)), counts.total())
     _write_run(run, counts)
     return run
 
@@ -71,7 +69,7 @@ def count_all(
     paths: Sequence[Path],
     *,
     field: str,
-    tokenizer_name: str,
+    tokenizer: Tokenizer,
     shard_bytes: int,
     workers: int,
     scratch: Path,
@@ -83,8 +81,7 @@ def count_all(
     count = functools.partial(
         count_shard,
         field=field,
-        split=tokenizer(tokenizer_name),
-        version=f"{tokenizer_version(tokenizer_name)} {_code_version()}",
+        tokenizer=tokenizer,
         scratch=scratch.resolve(),
     )
     with Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress:
@@ -107,7 +104,7 @@ def count_corpus(root: Path, name: str, corpus: Corpus, workers: int) -> None:
     table, statistics = count_all(
         [file_tools.existing(dataset / file, remedy) for file in corpus.files],
         field=corpus.field,
-        tokenizer_name=corpus.tokenizer,
+        tokenizer=corpus_tokenizer(root, corpus),
         shard_bytes=corpus.shard_bytes,
         workers=workers,
         scratch=root / ".genpipe" / "counts",
@@ -125,7 +122,7 @@ def count_files(
     files: Sequence[Path],
     *,
     field: str,
-    tokenizer: str,
+    tokenizer: Tokenizer,
     shard_bytes: int,
     workers: int,
     scratch: Path,
@@ -135,7 +132,7 @@ def count_files(
     table, statistics = count_all(
         files,
         field=field,
-        tokenizer_name=tokenizer,
+        tokenizer=tokenizer,
         shard_bytes=shard_bytes,
         workers=workers,
         scratch=scratch,
@@ -170,7 +167,7 @@ def _count_shards(
 
 def _run_key(shard: Shard, data: bytes, field: str, version: str) -> str:
     named = field if shard.file.suffix == ".jsonl" else ""
-    key = hashlib.sha256(repr((shard.file.suffix, named, version)).encode())
+    key = hashlib.sha256(repr((shard.file.suffix, named, f"{version} {_code_version()}")).encode())
     key.update(data)
     return key.hexdigest()
 
@@ -178,7 +175,8 @@ def _run_key(shard: Shard, data: bytes, field: str, version: str) -> str:
 @functools.cache
 def _code_version() -> str:
     here = Path(__file__).parent
-    return file_tools.hash_of([here / name for name in ("shards.py", "tokenizers.py", "counting.py")], here)
+    names = ("shards.py", "normalisation.py", "lexicon.py", "tokenizers.py", "counting.py")
+    return file_tools.hash_of([here / name for name in names], here)
 
 
 def _open_run(path: Path) -> Run:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from genpipe.corpus.shards import cut, documents, read
-from genpipe.corpus.tokenizers import tokenizer
+from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer
 from genpipe.errors import BadInput
 from genpipe.files import existing, new_directory, read_json
 from genpipe.params.corpora import Corpus
@@ -27,18 +27,20 @@ def encode_corpus(root: Path, name: str, corpus: Corpus) -> None:
         )
     path = root / "artifacts" / "vocabularies" / name / "vocabulary.json"
     vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {name}"))
+    tokenizer = corpus_tokenizer(root, corpus)
     with new_directory(root / "artifacts" / "encoded" / name) as directory:
         shutil.copyfile(path, directory / "vocabulary.json")
         for file in corpus.encode:
             source = root / "artifacts" / "datasets" / corpus.dataset / file
             existing(source, f"make it first: genpipe prepare {corpus.dataset}")
-            encode_file(source, vocabulary, corpus, directory, f"encode {name}/{file}")
+            encode_file(source, vocabulary, corpus, tokenizer, directory, f"encode {name}/{file}")
 
 
-def encode_file(source: Path, vocabulary: list[str], corpus: Corpus, directory: Path, name: str) -> None:
+def encode_file(
+    source: Path, vocabulary: list[str], corpus: Corpus, tokenizer: Tokenizer, directory: Path, name: str
+) -> None:
     """Write the ids of one file's documents (1-D; a token that has none is 0) and their offsets ([documents + 1])."""
     number = {token: index for index, token in enumerate(vocabulary)}
-    split = tokenizer(corpus.tokenizer)
     dtype = np.dtype("<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4")
     shards = cut(source, corpus.shard_bytes)
     offsets = [0]
@@ -47,8 +49,9 @@ def encode_file(source: Path, vocabulary: list[str], corpus: Corpus, directory: 
         Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress,
     ):
         for shard in shards:
-            for text in documents(shard, read(shard), corpus.field):
-                ids = [number.get(token, 0) for token in split(text)]
+            texts = list(documents(shard, read(shard), corpus.field))
+            for tokens in tokenizer.split_all(texts):
+                ids = [number.get(token, 0) for token in tokens]
                 append(np.array(ids, dtype))
                 offsets.append(offsets[-1] + len(ids))
             progress.reach(progress.done + shard.size / 1e6, f"{offsets[-1]:,} tokens")
