@@ -9,8 +9,12 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from genpipe.errors import BadInput
+
+if TYPE_CHECKING:
+    from genpipe.params.project import Cluster
 
 DESCRIPTION = """\
 genpipe trains generative and language models from versioned data.
@@ -21,6 +25,9 @@ An artifact is a function of data, code and parameters, never of the cluster.
   genpipe plan                  what is out of date, and why
 """
 
+# written out, since genpipe.params takes a while to import; a test compares
+TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
+NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
 
 MENDABLE = (
     errno.ENOSPC,
@@ -98,7 +105,8 @@ def build_parser() -> argparse.ArgumentParser:
     count = commands.add_parser(
         "count",
         help="tokenize and count words on parallel workers, exactly",
-        epilog="example: genpipe count data/poems/tang.jsonl --field paragraphs --tokenizer jieba --workers 2 --out counts.parquet",
+        epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are. Example: "
+        "genpipe count data/poems/tang.jsonl --field paragraphs --tokenizer jieba --workers 2 --out counts.parquet",
     )
     count.add_argument(
         "names",
@@ -108,7 +116,6 @@ def build_parser() -> argparse.ArgumentParser:
         "a folder, a URL, a data set that save_to_disk wrote, or hf://NAME:SPLIT",
     )
     count.add_argument("--corpus", help="count a corpus of params.yaml instead of files")
-    count.add_argument("--tokenizer", default="jieba", choices=["jieba", "character", "word"])
     count.add_argument("--field", default="text", help="field or column that holds the text; default: text")
     count.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
     count.add_argument(
@@ -118,18 +125,61 @@ def build_parser() -> argparse.ArgumentParser:
         help="bytes that are no UTF-8: stop (strict, the default), or count them as U+FFFD and say how many",
     )
     count.add_argument(
-        "--shard-bytes", type=int, default=1 << 20, metavar="N", help="size of a unit of work; default: 1 MiB"
+        "--normalise",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="STEPS",
+        help=f"before the tokenizer, in order, for example nfkc,lower; some of {NORMALISATION}",
     )
     count.add_argument(
-        "--workers",
-        type=_workers,
-        metavar="N",
-        help="Ray actors; 0 counts in process; default: cluster.workers",
+        "--tokenizer", default="jieba", metavar="NAME", help=f"one of {TOKENIZERS}; default: jieba"
     )
+    count.add_argument(
+        "--tokenizer-file",
+        type=Path,
+        metavar="FILE",
+        help="what defines it: a Hugging Face file, or word<TAB>count a line (lexicon)",
+    )
+    count.add_argument(
+        "--ngrams",
+        type=_orders,
+        default=(1,),
+        metavar="ORDERS",
+        help="for example 1,2,3 (at most 6): tokens in a row, joined by a space; default: 1",
+    )
+    count.add_argument(
+        "--document-frequency", action="store_true", help="a column with the documents that a token is in"
+    )
+    count.add_argument("--min-count", type=_positive, default=1, metavar="N", help="drop rarer ones, at the end")
+    count.add_argument("--top", type=_positive, metavar="N", help="keep the N most frequent, at the end")
+    count.add_argument(
+        "--shard-bytes", type=int, default=2 << 20, metavar="N", help="size of a unit of work; default: 2 MiB"
+    )
+    count.add_argument(
+        "--memory", type=_positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
+    )
+    _add_workers(count)
     count.add_argument(
         "--out", type=Path, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
     )
     count.set_defaults(run=_count)
+
+    tokenizer = commands.add_parser("tokenizer", help="make a tokenizer file")
+    train_tokenizer = tokenizer.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+        "train",
+        help="learn pieces of words from counts",
+        epilog="example: genpipe tokenizer train --counts counts.parquet --kind bpe --size 8000 --out tokenizer.json",
+    )
+    train_tokenizer.add_argument(
+        "--counts", required=True, type=Path, metavar="FILE", help="what genpipe count wrote"
+    )
+    train_tokenizer.add_argument("--kind", required=True, choices=["bpe", "wordpiece", "unigram"])
+    train_tokenizer.add_argument("--size", required=True, type=int, metavar="N", help="pieces, at most")
+    train_tokenizer.add_argument("--out", required=True, type=Path, metavar="FILE")
+    train_tokenizer.add_argument(
+        "--spaced", action="store_true", help="white space ends words and can be decoded (bpe, unigram)"
+    )
+    train_tokenizer.set_defaults(run=_train_tokenizer)
 
     for name, help_text in (
         ("vocabulary", "make the vocabulary of a counted corpus"),
@@ -137,6 +187,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=help_text)
         command.add_argument("corpus")
+        if name == "encode":
+            _add_workers(command)
         command.set_defaults(run=_vocabulary if name == "vocabulary" else _encode)
 
     train = commands.add_parser(
@@ -198,6 +250,34 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="worker processes; 0 works in this process; default: cluster.workers",
+    )
+    command.add_argument(
+        "--executor",
+        choices=["auto", "local", "ray"],
+        help="processes of this machine, Ray, or what pays off; default: cluster.executor",
+    )
+    command.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, as RAY_ADDRESS names it")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wanted a number, 1 or more, not {text!r}")
+    return int(text)
+
+
+def _orders(text: str) -> tuple[int, ...]:
+    orders = {int(part) if part.isdecimal() else 0 for part in text.split(",")}
+    if not orders <= set(range(1, 7)):
+        raise argparse.ArgumentTypeError(f"wanted orders of n-grams from 1 to 6, as in 1,2,3, not {text!r}")
+    return tuple(sorted(orders))
+
+
 def _workers(text: str) -> int:
     try:
         workers = int(text)
@@ -247,27 +327,64 @@ def _prepare(root: Path, arguments: argparse.Namespace) -> None:
 
 def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus import counting
+    from genpipe.corpus.inputs import find_inputs
+    from genpipe.corpus.tokenizers import tokenizer
     from genpipe.params.project import read_params
 
     if bool(arguments.corpus) == bool(arguments.names):
         raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
-    workers = arguments.workers
+    cluster = _cluster(root, arguments)
     if arguments.corpus:
-        params = read_params(root)
-        workers = params.cluster.workers if workers is None else workers
-        counting.count_corpus(root, arguments.corpus, params.named("corpora", arguments.corpus), workers)
+        corpus = read_params(root).named("corpora", arguments.corpus)
+        counting.count_corpus(root, arguments.corpus, corpus, cluster)
         return
-    counting.count_files(
-        arguments.names,
-        field=arguments.field,
-        whole_files=arguments.whole_files,
-        errors=arguments.errors,
-        tokenizer=arguments.tokenizer,
-        shard_bytes=arguments.shard_bytes,
-        workers=2 if workers is None else workers,
-        scratch=root / ".genpipe" / "counts",
-        out=arguments.out or Path("counts.parquet"),
+    name, steps, file = arguments.tokenizer, arguments.normalise, arguments.tokenizer_file
+    what = counting.Counting(
+        tokenizer(name, normalise=steps, file=file),
+        counting.scratch_of(root),
+        orders=arguments.ngrams,
+        document_frequency=arguments.document_frequency,
+        min_count=arguments.min_count,
+        memory=cluster.memory_mb << 20,
     )
+    counting.count_inputs(
+        find_inputs(
+            arguments.names,
+            field=arguments.field,
+            whole_files=arguments.whole_files,
+            errors=arguments.errors,
+        ),
+        what,
+        shard_bytes=arguments.shard_bytes,
+        workers=cluster.workers,
+        where=cluster.executor,
+        out=arguments.out or Path("counts.parquet"),
+        top=arguments.top,
+    )
+
+
+def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
+    """Where to work: as params.yaml says, where there is one, and as the command line says."""
+    from genpipe.params.project import Cluster, read_params
+
+    cluster = read_params(root).cluster if (root / "params.yaml").exists() else Cluster.model_validate({})
+    if arguments.address:
+        os.environ["RAY_ADDRESS"] = arguments.address
+    given = {
+        "workers": arguments.workers,
+        "executor": arguments.executor,
+        "memory_mb": getattr(arguments, "memory", None),
+    }
+    return cluster.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def _train_tokenizer(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.training import read_counts, train_tokenizer
+
+    train_tokenizer(
+        read_counts(arguments.counts), arguments.kind, arguments.size, arguments.out, spaced=arguments.spaced
+    )
+    print(f"the tokenizer is in {arguments.out}")
 
 
 def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
@@ -281,7 +398,8 @@ def _encode(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.encoding import encode_corpus
     from genpipe.params.project import read_params
 
-    encode_corpus(root, arguments.corpus, read_params(root).named("corpora", arguments.corpus))
+    corpus = read_params(root).named("corpora", arguments.corpus)
+    encode_corpus(root, arguments.corpus, corpus, _cluster(root, arguments))
 
 
 def _train(root: Path, arguments: argparse.Namespace) -> None:

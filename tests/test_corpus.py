@@ -197,9 +197,9 @@ def make_corpus(root: Path) -> None:
 
 
 def run_stages(root: Path) -> None:
-    counting.count_corpus(root, "verses", CORPUS, Cluster(), workers=0)
+    counting.count_corpus(root, "verses", CORPUS, Cluster(workers=0))
     vocabulary.build_vocabulary(root, "verses", CORPUS)
-    encoding.encode_corpus(root, "verses", CORPUS, Cluster(), workers=0)
+    encoding.encode_corpus(root, "verses", CORPUS, Cluster(workers=0))
 
 
 def tree_hash(root: Path) -> dict[str, str]:
@@ -263,7 +263,7 @@ def encoded(root: Path, text: str, name: str, words: list[str], shard_bytes: int
     corpus = Corpus.model_validate(
         {"dataset": "d", "files": [], "tokenizer": name, "shard_bytes": shard_bytes, "encode": ["t.txt"]}
     )
-    encoding.encode_corpus(root, "c", corpus, Cluster(executor="local"), workers)
+    encoding.encode_corpus(root, "c", corpus, Cluster(executor="local", workers=workers))
     return root / "artifacts/encoded/c"
 
 
@@ -365,14 +365,14 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
 def test_encoding_two_files_of_one_name_is_refused(tmp_path):
     corpus = CORPUS.model_copy(update={"encode": ("a.txt", "a.jsonl")})
     with pytest.raises(BadInput, match="same files"):
-        encoding.encode_corpus(tmp_path, "verses", corpus, Cluster(), 0)
+        encoding.encode_corpus(tmp_path, "verses", corpus, Cluster(workers=0))
 
 
 def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
     for stage, command in (
-        (lambda: counting.count_corpus(tmp_path, "v", CORPUS, Cluster(), 0), "genpipe prepare verses"),
+        (lambda: counting.count_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe prepare verses"),
         (lambda: vocabulary.build_vocabulary(tmp_path, "v", CORPUS), "genpipe count --corpus v"),
-        (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS, Cluster(), 0), "genpipe vocabulary v"),
+        (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe vocabulary v"),
         (lambda: encoding.read_encoded(tmp_path / "v", "train"), "genpipe encode v"),
     ):
         with pytest.raises(BadInput, match=command):

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from genpipe import cli
 from genpipe.corpus import shards
-from genpipe.corpus.counting import count_all
+from genpipe.corpus.counting import Counting, counted
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.shards import Shard, cut
+from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
 
 
@@ -273,18 +274,17 @@ def test_an_input_says_how_it_is_read(tmp_path):
     assert one(record, field="f", whole_files=True) == Input(str(record), "jsonl", "f", None, "strict")
 
 
+def count(directory: Path, inputs: list[Input], name: str) -> dict[str, int]:
+    """The statistics of a count."""
+    options = Counting(tokenizer(name), directory / "s")
+    with counted(inputs, options, shard_bytes=1, workers=0, where="local", name="c") as counts:
+        return counts.statistics
+
+
 def test_the_same_file_named_twice_counts_twice(tmp_path):
     path = str(write_bytes(tmp_path / "t.txt", b"a b\n"))
-    table, about = count_all(
-        find_inputs([path, path]),
-        tokenizer_name="word",
-        shard_bytes=9,
-        workers=0,
-        scratch=tmp_path / "s",
-        name="c",
-    )
-    assert table.to_pydict() == {"token": ["a", "b"], "count": [2, 2]}
-    assert about["documents"] == 2
+    found = count(tmp_path, find_inputs([path, path]), "word")
+    assert (found["tokens"], found["types"], found["documents"]) == (4, 2, 2)
 
 
 # digests
@@ -361,14 +361,10 @@ def test_broken_bytes_are_replaced_and_counted(tmp_path):
 
 def test_the_statistics_say_how_much_was_replaced_also_when_runs_are_reused(tmp_path):
     path = str(write_bytes(tmp_path / "t.txt", BROKEN))
-    count = functools.partial(
-        count_all, tokenizer_name="character", shard_bytes=1, workers=0, scratch=tmp_path / "s", name="c"
-    )
     for _ in range(2):
-        _, about = count(find_inputs([path], errors="replace"))
-        assert about["replaced"] == 2
+        assert count(tmp_path, find_inputs([path], errors="replace"), "char")["replaced"] == 2
     with pytest.raises(BadInput):  # a run with U+FFFD in it is none of the strict ones
-        count(find_inputs([path]))
+        count(tmp_path, find_inputs([path]), "char")
 
 
 def test_the_command_line_counts_whole_files_and_replaces(tmp_path, capsys):

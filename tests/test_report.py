@@ -43,7 +43,7 @@ PARAMS = Params.model_validate(
             "couplets": {
                 "dataset": "couplets",
                 "files": ["train.jsonl"],
-                "tokenizer": "character",
+                "tokenizer": "char",
                 "encode": [],
             }
         },

@@ -335,7 +335,7 @@ def _lengths(runs: Sequence[Run]) -> dict[int, int]:
     return dict(lengths)
 
 
-def count_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, workers: int) -> None:
+def count_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> None:
     """Write artifacts/counts/NAME: counts.parquet, top.tsv, statistics.json, and the curves of the corpus as TSV."""
     dataset = root / "artifacts" / "datasets" / corpus.dataset
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
@@ -345,7 +345,7 @@ def count_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, worker
         find_inputs(files, field=corpus.field),
         counting,
         shard_bytes=corpus.shard_bytes,
-        workers=workers,
+        workers=cluster.workers,
         where=cluster.executor,
         name=f"count {name}",
     ) as counts:

@@ -58,7 +58,7 @@ class Piece:
         return int(self.lengths.sum())
 
 
-def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, workers: int) -> None:
+def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> None:
     """Write artifacts/encoded/NAME: vocabulary.json and, for each file to encode, STEM.ids.npy and STEM.offsets.npy."""
     stems = [Path(file).stem for file in corpus.encode]
     if len(set(stems)) < len(stems):
@@ -72,7 +72,7 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster, worke
     scratch.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
     shards = {stem: _shards(root, corpus, file) for stem, file in zip(stems, corpus.encode, strict=True)}
-    pieces = encode_shards(list(itertools.chain(*shards.values())), encoder, workers, cluster.executor, f"encode {name}")
+    pieces = encode_shards(list(itertools.chain(*shards.values())), encoder, cluster.workers, cluster.executor, f"encode {name}")
     with new_directory(root / "artifacts" / "encoded" / name) as directory:
         shutil.copyfile(path, directory / "vocabulary.json")
         ordered = iter(pieces)

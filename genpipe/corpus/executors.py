@@ -11,9 +11,9 @@ Where = Literal["auto", "local", "ray"]
 
 IN_PROCESS_S = 2.0  # work that is done before a second process would have helped
 LOCAL_S = 60.0  # work for which Ray's start (9 s, 0.5 GB) is too dear
-MB_PER_S = {  # of one core, about: what `auto` goes by
-    "jieba": 10, "jieba_python": 0.6, "char": 20, "word": 30, "whitespace": 40, "bpe": 2, "wordpiece": 2,
-    "unigram": 2, "lexicon": 1,
+MB_PER_S = {  # of one core with counting, about: what `auto` goes by
+    "jieba": 12, "jieba_python": 0.8, "char": 25, "word": 30, "whitespace": 50, "bpe": 8, "wordpiece": 8,
+    "unigram": 6, "lexicon": 4,
 }  # fmt: skip
 
 

@@ -1,47 +1,291 @@
-"""Tokenizers: text to words or characters, by name. White space is dropped by all of them."""
+"""Tokenizers: text to words, characters or pieces of words, by name. White space is no token, but for what is said.
+
+A tokenizer is a small value that can be sent to another process; dictionaries and models are loaded there, once.
+"""
 
 import functools
+import hashlib
 import importlib.metadata
+import json
+import os
 import re
 import unicodedata
-from collections.abc import Callable
+import warnings
+from abc import ABC
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import rjieba
 
+from genpipe.corpus.lexicon import Lexicon, read_lexicon
+from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
+from genpipe.files import existing
+from genpipe.params.corpora import FILE_TOKENIZERS, Corpus, TokenizerName
+
+if TYPE_CHECKING:
+    import polars
+    import tokenizers
 
 Split = Callable[[str], list[str]]
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+NAMES: tuple[str, ...] = get_args(TokenizerName)
+BATCH = 256  # texts that a Hugging Face model holds at once
+
+# Both patterns are Rust's, in which \w has the combining marks too and \S is what Unicode calls no white space
+_WORD = r"\w+(?:['’]\w+)*"
+_NO_SPACE = r"\S+"
+
+_SPACE_IN_LINE = re.compile(r"[^\S\n]+")
+_ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")  # jieba's own, of its HMM stage
+_JOINING = re.compile(
+    r"[+#&._%-]"
+)  # jieba joins them to letters, digits and Han; then it cuts by _ASCII_WORD
+_JIEBA_ASCII_WORDS = {"AT&T", "c#", "C#", "c++", "C++"}  # all of them that its dictionary has
+# Han characters that rjieba joins to words, and jieba, which knows U+4E00 to U+9FD5 alone, does not
+_RARE_HAN = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
 
 
-def split_words(text: str) -> list[str]:
-    """Runs of letters, digits and _ of any script, apostrophes inside them included; case is kept."""
-    return _WORD.findall(text)
+@dataclass(frozen=True)
+class Tokenizer(ABC):
+    """Cuts texts into tokens, after the steps of `normalise`; `version` names all its tokens depend on but our code."""
+
+    name: str
+    version: str
+    normalise: tuple[str, ...]
+
+    def split(self, text: str) -> list[str]:
+        """The tokens of one text."""
+        return self.split_all([text])[0]
+
+    def split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        """The tokens of each text."""
+        return self._split_all(self._normalised(texts))
+
+    def _normalised(self, texts: Sequence[str]) -> Sequence[str]:
+        return list(map(normaliser(self.normalise), texts)) if self.normalise else texts
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Simple(Tokenizer):
+    """A plain function, a text at a time."""
+
+    cut: Split
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        return [self.cut(text) for text in texts]
+
+
+@dataclass(frozen=True)
+class Vectorised(Tokenizer):
+    """All matches of a regular expression, by polars: for many texts at once, without a Python string a token."""
+
+    pattern: str
+
+    def explode(self, texts: Sequence[str]) -> "polars.DataFrame":
+        """The tokens of all texts in order: columns document (u32, the index of its text) and token."""
+        found = self._found(self._normalised(texts)).to_frame("token").with_row_index("document")
+        return found.explode("token", empty_as_null=False)  # a text without a token has no row
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        return self._found(texts).to_list()
+
+    def _found(self, texts: Sequence[str]) -> "polars.Series":
+        polars = _polars()
+        return polars.Series(texts, dtype=polars.String).str.extract_all(self.pattern)
+
+
+@dataclass(frozen=True)
+class HuggingFace(Tokenizer):
+    """A Hugging Face `tokenizers` file; its text travels along, so that the file need not be where the actors are."""
+
+    definition: str
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        model, tokens = _model(self.definition)
+        encode = model.encode_batch_fast  # its results have ids, but no tokens
+        batches = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+        found = (one for batch in batches for one in encode(batch, add_special_tokens=False))
+        return [[tokens[number] for number in one.ids] for one in found]
+
+
+@dataclass(frozen=True)
+class WithLexicon(Tokenizer):
+    """The most probable words of a lexicon (see genpipe.corpus.lexicon); the text of its file travels along."""
+
+    definition: str
+    file: Path
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        lexicon = _lexicon(self.definition, self.file)
+        return [lexicon.split(text) for text in texts]
+
+
+def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = None) -> Tokenizer:
+    """The tokenizer of that name, one of NAMES; `file` is the model or lexicon of those that have one."""
+    if name not in NAMES:
+        raise BadInput(f"no tokenizer {name!r}; there are: {', '.join(NAMES)}")
+    if name in FILE_TOKENIZERS:
+        if file is None:
+            raise BadInput(
+                f"tokenizer {name}: wanted the file that defines it, got none; name a tokenizer file"
+            )
+        return _from_file(name, tuple(normalise), file)
+    if file is not None:
+        raise BadInput(
+            f"tokenizer {name}: wanted no file, got {file}; drop it, or take one of: {', '.join(FILE_TOKENIZERS)}"
+        )
+    return _built_in(name, tuple(normalise))
+
+
+def corpus_tokenizer(root: Path, corpus: Corpus) -> Tokenizer:
+    """The tokenizer that a corpus of the project at `root` asks for."""
+    file = root / corpus.tokenizer_file if corpus.tokenizer_file else None
+    return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
 
 
 def split_characters(text: str) -> list[str]:
     """Every character that is not white space, and every newline, so that lines can be told apart again."""
-    return [character for character in text if character == "\n" or not character.isspace()]
+    return list(_SPACE_IN_LINE.sub("", text))
 
 
 def split_chinese(text: str) -> list[str]:
-    """Chinese words and the punctuation between them, by jieba's dictionary and hidden Markov model."""
-    return [word for word in rjieba.cut(text, True) if not word.isspace()]
+    """Chinese words and the punctuation between them, as jieba finds them (dictionary, hidden Markov model).
+
+    One difference is known: rjieba rounds the model's probabilities, so where two paths score within some 3e-7 (of
+    words that the dictionary lacks: 常在, 赐鼠, 鹤榻 before one more character) it may take the other.
+    """
+    if not _RARE_HAN.search(text):
+        return _split_by_rjieba(text)
+    tokens: list[str] = []
+    for index, part in enumerate(_RARE_HAN.split(text)):
+        tokens += [part] if index % 2 else _split_by_rjieba(part)
+    return tokens
 
 
-_TOKENIZERS: dict[str, Split] = {"jieba": split_chinese, "character": split_characters, "word": split_words}
+def split_chinese_slowly(text: str) -> list[str]:
+    """The same by jieba itself, the reference: 20 times slower."""
+    return [word for word in _jieba().lcut(text) if not word.isspace()]
 
 
-def tokenizer(name: str) -> Split:
-    """The tokenizer of that name: a plain function that can be sent to another process."""
-    if name not in _TOKENIZERS:
-        raise BadInput(f"no tokenizer {name!r}; there are: {', '.join(_TOKENIZERS)}")
-    return _TOKENIZERS[name]
+def _split_by_rjieba(text: str) -> list[str]:
+    words = [word for word in rjieba.cut(text, True) if not word.isspace()]
+    if not _JOINING.search(text):
+        return words
+    return [piece for word in words for piece in _pieces(word)]
+
+
+def _pieces(word: str) -> Sequence[str]:
+    """What jieba makes of a word of rjieba: it cuts ASCII that is not in its dictionary once more."""
+    if len(word) == 1 or word.isalnum() or not word.isascii() or word in _JIEBA_ASCII_WORDS:
+        return (word,)
+    return _ascii_pieces(word)
+
+
+@functools.lru_cache(1 << 16)
+def _ascii_pieces(word: str) -> tuple[str, ...]:
+    return tuple(piece for piece in _ASCII_WORD.split(word) if piece)
 
 
 @functools.cache
-def tokenizer_version(name: str) -> str:
-    """What its tokens depend on besides genpipe's code: the dictionary's release and Python's Unicode tables."""
-    rules = importlib.metadata.version("rjieba") if name == "jieba" else "-"
-    return f"{name} {rules} unicode {unicodedata.unidata_version}"
+def _jieba() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an escape in its source, of pkg_resources
+        import jieba
+    words = jieba.Tokenizer()
+    # not initialize(): it trusts any jieba.cache in the temporary directory, of whatever version, and logs
+    words.FREQ, words.total = words.gen_pfdict(words.get_dict_file())
+    words.initialized = True
+    return words
+
+
+@functools.cache
+def _polars() -> Any:
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read at the first import; a process a core is enough
+    import polars
+
+    return polars
+
+
+@functools.cache
+def _model(definition: str) -> "tuple[tokenizers.Tokenizer, dict[int, str]]":
+    """A Hugging Face tokenizer, and the token of each of its ids."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a process a core is enough
+    from tokenizers import Tokenizer as Model
+
+    model = Model.from_str(definition)
+    model.no_padding()
+    model.no_truncation()
+    return model, {number: token for token, number in model.get_vocab().items()}
+
+
+@functools.lru_cache(1)  # a large one takes much memory
+def _lexicon(definition: str, file: Path) -> Lexicon:
+    return read_lexicon(definition, file)
+
+
+def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
+    unicode = f"unicode {unicodedata.unidata_version}"
+    if name in _PATTERNS:
+        version = _version(name, f"polars {importlib.metadata.version('polars')}", normalise)
+        return Vectorised(name, version, normalise, _PATTERNS[name])
+    cut, package = _FUNCTIONS[name]
+    needs = f"{package} {importlib.metadata.version(package)} {unicode}" if package else unicode
+    return Simple(name, _version(name, needs, normalise), normalise, cut)
+
+
+def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
+    definition = _read(file)
+    content = f"file {hashlib.sha256(definition.encode()).hexdigest()}"
+    if name == "lexicon":
+        _lexicon(definition, file)
+        unicode = f"unicode {unicodedata.unidata_version}"
+        return WithLexicon(
+            name, _version(name, f"{content} {unicode}", normalise), normalise, definition, file
+        )
+    _check_model(name, definition, file)
+    needs = f"{content} tokenizers {importlib.metadata.version('tokenizers')}"
+    return HuggingFace(name, _version(name, needs, normalise), normalise, definition)
+
+
+def _version(name: str, needs: str, normalise: Sequence[str]) -> str:
+    return f"{name} {needs} normalise {normalisation_version(normalise)}"
+
+
+def _read(file: Path) -> str:
+    try:
+        return existing(file, "name a tokenizer file that exists").read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{file}: wanted UTF-8, but byte {error.start} is none; convert the file first"
+        ) from None
+
+
+def _check_model(name: str, definition: str, file: Path) -> None:
+    wanted = _MODELS[name]
+    try:
+        found = json.loads(definition)["model"]["type"]
+        _model(definition)
+    except Exception as error:  # tokenizers raises no narrower one
+        raise BadInput(
+            f"{file}: wanted a Hugging Face tokenizer with a model of type {wanted}, "
+            f"{type(error).__name__}: {' '.join(str(error).split())}; make one with: genpipe tokenizer train"
+        ) from error
+    if found != wanted:
+        raise BadInput(
+            f"{file}: wanted a model of type {wanted}, not {found}; name another tokenizer or file"
+        )
+
+
+_FUNCTIONS: dict[str, tuple[Split, str | None]] = {
+    "jieba": (split_chinese, "rjieba"),
+    "jieba_python": (split_chinese_slowly, "jieba"),
+    "char": (split_characters, None),
+}
+_PATTERNS = {"word": _WORD, "whitespace": _NO_SPACE}
+_MODELS = {"bpe": "BPE", "wordpiece": "WordPiece", "unigram": "Unigram"}

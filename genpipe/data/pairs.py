@@ -25,7 +25,7 @@ class Pairs:
         self.vocabulary: list[str] = read_json(vocabulary)
         if NEWLINE not in self.vocabulary:
             raise BadInput(
-                f"{vocabulary}: wanted a vocabulary with a line break in it; count with the character tokenizer"
+                f"{vocabulary}: wanted a vocabulary with a line break in it; count with the tokenizer char"
             )
         self.facts: dict[str, Any] = {"num_tokens": len(self.vocabulary)}
         self.groups = {split: self._by_length(directory, split) for split in ("train", "test")}

@@ -1,10 +1,16 @@
 """Blocks of raw data and of text."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genpipe.params.blocks import Block, Name, RelativePath
+
+TokenizerName = Literal[
+    "jieba", "jieba_python", "char", "word", "whitespace", "bpe", "wordpiece", "unigram", "lexicon"
+]
+NormalisationStep = Literal["nfc", "nfkc", "full_width", "lower", "casefold", "simplified"]
+FILE_TOKENIZERS = ("bpe", "wordpiece", "unigram", "lexicon")  # those that a file defines
 
 
 class Dataset(Block):
@@ -22,8 +28,21 @@ class Corpus(Block):
     dataset: Name
     files: tuple[str, ...] = Field(description="files of the data set to count")
     field: str = "text"
-    tokenizer: Literal["jieba", "character", "word"] = "jieba"
+    normalise: tuple[NormalisationStep, ...] = Field((), description="steps before the tokenizer, in order")
+    tokenizer: TokenizerName = "jieba"
+    tokenizer_file: RelativePath | None = Field(
+        None, description="bpe, wordpiece, unigram: a Hugging Face file; lexicon: word<TAB>count a line"
+    )
     shard_bytes: int = Field(1 << 20, ge=1)
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
     max_size: int | None = Field(None, ge=1, description="size limit of the vocabulary, <unk> included")
     encode: tuple[str, ...] = Field(description="files of the data set to encode")
+
+    @model_validator(mode="after")
+    def _file_fits_tokenizer(self) -> Self:
+        if (self.tokenizer in FILE_TOKENIZERS) != (self.tokenizer_file is not None):
+            wanted = "one" if self.tokenizer_file is None else "none"
+            raise ValueError(
+                f"tokenizer_file: tokenizer {self.tokenizer} wants {wanted}, not {self.tokenizer_file}"
+            )
+        return self
