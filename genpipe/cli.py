@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from genpipe.errors import BadInput
 
 if TYPE_CHECKING:
-    from genpipe.params.project import Cluster
+    from genpipe.params.cluster import Cluster
 
 DESCRIPTION = """\
 genpipe trains generative and language models from versioned data.
@@ -150,13 +150,18 @@ def build_parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--document-frequency", action="store_true", help="a column with the documents that a token is in"
     )
-    count.add_argument("--min-count", type=_positive, default=1, metavar="N", help="drop rarer ones, at the end")
+    count.add_argument(
+        "--min-count", type=_positive, default=1, metavar="N", help="drop rarer ones, at the end"
+    )
     count.add_argument("--top", type=_positive, metavar="N", help="keep the N most frequent, at the end")
     count.add_argument(
         "--shard-bytes", type=int, default=2 << 20, metavar="N", help="size of a unit of work; default: 2 MiB"
     )
     count.add_argument(
-        "--memory", type=_positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
+        "--memory",
+        type=_positive,
+        metavar="MB",
+        help="for the counts of a worker; default: cluster.memory_mb",
     )
     _add_workers(count)
     count.add_argument(
@@ -365,7 +370,8 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
 
 def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
     """Where to work: as params.yaml says, where there is one, and as the command line says."""
-    from genpipe.params.project import Cluster, read_params
+    from genpipe.params.cluster import Cluster
+    from genpipe.params.project import read_params
 
     cluster = read_params(root).cluster if (root / "params.yaml").exists() else Cluster.model_validate({})
     if arguments.address:

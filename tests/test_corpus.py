@@ -19,8 +19,8 @@ from genpipe.corpus.counting import Counting, counted
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput
+from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
-from genpipe.params.project import Cluster
 
 VERSES = [
     "床前明月光，疑是地上霜。",
@@ -48,9 +48,7 @@ def count(
 ) -> pa.Table:
     options = Counting(tokenizer(name), path.parent / "scratch", **changes)
     inputs = [input_of(path, field)]
-    with counted(
-        inputs, options, shard_bytes=shard_bytes, workers=0, where="local", name="count"
-    ) as counts:
+    with counted(inputs, options, shard_bytes=shard_bytes, workers=0, where="local", name="count") as counts:
         counts.write(path.parent / "table.parquet")
     return pq.read_table(path.parent / "table.parquet")
 
@@ -356,9 +354,7 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
     assert "2 documents" in printed.out
     assert "count: 100 %" in printed.err
     assert as_dict(pq.read_table(out)) == serial_counts(VERSES[:2], "jieba")
-    counting.count_inputs(
-        [input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=3
-    )
+    counting.count_inputs([input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=3)
     assert pq.read_table(out).num_rows == 3
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import ray
 from ray import cloudpickle
@@ -30,6 +31,7 @@ from genpipe.errors import BadInput
 pytestmark = pytest.mark.ray
 
 SHARD_BYTES = 20_000
+SCHEMA = pa.schema([("token", pa.string()), ("count", pa.int64())])
 POEMS = [
     "床前明月光，疑是地上霜。舉頭望明月，低頭思故鄉。",
     "白日依山盡，黃河入海流。欲窮千里目，更上一層樓。",
@@ -96,7 +98,7 @@ def counted_here(piece: Shard, scratch: Path) -> Run:
 
 
 def as_dict(runs: list[Run]) -> dict[str, int]:
-    total = add_up(runs, (None, None))
+    total = add_up(runs, (None, None), SCHEMA)
     return dict(zip(total["token"], total["count"], strict=True))
 
 

@@ -34,6 +34,7 @@ WITHOUT_EFFECT = {  # on what a result is: they write, complain, show, or read t
     "genpipe.progress",
     "genpipe.params",
     "genpipe.params.project",
+    "genpipe.params.cluster",
 }
 
 

@@ -21,7 +21,8 @@ counters = st.lists(st.dictionaries(tokens, st.integers(1, 5), max_size=30), max
 
 def run_of(counts: dict[str, int], path: Path) -> Run:
     frame = pl.DataFrame(
-        {"token": list(counts), "count": list(counts.values())}, schema={"token": pl.String, "count": pl.Int64}
+        {"token": list(counts), "count": list(counts.values())},
+        schema={"token": pl.String, "count": pl.Int64},
     )
     return runs.write_run(path, [runs.sorted_frame(frame)], SCHEMA, {"tokens": sum(counts.values())})
 
@@ -29,7 +30,7 @@ def run_of(counts: dict[str, int], path: Path) -> Run:
 def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[Run]:
     parts = []
     for i, within in enumerate(runs.choose_ranges(given_runs, number)):
-        total = runs.add_up(given_runs, within).sort(["count", "token"], descending=[True, False])
+        total = runs.add_up(given_runs, within, SCHEMA).sort(["count", "token"], descending=[True, False])
         parts.append(runs.write_run(directory / f"part{i}.arrow", [runs.as_arrow(total)], SCHEMA, {}))
     return parts
 
@@ -81,7 +82,9 @@ def test_a_run_that_was_cut_off_is_none(tmp_path):
 
 
 def test_ranges_hold_about_as_many_rows_each(tmp_path):
-    given_runs = [run_of({f"{i:06}": 1 for i in range(k, 20000, 3)}, tmp_path / f"{k}.arrow") for k in range(3)]
-    sizes = [len(runs.add_up(given_runs, within)) for within in runs.choose_ranges(given_runs, 8)]
+    given_runs = [
+        run_of({f"{i:06}": 1 for i in range(k, 20000, 3)}, tmp_path / f"{k}.arrow") for k in range(3)
+    ]
+    sizes = [len(runs.add_up(given_runs, within, SCHEMA)) for within in runs.choose_ranges(given_runs, 8)]
     assert sum(sizes) == 20000
     assert max(sizes) < 1.2 * min(sizes)

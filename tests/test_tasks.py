@@ -50,7 +50,9 @@ def test_a_dead_process_costs_time_and_nothing_else(tmp_path, capsys):
     work = functools.partial(die_first, marks=tmp_path)
     with supervised(Processes(), 2) as does:
         assert does.run(tasks_of(work), ignore) == [number * number for number in range(12)]
-    assert "a worker process ended (killed by SIGKILL); its work is handed out again" in capsys.readouterr().err
+    assert (
+        "a worker process ended (killed by SIGKILL); its work is handed out again" in capsys.readouterr().err
+    )
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -62,7 +64,9 @@ def test_a_task_that_kills_three_processes_is_named_after_the_others_are_done():
     heard = []
     with supervised(Processes(), 2) as does, pytest.raises(BadInput) as error:
         does.run(tasks_of(die_on_five), lambda number, _: heard.append(number))
-    assert str(error.value).startswith("task 5: ended 3 worker processes (exit status 7), everything else is done")
+    assert str(error.value).startswith(
+        "task 5: ended 3 worker processes (exit status 7), everything else is done"
+    )
     assert sorted(heard) == [number for number in range(12) if number != 5]
 
 
@@ -112,7 +116,9 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path):
     driver = subprocess.Popen([sys.executable, str(script)])
     children: list[psutil.Process] = []
     deadline = time.monotonic() + 60
-    while len(children) < 3 and time.monotonic() < deadline:  # two workers and multiprocessing's resource tracker
+    while (
+        len(children) < 3 and time.monotonic() < deadline
+    ):  # two workers and multiprocessing's resource tracker
         children = psutil.Process(driver.pid).children()
         time.sleep(0.1)
     time.sleep(1)

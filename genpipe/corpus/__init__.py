@@ -2,4 +2,6 @@
 
 import os
 
-os.environ.setdefault("POLARS_MAX_THREADS", "1")  # before polars is imported: there is a process for each core
+os.environ.setdefault(
+    "POLARS_MAX_THREADS", "1"
+)  # before polars is imported: there is a process for each core

@@ -122,7 +122,9 @@ def _start_local(workers: int) -> None:
         except Exception as error:  # a bare Exception: Ray allows its node 30 s, too few on a busy machine
             if "timed out during startup" not in str(error):
                 raise
-            print(f"genpipe: Ray did not start in time, attempt {attempt + 1} of {MAX_STARTS}", file=sys.stderr)
+            print(
+                f"genpipe: Ray did not start in time, attempt {attempt + 1} of {MAX_STARTS}", file=sys.stderr
+            )
     raise BadInput("Ray did not start, this machine is too busy; try again later, or use 0 workers")
 
 

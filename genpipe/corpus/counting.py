@@ -28,8 +28,8 @@ from genpipe.corpus.runs import TOKEN, Range, Run
 from genpipe.corpus.shards import Shard, cut, read
 from genpipe.corpus.tasks import Task
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
+from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
-from genpipe.params.project import Cluster
 from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv
@@ -70,7 +70,9 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
     content = read(shard)
     key = hashlib.sha256(f"{counting.version} {content.digest()}".encode()).hexdigest()
     path = counting.scratch / f"{key}.arrow"
-    with contextlib.suppress(FileNotFoundError, pa.ArrowInvalid):  # not counted yet, or cut off by a power failure
+    with contextlib.suppress(
+        FileNotFoundError, pa.ArrowInvalid
+    ):  # not counted yet, or cut off by a power failure
         return sorted_runs.open_run(path)
     kind = _Frames if isinstance(counting.tokenizer, Vectorised) else _Dicts
     with tempfile.TemporaryDirectory(prefix="spill-", dir=counting.scratch) as spill:
@@ -133,7 +135,7 @@ class _Counts:
         self._spill_all()
         parts = math.ceil(REDUCE_FACTOR * sum(run.bytes for run in self._runs) / self.counting.memory)
         for within in sorted_runs.choose_ranges(self._runs, max(1, parts)):
-            yield sorted_runs.sorted_frame(sorted_runs.add_up(self._runs, within))
+            yield sorted_runs.sorted_frame(sorted_runs.add_up(self._runs, within, self.counting.schema))
 
     def _spill_all(self) -> None:
         path = self._spill / f"{len(self._runs)}.arrow"
@@ -199,7 +201,9 @@ class _Frames(_Counts):
         assert isinstance(tokenizer, Vectorised)
         exploded = tokenizer.explode(texts)
         count = [pl.len().cast(pl.Int64).alias("count")]
-        count += [pl.col("document").n_unique().cast(pl.Int64).alias("documents")] * self.counting.document_frequency
+        count += [
+            pl.col("document").n_unique().cast(pl.Int64).alias("documents")
+        ] * self.counting.document_frequency
         for order in self.counting.orders:
             self._frames.append(_grams(exploded, order).group_by(TOKEN).agg(count))
         lengths = exploded.group_by("document").len()["len"].to_list()
@@ -217,7 +221,7 @@ class _Frames(_Counts):
 
     def _summed(self) -> pl.DataFrame:
         if not self._frames:
-            return pl.DataFrame(schema={name: pl.String if name == TOKEN else pl.Int64 for name in self.counting.schema.names})
+            return sorted_runs.empty(self.counting.schema)
         return pl.concat(self._frames).group_by(TOKEN).agg(pl.exclude(TOKEN).sum())
 
 
@@ -302,7 +306,10 @@ def _reduce(
     number = max(workers, math.ceil(REDUCE_FACTOR * size / counting.memory), 1)
     ranges = sorted_runs.choose_ranges(distinct, number)
     tasks = [
-        Task(f"{name}: range {i}", functools.partial(reduce_range, runs, within, counting, directory / f"{i}.arrow"))
+        Task(
+            f"{name}: range {i}",
+            functools.partial(reduce_range, runs, within, counting, directory / f"{i}.arrow"),
+        )
         for i, within in enumerate(ranges)
     ]
     if len(tasks) == 1:
@@ -313,7 +320,7 @@ def _reduce(
 
 def reduce_range(runs: Sequence[Run], within: Range, counting: Counting, path: Path) -> Run:
     """The sum of all runs over a range of tokens, by count descending, then by token."""
-    total = sorted_runs.add_up(runs, within)
+    total = sorted_runs.add_up(runs, within, counting.schema)
     kept = total.filter(pl.col("count") >= counting.min_count)
     table = sorted_runs.as_arrow(kept.sort(["count", TOKEN], descending=[True, False]))
     return sorted_runs.write_run(path, [table], counting.schema, {"types": len(total)})
@@ -400,8 +407,12 @@ def summary(counts: Counts) -> str:
     """Documents, tokens, types and the ten most frequent tokens, as a few lines of text."""
     lines = [f"{counts.statistics[key]:>12,} {key}" for key in ("documents", "tokens", "types")]
     if counts.statistics["replaced"]:
-        lines.append(f"{counts.statistics['replaced']:>12,} undecodable sequences of bytes, counted as U+FFFD")
-    return "\n".join([*lines, *(f"{row['count']:>12,} {_escaped(row[TOKEN])}" for row in counts.head(10).to_pylist())])
+        lines.append(
+            f"{counts.statistics['replaced']:>12,} undecodable sequences of bytes, counted as U+FFFD"
+        )
+    return "\n".join(
+        [*lines, *(f"{row['count']:>12,} {_escaped(row[TOKEN])}" for row in counts.head(10).to_pylist())]
+    )
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

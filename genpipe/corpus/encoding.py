@@ -24,8 +24,8 @@ from genpipe.corpus.tasks import Task
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.errors import BadInput
 from genpipe.files import existing, hash_of, new_directory, new_file, read_json, sha256
+from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
-from genpipe.params.project import Cluster
 from genpipe.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> No
     scratch.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
     shards = {stem: _shards(root, corpus, file) for stem, file in zip(stems, corpus.encode, strict=True)}
-    pieces = encode_shards(list(itertools.chain(*shards.values())), encoder, cluster.workers, cluster.executor, f"encode {name}")
+    pieces = encode_shards(
+        list(itertools.chain(*shards.values())), encoder, cluster.workers, cluster.executor, f"encode {name}"
+    )
     with new_directory(root / "artifacts" / "encoded" / name) as directory:
         shutil.copyfile(path, directory / "vocabulary.json")
         ordered = iter(pieces)
@@ -85,7 +87,9 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> No
 def _shards(root: Path, corpus: Corpus, file: str) -> list[Shard]:
     source = root / "artifacts" / "datasets" / corpus.dataset / file
     existing(source, f"make it first: genpipe prepare {corpus.dataset}")
-    return [s for item in find_inputs([str(source)], field=corpus.field) for s in cut(item, corpus.shard_bytes)]
+    return [
+        s for item in find_inputs([str(source)], field=corpus.field) for s in cut(item, corpus.shard_bytes)
+    ]
 
 
 def encode_shards(
@@ -109,7 +113,13 @@ def encode_shards(
 def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
     """The piece of a shard: the file of an interrupted run, or a new one."""
     content = read(shard)
-    parts = (encoder.tokenizer.version, encoder.vocabulary_sha256, encoder.dtype, _code_version(), content.digest())
+    parts = (
+        encoder.tokenizer.version,
+        encoder.vocabulary_sha256,
+        encoder.dtype,
+        _code_version(),
+        content.digest(),
+    )
     path = encoder.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
     with contextlib.suppress(FileNotFoundError, ValueError, EOFError, OSError):
         return Piece(path, np.load(path)["lengths"])

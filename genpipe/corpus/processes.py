@@ -1,5 +1,6 @@
 """A crew of processes on this machine: no start-up to speak of, and no cluster."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -12,7 +13,9 @@ from genpipe import lease
 from genpipe.corpus.tasks import Event, Worker
 from genpipe.errors import BadInput
 
-_CONTEXT = multiprocessing.get_context("spawn")  # a fork would copy the locks of the threads of polars and Arrow
+_CONTEXT = multiprocessing.get_context(
+    "spawn"
+)  # a fork would copy the locks of the threads of polars and Arrow
 
 
 class Process:
@@ -26,10 +29,8 @@ class Process:
 
     def give(self, work: Callable[[], Any]) -> None:
         """Hand it a task; that it is dead is seen when it is waited for."""
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(work)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def dismiss(self) -> None:
         """End it at once."""
@@ -62,7 +63,9 @@ class Processes:
         """What happened to any of them."""
         by_connection = {worker.connection: worker for worker in workers if isinstance(worker, Process)}
         ready = multiprocessing.connection.wait(list(by_connection), seconds)
-        return [by_connection[connection].event() for connection in ready if isinstance(connection, Connection)]
+        return [
+            by_connection[connection].event() for connection in ready if isinstance(connection, Connection)
+        ]
 
 
 def _serve(connection: Connection) -> None:
@@ -83,7 +86,7 @@ def _outcome(work: Callable[[], Any]) -> tuple[str, Any]:
         return "done", work()
     except BadInput as error:
         return "bad input", str(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 (it is raised again in the parent)
         return "error", traceback.format_exc()
 
 

@@ -23,7 +23,9 @@ TOKEN = "token"
 ROWS = 1 << 20  # of a row group of the table, and of a batch of a run
 SAMPLES = 4096  # tokens by which the ranges are chosen
 
-Range = tuple[str | None, str | None]  # tokens from the first (included) to the second (excluded); None is no bound
+Range = tuple[
+    str | None, str | None
+]  # tokens from the first (included) to the second (excluded); None is no bound
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,19 @@ def choose_ranges(runs: Sequence[Run], number: int) -> list[Range]:
     return list(zip([None, *cuts], [*cuts, None], strict=True))
 
 
-def add_up(runs: Sequence[Run], within: Range) -> pl.DataFrame:
+def add_up(runs: Sequence[Run], within: Range, schema: pa.Schema) -> pl.DataFrame:
     """The sum of all runs over a range of tokens; rows in no order."""
     parts = [part for run in runs if (part := rows_within(run.table(), within)).num_rows]
     frames = [pl.from_arrow(part) for part in parts]
-    whole = pl.concat([frame for frame in frames if isinstance(frame, pl.DataFrame)] or [empty(runs)])
+    whole = pl.concat([frame for frame in frames if isinstance(frame, pl.DataFrame)] or [empty(schema)])
     if len(parts) < 2:
         return whole
     return whole.group_by(TOKEN).agg(pl.exclude(TOKEN).sum())
 
 
-def empty(runs: Sequence[Run]) -> pl.DataFrame:
-    """No rows, with the columns of the runs."""
-    columns = runs[0].table().schema.names if runs else [TOKEN, "count"]
-    return pl.DataFrame(schema={name: pl.String if name == TOKEN else pl.Int64 for name in columns})
+def empty(schema: pa.Schema) -> pl.DataFrame:
+    """No rows, with the columns of a schema."""
+    return pl.DataFrame(schema={name: pl.String if name == TOKEN else pl.Int64 for name in schema.names})
 
 
 def rows_within(table: pa.Table, within: Range) -> pa.Table:

@@ -68,7 +68,10 @@ class Crew(Protocol):
 class Executor(Protocol):
     """Does tasks."""
 
-    alive: int  # workers
+    @property
+    def alive(self) -> int:
+        """Workers that are up."""
+        ...
 
     def run(self, tasks: Sequence[Task[Result]], done: Callable[[int, Result], None]) -> list[Result]:
         """The results in the order of the tasks; `done(number, result)` hears of each task once."""

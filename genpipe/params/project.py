@@ -8,20 +8,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from genpipe.errors import BadInput
 from genpipe.params.blocks import Block, Name, RelativePath
+from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
 from genpipe.params.training import Training
-
-
-class Cluster(Block):
-    """Where work runs. No artifact depends on it."""
-
-    workers: int = Field(2, ge=0, description="worker processes of a stage; 0 runs in process, without Ray")
-    max_parallel: int = Field(1, ge=1, description="stages that a flow runs at once")
-    gpus_per_worker: float = Field(0, ge=0)
-    executor: Literal["auto", "local", "ray"] = Field(
-        "auto", description="what counts and encodes: processes of this machine, Ray, or what pays off"
-    )
-    memory_mb: int = Field(256, ge=1, description="for the counts of a worker; more is spilled to disk")
 
 
 class RecipeParams(Block):
