@@ -26,6 +26,8 @@ class Progress:
         self.bar = tqdm(desc=name, total=round(total), unit=unit) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
+        if self.bar is None:
+            self._tell()  # at once: how much there is to do
         return self
 
     def __exit__(
