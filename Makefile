@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
+TEXTS  ?= .genpipe/texts
+PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help run test check bench clean install
@@ -27,8 +29,11 @@ check: install
 	lint-imports
 
 bench: install
-	genpipe data
-	python -m benchmarks.corpus data/poems/song.jsonl --field paragraphs
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	python -m benchmarks.texts $(TEXTS)
+	for name in chinese article english scaling memory durability; do \
+		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
 
 clean:
 	rm -rf $(VENV) .genpipe .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

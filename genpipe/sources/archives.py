@@ -25,6 +25,7 @@ class Archive:
     file: str
     sha256: str
     client: Literal["pip", "npm"]
+    options: tuple[str, ...] = ()  # more for the client, as for a package that has no wheel for this Python
 
 
 def match_archives(paths: Iterable[Path], pinned: Iterable[Archive]) -> dict[Archive, Path]:
@@ -91,6 +92,7 @@ def _fetch(archive: Archive, path: Path) -> None:
 def _command(archive: Archive, directory: Path) -> list[str]:
     if archive.client == "pip":
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        options += archive.options
         return [sys.executable, "-m", "pip", "download", *options, "--dest", str(directory), archive.package]
     npm = shutil.which("npm")
     if npm is None:
@@ -98,7 +100,8 @@ def _command(archive: Archive, directory: Path) -> list[str]:
             f"{archive.package}: wanted npm to fetch it, found none on PATH; "
             "install Node.js with npm, or give the archive with --archive FILE"
         )
-    return [npm, "pack", "--loglevel=error", "--pack-destination", str(directory), archive.package]
+    options = ["--loglevel=error", "--pack-destination", str(directory), *archive.options]
+    return [npm, "pack", *options, archive.package]
 
 
 def _run(archive: Archive, command: list[str]) -> None:
