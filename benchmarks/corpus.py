@@ -131,19 +131,21 @@ def english(setting: Setting) -> None:
 
 def scaling(setting: Setting) -> None:
     """From one Ray actor to two: one session, alternated, all of the Chinese text."""
-    from benchmarks.count import count, parse, warm_cluster
+    from benchmarks.count import count, parse, warm_actors
+    from genpipe.corpus.actors import cluster
 
     text = setting.text("chinese_all.txt")
-    arguments = parse(with_out=False).parse_args([str(text), "--where", "ray", "--workers", "2"])
+    arguments = parse(with_out=False).parse_args([str(text), "--where", "ray", "--shard", "2"])
     seconds: dict[int, list[float]] = {1: [], 2: []}
     hashes: set[str] = set()
-    with warm_cluster(arguments), tempfile.TemporaryDirectory() as scratch:
+    with cluster(2), tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "counts.parquet"
         for number in range(setting.rounds):
             for workers in (1, 2) if number % 2 else (2, 1):
-                if setting.quiet_only:
-                    measure.wait_for_quiet()
-                seconds[workers].append(count(arguments, text, workers, out))
+                with warm_actors(arguments, workers) as does:
+                    if setting.quiet_only:
+                        measure.wait_for_quiet()
+                    seconds[workers].append(count(arguments, text, workers, out, does))
                 hashes.add(measure.hash_of_counts(out))
     if len(hashes) > 1:
         raise BadInput("one and two actors gave different counts")

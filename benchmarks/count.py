@@ -3,7 +3,7 @@
 python -m benchmarks.count FILE --tokenizer NAME --where bare|here|local|ray --workers N --out COUNTS.parquet
 
 bare: a loop over the same shards, one Counter, no run files, nobody to watch over it. here: this process, with run files.
-ray: the cluster is up, and has counted something, before the clock starts.
+ray: the actors are up, and have counted something, before the clock starts.
 """
 
 import argparse
@@ -19,27 +19,33 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genpipe.corpus.counting import Counting, counted
+from genpipe.corpus.counting import Counting, counted, counted_by
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import cut, read
+from genpipe.corpus.tasks import Executor, supervised
 from genpipe.corpus.tokenizers import tokenizer
 
 WARM_BYTES = 1 << 20
 
 
-def count(arguments: argparse.Namespace, file: Path, workers: int, out: Path) -> float:
-    """Seconds of counting a file with fresh scratch, the table written."""
+def count(
+    arguments: argparse.Namespace, file: Path, workers: int, out: Path, does: Executor | None = None
+) -> float:
+    """Seconds of counting a file with fresh scratch, the table written; by `does`, where that is there already."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         counting = Counting(tokenizer(arguments.tokenizer), Path(scratch), memory=arguments.memory << 20)
         started = time.perf_counter()
-        with counted(
-            find_inputs([str(file)]),
-            counting,
-            shard_bytes=arguments.shard << 20,
-            workers=workers,
-            where="ray" if arguments.where == "ray" else "local",
-            name="count",
-        ) as counts:
+        inputs = find_inputs([str(file)])
+        shard_bytes = arguments.shard << 20 or WARM_BYTES // 8
+        with contextlib.ExitStack() as stack:
+            if does:
+                shards = [shard for source in inputs for shard in cut(source, shard_bytes)]
+                block = counted_by(does, shards, counting, workers=workers, name="count")
+            else:
+                block = counted(
+                    inputs, counting, shard_bytes=shard_bytes, workers=workers, where="local", name="count"
+                )
+            counts = stack.enter_context(block)
             counts.write(out)
         return time.perf_counter() - started
 
@@ -58,16 +64,21 @@ def count_bare(arguments: argparse.Namespace, out: Path) -> float:
 
 
 @contextlib.contextmanager
-def warm_cluster(arguments: argparse.Namespace) -> Iterator[None]:
-    """A Ray cluster on which the beginning of the file has been counted once."""
-    from genpipe.corpus.actors import cluster
+def warm_actors(arguments: argparse.Namespace, workers: int) -> Iterator[Executor]:
+    """Ray actors that have counted the beginning of the file once."""
+    from genpipe.corpus.actors import Actors, cluster
 
-    with cluster(arguments.workers), tempfile.TemporaryDirectory() as scratch:
+    with (
+        cluster(workers),
+        supervised(Actors(), workers) as does,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         beginning = Path(scratch) / "beginning.txt"
         with arguments.file.open("rb") as file:
             beginning.write_bytes(b"".join(file.readlines(WARM_BYTES)))
-        count(arguments, beginning, arguments.workers, Path(scratch) / "warm.parquet")
-        yield
+        small = argparse.Namespace(**{**vars(arguments), "shard": 0})
+        count(small, beginning, workers, Path(scratch) / "warm.parquet", does)
+        yield does
 
 
 def parse(*, with_out: bool = True) -> argparse.ArgumentParser:
@@ -93,8 +104,9 @@ def main() -> None:
         seconds = count_bare(arguments, arguments.out)
     else:
         workers = 0 if arguments.where == "here" else arguments.workers
-        with warm_cluster(arguments) if arguments.where == "ray" else contextlib.nullcontext():
-            seconds = count(arguments, arguments.file, workers, arguments.out)
+        warm = warm_actors(arguments, workers) if arguments.where == "ray" else contextlib.nullcontext()
+        with warm as does:
+            seconds = count(arguments, arguments.file, workers, arguments.out, does)
     print(json.dumps({"seconds": seconds}))
 
 

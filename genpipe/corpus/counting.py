@@ -26,14 +26,15 @@ from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.runs import TOKEN, Range, Run
 from genpipe.corpus.shards import Shard, cut, read
-from genpipe.corpus.tasks import Task
+from genpipe.corpus.tasks import Executor, Task
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv
-BLOCK = 1 << 20  # characters that are tokenized at once
+BLOCK = 1 << 20  # characters that are tokenized at once into Python strings
+FRAME_BLOCK = 1 << 24  # and into frames, which hold them in less memory
 BYTES_OF_A_TYPE = 160  # of a dict of counts, about
 FEW_TYPES = 1000  # are always held in memory
 REDUCE_FACTOR = 3  # memory that adding up a range takes, over the bytes of its runs
@@ -77,20 +78,20 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
     kind = _Frames if isinstance(counting.tokenizer, Vectorised) else _Dicts
     with tempfile.TemporaryDirectory(prefix="spill-", dir=counting.scratch) as spill:
         counts = kind(counting, Path(spill))
-        for texts in _blocks(content.documents()):
+        for texts in _blocks(content.documents(), FRAME_BLOCK if kind is _Frames else BLOCK):
             counts.add(texts)
         about = {**counts.about(), "replaced": content.replaced}
         return sorted_runs.write_run(path, counts.sorted(), counting.schema, about)
 
 
-def _blocks(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The documents, some at a time: BLOCK characters, or one document."""
+def _blocks(texts: Sequence[str], size: int) -> Iterator[list[str]]:
+    """The documents, some at a time: of `size` characters, or one document."""
     block: list[str] = []
     characters = 0
     for text in texts:
         block.append(text)
         characters += len(text)
-        if characters >= BLOCK:
+        if characters >= size:
             yield block
             block, characters = [], 0
     if block:
@@ -200,14 +201,17 @@ class _Frames(_Counts):
         tokenizer = self.counting.tokenizer
         assert isinstance(tokenizer, Vectorised)
         exploded = tokenizer.explode(texts)
-        count = [pl.len().cast(pl.Int64).alias("count")]
-        count += [
-            pl.col("document").n_unique().cast(pl.Int64).alias("documents")
-        ] * self.counting.document_frequency
         for order in self.counting.orders:
-            self._frames.append(_grams(exploded, order).group_by(TOKEN).agg(count))
+            self._frames.append(self._grouped(_grams(exploded, order)))
         lengths = exploded.group_by("document").len()["len"].to_list()
         return lengths + [0] * (len(texts) - len(lengths))
+
+    def _grouped(self, grams: pl.DataFrame) -> pl.DataFrame:
+        groups = grams.group_by(TOKEN)
+        if not self.counting.document_frequency:
+            return groups.len(name="count").cast({"count": pl.Int64})
+        columns = groups.agg(pl.len().alias("count"), pl.col("document").n_unique().alias("documents"))
+        return columns.cast({"count": pl.Int64, "documents": pl.Int64})
 
     def _types(self) -> int:
         rows = sum(len(frame) for frame in self._frames)
@@ -276,15 +280,24 @@ def counted(
 ) -> Iterator[Counts]:
     """Count texts; the parts are there as long as the block."""
     shards = [shard for item in inputs for shard in cut(item, shard_bytes)]
-    counting.scratch.mkdir(parents=True, exist_ok=True)
     megabytes = sum(shard.size for shard in shards) / 1e6
-    tasks = [Task(str(shard), functools.partial(count_shard, shard, counting)) for shard in shards]
     seconds = megabytes / MB_PER_S[counting.tokenizer.name] * len(counting.orders)
     with (
-        executor(where, workers, len(tasks), seconds) as does,
-        tempfile.TemporaryDirectory(prefix="parts-", dir=counting.scratch) as directory,
+        executor(where, workers, len(shards), seconds) as does,
+        counted_by(does, shards, counting, workers=workers, name=name) as counts,
     ):
-        with Progress(name, megabytes, "MB") as progress:
+        yield counts
+
+
+@contextlib.contextmanager
+def counted_by(
+    does: Executor, shards: Sequence[Shard], counting: Counting, *, workers: int, name: str
+) -> Iterator[Counts]:
+    """Count shards by an executor that may have done other work before."""
+    counting.scratch.mkdir(parents=True, exist_ok=True)
+    tasks = [Task(str(shard), functools.partial(count_shard, shard, counting)) for shard in shards]
+    with tempfile.TemporaryDirectory(prefix="parts-", dir=counting.scratch) as directory:
+        with Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress:
             tokens = 0
 
             def done(number: int, run: Run) -> None:
@@ -299,7 +312,7 @@ def counted(
 
 
 def _reduce(
-    runs: Sequence[Run], counting: Counting, workers: int, does: Any, directory: Path, name: str
+    runs: Sequence[Run], counting: Counting, workers: int, does: Executor, directory: Path, name: str
 ) -> list[Run]:
     distinct = list({run.path: run for run in runs}.values())
     size = sum(run.bytes for run in runs)

@@ -85,7 +85,7 @@ def choose_ranges(runs: Sequence[Run], number: int) -> list[Range]:
     step = max(1, rows // SAMPLES)
     sample: list[str] = []
     for run in runs:
-        sample += run.table()[TOKEN].take(pa.array(range(0, run.rows, step))).to_pylist() if run.rows else []
+        sample += pl.Series(run.table()[TOKEN]).gather_every(step).to_list()
     sample.sort()
     cuts = sorted({sample[len(sample) * i // number] for i in range(1, number)}) if sample else []
     return list(zip([None, *cuts], [*cuts, None], strict=True))

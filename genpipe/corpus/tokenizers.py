@@ -37,6 +37,7 @@ BATCH = 256  # texts that a Hugging Face model holds at once
 # Both patterns are Rust's, in which \w has the combining marks too and \S is what Unicode calls no white space
 _WORD = r"\w+(?:['’]\w+)*"
 _NO_SPACE = r"\S+"
+_OTHER_SPACE = r"[^\S ]"
 
 _SPACE_IN_LINE = re.compile(r"[^\S\n]+")
 _ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")  # jieba's own, of its HMM stage
@@ -46,6 +47,7 @@ _JOINING = re.compile(
 _JIEBA_ASCII_WORDS = {"AT&T", "c#", "C#", "c++", "C++"}  # all of them that its dictionary has
 # Han characters that rjieba joins to words, and jieba, which knows U+4E00 to U+9FD5 alone, does not
 _RARE_HAN = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+_SPECIAL = re.compile(rf"\s|{_JOINING.pattern}|{_RARE_HAN.pattern}")  # a text without needs no fix-up
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,20 @@ class Vectorised(Tokenizer):
     def _found(self, texts: Sequence[str]) -> "polars.Series":
         polars = _polars()
         return polars.Series(texts, dtype=polars.String).str.extract_all(self.pattern)
+
+
+@dataclass(frozen=True)
+class Whitespace(Vectorised):
+    """What stands between white space; to split at spaces takes half the time of a regular expression."""
+
+    def explode(self, texts: Sequence[str]) -> "polars.DataFrame":
+        """The tokens of all texts in order, as `Vectorised` finds them."""
+        polars = _polars()
+        spaced = polars.Series(self._normalised(texts), dtype=polars.String).str.replace_all(
+            _OTHER_SPACE, " "
+        )
+        found = spaced.str.split(" ").to_frame("token").with_row_index("document").explode("token")
+        return found.filter(polars.col("token") != "")
 
 
 @dataclass(frozen=True)
@@ -155,13 +171,9 @@ def split_characters(text: str) -> list[str]:
 
 
 def split_chinese(text: str) -> list[str]:
-    """Chinese words and the punctuation between them, as jieba finds them (dictionary, hidden Markov model).
-
-    One difference is known: rjieba rounds the model's probabilities, so where two paths score within some 3e-7 (of
-    words that the dictionary lacks: 常在, 赐鼠, 鹤榻 before one more character) it may take the other.
-    """
-    if not _RARE_HAN.search(text):
-        return _split_by_rjieba(text)
+    """Chinese words and the punctuation between them, as jieba finds them (dictionary, hidden Markov model)."""
+    if not _SPECIAL.search(text):
+        return rjieba.cut(text, True)
     tokens: list[str] = []
     for index, part in enumerate(_RARE_HAN.split(text)):
         tokens += [part] if index % 2 else _split_by_rjieba(part)
@@ -233,7 +245,8 @@ def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
     unicode = f"unicode {unicodedata.unidata_version}"
     if name in _PATTERNS:
         version = _version(name, f"polars {importlib.metadata.version('polars')}", normalise)
-        return Vectorised(name, version, normalise, _PATTERNS[name])
+        kind = Whitespace if name == "whitespace" else Vectorised
+        return kind(name, version, normalise, _PATTERNS[name])
     cut, package = _FUNCTIONS[name]
     needs = f"{package} {importlib.metadata.version(package)} {unicode}" if package else unicode
     return Simple(name, _version(name, needs, normalise), normalise, cut)
