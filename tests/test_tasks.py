@@ -103,6 +103,18 @@ def test_a_slow_task_and_what_waits_behind_it_are_done_by_another(tmp_path):
     assert time.monotonic() - began < 45
 
 
+def pid_after_a_nap(number: int) -> int:
+    time.sleep(0.3)
+    return os.getpid()
+
+
+def test_two_tasks_go_to_two_workers():
+    with supervised(Processes(), 2) as does:
+        while does.alive < 2:  # both are up
+            does.run(tasks_of(pid_after_a_nap, range(4)), ignore)
+        assert len(set(does.run(tasks_of(pid_after_a_nap, range(2)), ignore))) == 2
+
+
 def test_workers_end_with_a_driver_that_is_killed(tmp_path):
     code = (
         "import functools, time\nfrom genpipe.corpus.processes import Processes\n"

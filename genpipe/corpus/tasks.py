@@ -143,9 +143,10 @@ class Supervisor:
 
     def _hand_out(self, shift: "_Shift") -> None:
         """Tasks go only to workers that are up: one that a cluster has no room for must not hold any."""
-        for hired in self._hired:
-            while hired.is_ready and len(hired.in_hand) < IN_HAND and shift.waiting:
-                self._give(hired, shift.waiting.popleft(), shift)
+        for most in range(1, IN_HAND + 1):  # nobody gets a second one while another has none
+            for hired in self._hired:
+                if hired.is_ready and len(hired.in_hand) < most and shift.waiting:
+                    self._give(hired, shift.waiting.popleft(), shift)
         for hired in self._hired:
             if hired.is_ready and not hired.in_hand:
                 slow = shift.slowest(self._hired)
