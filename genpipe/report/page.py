@@ -29,7 +29,7 @@ CORPUS_CURVES = [
     ("zipf", "rank", "count", plots.zipf_plot, "How often the token of each rank occurs. The dashed line has slope −1, Zipf's law."),
     ("growth", "tokens", "types", plots.growth_plot, "How many different tokens are expected in so many tokens of the text (Heaps' law). The dashed line has slope 1."),
     ("coverage", "size", "share", plots.coverage_plot, "The share of the running text that a vocabulary of the most frequent tokens makes up."),
-    ("lengths", "tokens", "documents", plots.lengths_plot, "How many documents have how many tokens; lengths of 100 and more are grouped by their first two digits."),
+    ("lengths", "tokens", "documents", plots.lengths_plot, "How many documents have each length; from 100 tokens on, the mean over the lengths with the same first two digits, not drawn below 1."),
 ]  # fmt: skip
 
 

@@ -97,15 +97,23 @@ def coverage_plot(sizes: Sequence[float], shares: Sequence[float], *, name: str)
 
 
 def lengths_plot(lengths: Sequence[float], documents: Sequence[float], *, name: str) -> Markup:
-    """Documents against their length in tokens, both on logarithmic axes; empty documents are only told of."""
-    pairs = [(x, y) for x, y in zip(lengths, documents, strict=True) if x >= 1]
+    """Documents a length against length in tokens, on logarithmic axes; empty documents are only told of.
+
+    From 100 tokens on, a length stands for all that share its first two digits; their number divides the documents.
+    """
+    pairs = [
+        (x, y / max(1, 10 ** (len(f"{x:.0f}") - 2)))
+        for x, y in zip(lengths, documents, strict=True)
+        if x >= 1
+    ]
     if not pairs:
         return Markup("")
     shown, numbers = zip(*pairs, strict=True)
     empty = sum(y for x, y in zip(lengths, documents, strict=True) if x < 1)
     described = f"Documents of {shown[0]:,.0f} to {shown[-1]:,.0f} tokens; {empty:,.0f} are empty."
-    labels = ("tokens of a document", "documents")
-    return _log_log("Documents by length", shown, numbers, described, labels, name)
+    labels = ("tokens of a document", "documents of a length")
+    low = [max(number, 1) for number in numbers]  # the axis begins at 1
+    return _log_log("Documents by length", shown, low, described, labels, name)
 
 
 def _log_log(
