@@ -7,7 +7,9 @@ import argparse
 import contextlib
 import errno
 import os
+import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,10 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.ExitStack() as held:
             if stage:
                 lease.die_with_parent()
-            writer = stage or (
-                getattr(arguments, "recipe", None) and f"{arguments.command}@{arguments.recipe}"
-            )
-            if writer:  # two trainings of a recipe would share a run, by hand or under DVC
+            named = getattr(arguments, "recipe", None) or getattr(arguments, "corpus", None)
+            writer = stage or (named and f"{arguments.command}@{named}")
+            if writer:  # two at once would share a run, by hand or under DVC
                 held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
             arguments.run(root, arguments)
     except lease.Busy as error:
@@ -165,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_workers(count)
     count.add_argument(
-        "--out", type=Path, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
+        "--out", type=_new_file, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
     )
     count.set_defaults(run=_count)
 
@@ -180,7 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train_tokenizer.add_argument("--kind", required=True, choices=["bpe", "wordpiece", "unigram"])
     train_tokenizer.add_argument("--size", required=True, type=int, metavar="N", help="pieces, at most")
-    train_tokenizer.add_argument("--out", required=True, type=Path, metavar="FILE")
+    train_tokenizer.add_argument("--out", required=True, type=_new_file, metavar="FILE")
     train_tokenizer.add_argument(
         "--spaced", action="store_true", help="white space ends words and can be decoded (bpe, unigram)"
     )
@@ -238,7 +239,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="another trained model than artifacts/models/RECIPE; wants --out",
     )
     evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; wanted with --model")
-    evaluate.add_argument("--out", type=Path, metavar="FILE", help="default: artifacts/metrics/RECIPE.json")
+    evaluate.add_argument(
+        "--out", type=_new_file, metavar="FILE", help="default: artifacts/metrics/RECIPE.json"
+    )
     evaluate.set_defaults(run=_evaluate)
 
     report = commands.add_parser(
@@ -268,6 +271,24 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
         help="processes of this machine, Ray, or what pays off; default: cluster.executor",
     )
     command.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, as RAY_ADDRESS names it")
+
+
+def _new_file(text: str) -> Path:
+    """A file to write, found out before the work is done: no directory, and in one that can be written."""
+    path = Path(text)
+    try:
+        if not path.name or path.is_dir():
+            raise argparse.ArgumentTypeError(
+                f"wanted a file to write, {text!r} is a directory; name a file in it"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"wanted a file that can be written, {text}: {error.strerror}; name another"
+        ) from None
+    return path
 
 
 def _positive(text: str) -> int:
@@ -339,6 +360,7 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     if bool(arguments.corpus) == bool(arguments.names):
         raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
     cluster = _cluster(root, arguments)
+    _clean_up_when_ended()
     if arguments.corpus:
         corpus = read_params(root).named("corpora", arguments.corpus)
         counting.count_corpus(root, arguments.corpus, corpus, cluster)
@@ -352,20 +374,26 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
         min_count=arguments.min_count,
         memory=cluster.memory_mb << 20,
     )
+    inputs = find_inputs(
+        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
+    )
+    out = arguments.out or Path("counts.parquet")
+    if str(out.resolve()) in {item.path for item in inputs}:
+        raise BadInput(f"--out {out}: wanted another file than those that are counted; name a new one")
     counting.count_inputs(
-        find_inputs(
-            arguments.names,
-            field=arguments.field,
-            whole_files=arguments.whole_files,
-            errors=arguments.errors,
-        ),
+        inputs,
         what,
         shard_bytes=arguments.shard_bytes,
         workers=cluster.workers,
         where=cluster.executor,
-        out=arguments.out or Path("counts.parquet"),
+        out=out,
         top=arguments.top,
     )
+
+
+def _clean_up_when_ended() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: workers are dismissed, scratch is removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
@@ -405,6 +433,7 @@ def _encode(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.params.project import read_params
 
     corpus = read_params(root).named("corpora", arguments.corpus)
+    _clean_up_when_ended()
     encode_corpus(root, arguments.corpus, corpus, _cluster(root, arguments))
 
 

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,18 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_directory(parent: Path, name: str) -> Iterator[Path]:
+    """A directory that is gone after the block; those of this name that killed processes of this machine left go too."""
+    mine = f"{name}-{socket.gethostname()}"
+    for left in parent.glob(f"{mine}-*"):
+        pid = left.name.removeprefix(f"{mine}-").partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{mine}-{os.getpid()}-", dir=parent) as directory:
+        yield Path(directory)
 
 
 def sha256(path: Path) -> str:

@@ -50,12 +50,12 @@ class Progress:
 
     def _tell(self) -> None:
         self.told = time.monotonic()
-        percent = int(100 * self.done / self.total) if self.total else 100
+        percent = int(100 * self.done / self.total + 1e-6) if self.total else 100  # a sum may end just below
         parts = [f"{self.done:,.0f} of {self.total:,.0f} {self.unit}", self.note, self._left()]
         tell(f"{self.name}: {percent} % ({', '.join(part for part in parts if part)})")
 
     def _left(self) -> str:
-        if self.began is None or self.done <= self.began[1] or self.done >= self.total:
+        if self.began is None or self.done <= self.began[1] or self.done >= self.total * (1 - 1e-9):
             return ""
         seconds = (self.told - self.began[0]) / (self.done - self.began[1]) * (self.total - self.done)
         return f"{seconds:.0f} s left"

@@ -35,6 +35,7 @@ def project(tmp_path_factory) -> Path:
     blocks = {name: tiny.block(name) for name in tiny.BLOCKS}
     datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
     (root / "params.yaml").write_text(yaml.safe_dump({"datasets": datasets, "recipes": blocks}))
+    (root / "text.txt").write_text("a b\n")
     return root
 
 
@@ -162,6 +163,11 @@ def test_steps_and_seed_can_be_given(project):
             "params.yaml: no such file; run genpipe from the root of a project",
         ),
         (["unknown"], "invalid choice: 'unknown'"),
+        (["count", "params.yaml", "--out", "artifacts"], "'artifacts' is a directory; name a file in it"),
+        (["count", "params.yaml", "--out", "params.yaml/x"], "params.yaml/x: File exists; name another"),
+        (["count", "params.yaml", "--out", "/proc/x"], "wanted a file that can be written, /proc/x: "),
+        (["count", "params.yaml", "--out", "x" * 300], "File name too long; name another"),
+        (["count", "text.txt", "--out", "text.txt"], "--out text.txt: wanted another file than those"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_status_2(words, complaint, project):

@@ -277,7 +277,7 @@ def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, name, documents
     assert decoded == tokenizer(name).split_all(documents)
     np.save(tmp_path / "whole.npy", np.array(ids))
     assert (tmp_path / "whole.npy").read_bytes() == (directory / "t.ids.npy").read_bytes()
-    assert not list((tmp_path / ".genpipe/encoded").iterdir()), "pieces are removed"
+    assert not list((tmp_path / ".genpipe/encoded").rglob("*.npz")), "pieces are removed"
 
 
 def test_ids_have_the_same_bytes_from_two_processes(tmp_path):

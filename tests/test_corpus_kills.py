@@ -164,6 +164,27 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody(text, undisturbed, tmp_
     assert counted(text, tmp_path, "--workers", "1", "--executor", "local") == undisturbed
 
 
+def test_an_ended_command_leaves_no_scratch_and_a_killed_one_what_the_next_removes(
+    text, undisturbed, tmp_path
+):
+    words = command(text, tmp_path, "--workers", "2", "--executor", "local", "--memory", "1")
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        wait_for_runs(process, tmp_path, runs_written(tmp_path) + 3)
+        process.send_signal(end)
+        _, errors = process.communicate(timeout=60)
+        if end == signal.SIGTERM:
+            assert process.returncode == 130
+            assert (
+                errors.splitlines()[-1] == "genpipe: interrupted; the same command goes on where it stopped"
+            )
+            assert not list((tmp_path / ".genpipe/counts").glob("parts-*"))
+    assert list((tmp_path / ".genpipe/counts").glob("parts-*"))
+    assert counted(text, tmp_path, "--workers", "1", "--executor", "local", "--memory", "1") == undisturbed
+    assert not list((tmp_path / ".genpipe/counts").glob("parts-*"))
+    assert not list((tmp_path / ".genpipe/counts").glob("spill-*"))
+
+
 BOTH_UP = """
 import time, ray
 ray.init(address="127.0.0.1:{port}", logging_level=40)

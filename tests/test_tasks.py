@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -101,6 +102,44 @@ def test_a_slow_task_and_what_waits_behind_it_are_done_by_another(tmp_path):
         results = does.run(tasks_of(functools.partial(hang_first, marks=tmp_path)), ignore)
     assert results == [number * number for number in range(12)]
     assert time.monotonic() - began < 45
+
+
+def large(number: int, given: bytes) -> bytes:
+    time.sleep(0.05)
+    return given + bytes(2 << 20)
+
+
+def test_large_tasks_and_large_results_do_not_wait_for_each_other():
+    work = functools.partial(large, given=bytes(3 << 20))
+    with supervised(Processes(), 2) as does:
+        assert [len(result) for result in does.run(tasks_of(work), ignore)] == [5 << 20] * 12
+
+
+def die_while_sending(number: int, marks: Path) -> bytes:
+    if number == 1 and not (marks / "died").exists():
+        (marks / "died").touch()
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return bytes(400 << 20)
+    return bytes(number)
+
+
+def test_a_process_killed_within_its_message_is_replaced(tmp_path):
+    work = functools.partial(die_while_sending, marks=tmp_path)
+    with supervised(Processes(), 2) as does:
+        sizes = [len(result) for result in does.run(tasks_of(work), ignore)]
+    assert [size for number, size in enumerate(sizes) if number != 1] == [n for n in range(12) if n != 1]
+    assert sizes[1] in (1, 400 << 20)  # it may have been quick enough
+
+
+def test_idle_workers_that_die_are_not_missed():
+    with supervised(Processes(), 4) as does:
+        while does.alive < 4:
+            does.run(tasks_of(pid_after_a_nap, range(8)), ignore)
+        pids = does.run(tasks_of(pid_after_a_nap, range(4)), ignore)
+        for pid in pids[:3]:
+            os.kill(pid, signal.SIGKILL)
+        assert does.run(tasks_of(square, range(1)), ignore) == [0]
+        assert does.run(tasks_of(square), ignore) == [number * number for number in range(12)]
 
 
 def pid_after_a_nap(number: int) -> int:

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import itertools
 import math
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,8 +75,8 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
     ):  # not counted yet, or cut off by a power failure
         return sorted_runs.open_run(path)
     kind = _Frames if isinstance(counting.tokenizer, Vectorised) else _Dicts
-    with tempfile.TemporaryDirectory(prefix="spill-", dir=counting.scratch) as spill:
-        counts = kind(counting, Path(spill))
+    with file_tools.scratch_directory(counting.scratch, "spill") as spill:
+        counts = kind(counting, spill)
         for texts in _blocks(content.documents(), FRAME_BLOCK if kind is _Frames else BLOCK):
             counts.add(texts)
         about = {**counts.about(), "replaced": content.replaced}
@@ -296,7 +295,7 @@ def counted_by(
     """Count shards by an executor that may have done other work before."""
     counting.scratch.mkdir(parents=True, exist_ok=True)
     tasks = [Task(str(shard), functools.partial(count_shard, shard, counting)) for shard in shards]
-    with tempfile.TemporaryDirectory(prefix="parts-", dir=counting.scratch) as directory:
+    with file_tools.scratch_directory(counting.scratch, "parts") as directory:
         with Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress:
             tokens = 0
 
@@ -307,7 +306,7 @@ def counted_by(
                 progress.reach(progress.done + shards[number].size / 1e6, f"{tokens:,} tokens{alive}")
 
             runs = does.run(tasks, done)
-        parts = _reduce(runs, counting, workers, does, Path(directory), name)
+        parts = _reduce(runs, counting, workers, does, directory, name)
         yield Counts(parts, counting.schema, _statistics(parts, runs, shards), _lengths(runs))
 
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import polars as pl
@@ -47,15 +47,15 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Piece:
-    """The ids of a shard on disk, 1-D, and the number of ids of each document."""
+    """A shard on disk: `ids`, 1-D, and `lengths`, the number of ids of each document."""
 
     path: Path
-    lengths: np.ndarray
+    tokens: int
 
-    @property
-    def tokens(self) -> int:
-        """All ids."""
-        return int(self.lengths.sum())
+    def read(self, part: Literal["ids", "lengths"]) -> np.ndarray:
+        """One of its arrays."""
+        with np.load(self.path) as arrays:
+            return arrays[part]
 
 
 def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> None:
@@ -68,7 +68,7 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> No
     path = root / "artifacts" / "vocabularies" / name / "vocabulary.json"
     vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {name}"))
     dtype = "<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4"
-    scratch = root.resolve() / ".genpipe" / "encoded"
+    scratch = root.resolve() / ".genpipe" / "encoded" / name
     scratch.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
     shards = {stem: _shards(root, corpus, file) for stem, file in zip(stems, corpus.encode, strict=True)}
@@ -122,11 +122,11 @@ def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
     )
     path = encoder.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
     with contextlib.suppress(FileNotFoundError, ValueError, EOFError, OSError):
-        return Piece(path, np.load(path)["lengths"])
+        return Piece(path, int(Piece(path, 0).read("lengths").sum()))
     ids, lengths = _ids(content.documents(), encoder)
     with new_file(path) as partial, partial.open("wb") as file:
         np.savez(file, ids=ids, lengths=lengths)
-    return Piece(path, lengths)
+    return Piece(path, int(lengths.sum()))
 
 
 def _ids(texts: Sequence[str], encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
@@ -156,8 +156,8 @@ def _join(pieces: Sequence[Piece], directory: Path, stem: str, dtype: str) -> No
     """Write the pieces of a file one after another."""
     with _growing_array(directory / f"{stem}.ids.npy", np.dtype(dtype)) as append:
         for piece in pieces:
-            append(np.load(piece.path)["ids"])
-    lengths = np.concatenate([np.zeros(1, np.int64), *(piece.lengths for piece in pieces)])
+            append(piece.read("ids"))
+    lengths = np.concatenate([np.zeros(1, np.int64), *(piece.read("lengths") for piece in pieces)])
     np.save(directory / f"{stem}.offsets.npy", lengths.cumsum().astype("<i8"))
 
 

@@ -3,7 +3,9 @@
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import queue
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -42,7 +44,7 @@ class Process:
         """What it says, or that it is dead."""
         try:
             kind, value = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # closed, or cut off within a message
             self._process.join(timeout=10)
             return Event(self, "died", _obituary(self._process.exitcode))
         if kind == "bad input":
@@ -71,14 +73,22 @@ class Processes:
 def _serve(connection: Connection) -> None:
     """What runs in the process: one task after another, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     lease.die_with_parent()
+    given: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+    # always read: parent and worker that both send more than a pipe holds would wait for each other for ever
+    threading.Thread(target=_receive, args=(connection, given), daemon=True).start()
     connection.send(("ready", None))
-    while True:
-        try:
-            work = connection.recv()
-        except EOFError:
-            return
+    while (work := given.get()) is not None:
         connection.send(_outcome(work))
+
+
+def _receive(connection: Connection, given: queue.SimpleQueue) -> None:
+    try:
+        while True:
+            given.put(connection.recv())
+    except (EOFError, OSError):
+        given.put(None)
 
 
 def _outcome(work: Callable[[], Any]) -> tuple[str, Any]:

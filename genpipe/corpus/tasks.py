@@ -175,7 +175,8 @@ class Supervisor:
         self._hired.remove(hired)
         hired.worker.dismiss()  # one that is only out of reach must not go on
         elsewhere = {number for other in self._hired for number in other.in_hand}
-        shift.blame(hired.in_hand[0] if hired.in_hand else None, reason)
+        if hired.in_hand or not hired.is_ready:
+            shift.blame(hired.in_hand[0] if hired.in_hand else None, reason)
         shift.take_back([number for number in hired.in_hand if number not in elsewhere])
         if shift.waiting:
             self._hire()
