@@ -115,11 +115,8 @@ def _is_whole(input: Input) -> bool:
 
 
 def _cut_whole(input: Input) -> Shard:
-    size = 0
-    with (
-        open_input(input) as file,
-        contextlib.suppress(ValueError),
-    ):  # a stream: its length is only for progress
+    size = 0  # what a stream has for it: the length of a whole input is only for progress
+    with open_input(input) as file, contextlib.suppress(ValueError):
         size = file.seek(0, 2)
     return Shard(input, 0, size, size)
 
