@@ -31,6 +31,8 @@ An artifact is a function of data, code and parameters, never of the cluster.
 TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
 NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
 
+Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
 MENDABLE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -87,6 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
+    for add in (_add_data, _add_count, _add_text, _add_train, _add_sample_and_evaluate, _add_views):
+        add(commands)
+    return parser
+
+
+def _add_data(commands: Commands) -> None:
+    """Raw data, and data sets."""
     data = commands.add_parser("data", help="fetch, verify and unpack the raw data into data/")
     data.add_argument(
         "--archive",
@@ -103,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("dataset")
     prepare.set_defaults(run=_prepare)
 
+
+def _add_count(commands: Commands) -> None:
+    """Counting words."""
     count = commands.add_parser(
         "count",
         help="tokenize and count words on parallel workers, exactly",
@@ -141,6 +153,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what defines it: a Hugging Face file, or word<TAB>count a line (lexicon)",
     )
+    _add_counting(count)
+    count.set_defaults(run=_count)
+
+
+def _add_counting(count: argparse.ArgumentParser) -> None:
+    """What is counted, how, and where to."""
     count.add_argument(
         "--ngrams",
         type=_orders,
@@ -168,8 +186,10 @@ def build_parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--out", type=_new_file, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
     )
-    count.set_defaults(run=_count)
 
+
+def _add_text(commands: Commands) -> None:
+    """What follows the counts: tokenizers, vocabularies, token ids."""
     tokenizer = commands.add_parser("tokenizer", help="make a tokenizer file")
     train_tokenizer = tokenizer.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
         "train",
@@ -197,6 +217,9 @@ def build_parser() -> argparse.ArgumentParser:
             _add_workers(command)
         command.set_defaults(run=_vocabulary if name == "vocabulary" else _encode)
 
+
+def _add_train(commands: Commands) -> None:
+    """Training."""
     train = commands.add_parser(
         "train",
         help="train a recipe of params.yaml; goes on from the last checkpoint",
@@ -216,6 +239,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=_new_directory, metavar="DIR", help="default: artifacts/models/RECIPE")
     train.set_defaults(run=_train)
 
+
+def _add_sample_and_evaluate(commands: Commands) -> None:
+    """What is done with a trained recipe."""
     sample = commands.add_parser(
         "sample", help="draw from a trained recipe: image grids, reconstructions, text"
     )
@@ -244,6 +270,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+
+def _add_views(commands: Commands) -> None:
+    """What shows and changes nothing else."""
     report = commands.add_parser(
         "report", help="write artifacts/report/index.html, one page that needs no network"
     )
@@ -255,7 +284,6 @@ def build_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what is out of date, and why; runs nothing")
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.set_defaults(run=_plan)
-    return parser
 
 
 def _add_workers(command: argparse.ArgumentParser) -> None:

@@ -289,6 +289,21 @@ def test_ids_have_the_same_bytes_from_two_processes(tmp_path):
         assert (alone / file).read_bytes() == (shared / file).read_bytes()
 
 
+def test_a_piece_of_a_killed_encoding_is_reused_and_a_broken_one_written_again(tmp_path):
+    encoded(tmp_path, "明月\n", "char", ["<unk>", "月", "明"], 100)
+    path = tmp_path / "artifacts/vocabularies/c/vocabulary.json"
+    encoder = encoding.Encoder(tokenizer("char"), path, "sha", "<u2", tmp_path)
+    (shard,) = shards.cut(input_of(tmp_path / "artifacts/datasets/d/t.txt"), 100)
+    piece = encoding.encode_shard(shard, encoder)
+    whole = piece.path.read_bytes()
+    piece.path.write_bytes(whole[:-10])
+    assert encoding.encode_shard(shard, encoder) == piece
+    assert piece.path.read_bytes() == whole
+    written = piece.path.stat().st_mtime_ns
+    assert encoding.encode_shard(shard, encoder) == piece
+    assert piece.path.stat().st_mtime_ns == written
+
+
 def test_token_ids_are_a_hugging_face_data_set(tmp_path):
     directory = encoded(tmp_path, "明月\n\n月\n", "char", ["<unk>", "月", "明"], 5)
     found = encoding.as_dataset(directory, "t")
@@ -327,6 +342,28 @@ def test_n_grams_and_document_frequency_equal_a_serial_count(tmp_path, name, doc
     within = Counter(itertools.chain.from_iterable(map(set, found)))
     wanted = [(t, total[t], within[t]) for t in sorted(total, key=lambda t: (-total[t], t))]
     assert [tuple(row.values()) for row in table.to_pylist()] == wanted
+
+
+@pytest.mark.parametrize("name", ["char", "whitespace"])
+def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path, monkeypatch, name):
+    """The counts are the same without; that it happens must be seen apart."""
+    held = []
+    spill = counting._Counts._spill_all
+
+    def watched(counts):
+        held.append(counts._types())
+        spill(counts)
+
+    monkeypatch.setattr(counting._Counts, "_spill_all", watched)
+    for constant in ("BLOCK", "FRAME_BLOCK", "FEW_TYPES"):
+        monkeypatch.setattr(counting, constant, 8)
+    path = write_text(tmp_path / "t.txt", [" ".join("abcdefghijkl"[i:]) for i in range(12)])
+    count(path, name=name, shard_bytes=1000, memory=1 << 30)
+    assert not held
+    shutil.rmtree(tmp_path / "scratch")
+    count(path, name=name, shard_bytes=1000, memory=1)
+    assert len(held) > 1
+    assert max(held) <= 8 + len("abcdefghijkl"), "no more than the limit and a block"
 
 
 def test_rare_tokens_are_dropped_after_all_is_added_up(tmp_path):

@@ -1,13 +1,11 @@
 """Counts stay exact whoever is killed, and when: workers, the driver, a node of the cluster."""
 
-import contextlib
 import functools
 import hashlib
 import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +25,7 @@ from genpipe.corpus.runs import Run, write_table
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Task, supervised
 from genpipe.corpus.tokenizers import tokenizer
+from tests.clusters import RayCluster, end_family, ray_cluster
 
 WORDS = "天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏"
 
@@ -185,81 +184,24 @@ def test_an_ended_command_leaves_no_scratch_and_a_killed_one_what_the_next_remov
     assert not list((tmp_path / ".genpipe/counts").glob("spill-*"))
 
 
-BOTH_UP = """
-import time, ray
-ray.init(address="127.0.0.1:{port}", logging_level=40)
-while sum(node["Alive"] for node in ray.nodes()) < 2:
-    time.sleep(0.1)
-"""
-
-
 @pytest.fixture
-def nodes(tmp_path) -> Iterator[tuple[str, dict[str, str], subprocess.Popen]]:
-    """A cluster of two nodes with one CPU each: its address, what it takes to join it, and the second node."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "token").write_text("t" * 64)
-    access = os.environ | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
-    }
+def two_nodes() -> Iterator[RayCluster]:
+    """A cluster of two nodes with one CPU each."""
     temp = Path("/tmp") / f"gk-{os.getpid()}"
-    temp.mkdir(exist_ok=True)
-    ray = str(Path(sys.executable).parent / "ray")
-    shared = ["--num-cpus", "1", "--block"]
-    words = {
-        "head": ["--head", "--port", str(port), "--include-dashboard", "false", "--temp-dir", str(temp)],
-        "second": ["--address", f"127.0.0.1:{port}"],
-    }
-    with contextlib.ExitStack() as stack:
-        started = {}
-        for name, arguments in words.items():
-            started[name] = subprocess.Popen(
-                [ray, "start", *arguments, *shared],
-                env=access,
-                start_new_session=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(end_family, started[name])
-            wait_for_port(port)
-        wait_until(
-            lambda: len(psutil.Process(started["second"].pid).children(recursive=True)) > 2, started["second"]
-        )
-        yield f"127.0.0.1:{port}", access, started["second"]
+    with ray_cluster(temp, (1, 1)) as cluster:
+        yield cluster
     shutil.rmtree(temp, ignore_errors=True)
 
 
-def end_family(process: subprocess.Popen) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-    process.wait()
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with socket.socket() as knock:
-            if knock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing listens on port {port}")
-
-
 @pytest.mark.ray
-def test_a_killed_node_costs_time_and_nothing_else(tmp_path, nodes):
-    address, access, second = nodes
+def test_a_killed_node_costs_time_and_nothing_else(tmp_path, two_nodes):
+    second = two_nodes.nodes[1]
     text = write_text(tmp_path / "text.txt", 60_000)  # long enough for the second node to start an actor
     undisturbed = counted(text, tmp_path / "undisturbed", "--workers", "2", "--executor", "local")
     root = tmp_path / "project"
     root.mkdir()
-    words = command(text, root, "--workers", "2", "--address", address)
-    process = subprocess.Popen(words, env=access, stderr=subprocess.PIPE, text=True)
+    words = command(text, root, "--workers", "2", "--address", two_nodes.address)
+    process = subprocess.Popen(words, env=two_nodes.environment, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: actors_of(second), process)
     wait_for_runs(process, root, runs_written(root) + 4)
     end_family(second)

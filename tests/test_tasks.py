@@ -1,11 +1,12 @@
 """Tasks on processes that die: every result once, in order."""
 
 import functools
+import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import psutil
 import pytest
 
 from genpipe.corpus.executors import choose, executor
-from genpipe.corpus.processes import Processes
-from genpipe.corpus.tasks import InProcess, Task, supervised
+from genpipe.corpus.processes import Process, Processes
+from genpipe.corpus.tasks import Event, InProcess, Supervisor, Task, supervised
 from genpipe.errors import BadInput
 
 
@@ -115,31 +116,67 @@ def test_large_tasks_and_large_results_do_not_wait_for_each_other():
         assert [len(result) for result in does.run(tasks_of(work), ignore)] == [5 << 20] * 12
 
 
-def die_while_sending(number: int, marks: Path) -> bytes:
-    if number == 1 and not (marks / "died").exists():
-        (marks / "died").touch()
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        return bytes(400 << 20)
-    return bytes(number)
+class Ended:
+    """A process that was killed."""
+
+    exitcode = -signal.SIGKILL
+
+    def join(self, timeout=None):
+        """It has ended."""
 
 
-def test_a_process_killed_within_its_message_is_replaced(tmp_path):
-    work = functools.partial(die_while_sending, marks=tmp_path)
-    with supervised(Processes(), 2) as does:
-        sizes = [len(result) for result in does.run(tasks_of(work), ignore)]
-    assert [size for number, size in enumerate(sizes) if number != 1] == [n for n in range(12) if n != 1]
-    assert sizes[1] in (1, 400 << 20)  # it may have been quick enough
+def test_a_message_that_was_cut_off_is_a_death():
+    worker = object.__new__(Process)
+    worker.connection, theirs = multiprocessing.Pipe()
+    worker._process = Ended()
+    os.write(theirs.fileno(), struct.pack("!i", 1000) + b"the beginning of a result")
+    theirs.close()
+    event = worker.event()
+    assert (event.kind, event.value) == ("died", "killed by SIGKILL")
+    worker.connection.close()
 
 
-def test_idle_workers_that_die_are_not_missed():
-    with supervised(Processes(), 4) as does:
-        while does.alive < 4:
-            does.run(tasks_of(pid_after_a_nap, range(8)), ignore)
-        pids = does.run(tasks_of(pid_after_a_nap, range(4)), ignore)
-        for pid in pids[:3]:
-            os.kill(pid, signal.SIGKILL)
-        assert does.run(tasks_of(square, range(1)), ignore) == [0]
-        assert does.run(tasks_of(square), ignore) == [number * number for number in range(12)]
+class FakeWorker:
+    """Does a task when it is waited for, unless it died in the night."""
+
+    def __init__(self):
+        self.work = ["ready"]
+        self.is_dead = False
+
+    def give(self, work):
+        self.work.append(work)
+
+    def dismiss(self):
+        self.is_dead = True
+
+    def event(self):
+        if self.is_dead:
+            return Event(self, "died", "killed by SIGKILL")
+        first = self.work.pop(0)
+        return Event(self, "ready") if first == "ready" else Event(self, "done", first())
+
+
+class FakeCrew:
+    """Its workers' deaths are seen only when they have work, as with Ray's actors."""
+
+    def __init__(self):
+        self.hired = []
+
+    def hire(self):
+        self.hired.append(FakeWorker())
+        return self.hired[-1]
+
+    def wait(self, workers, seconds):
+        return [worker.event() for worker in workers if worker.work]
+
+
+def test_workers_that_died_between_two_lists_are_nobody_s_fault():
+    crew = FakeCrew()
+    supervisor = Supervisor(crew, 4)
+    assert supervisor.run(tasks_of(square), ignore) == [number * number for number in range(12)]
+    for worker in crew.hired:
+        worker.is_dead = True
+    assert supervisor.run(tasks_of(square, range(1)), ignore) == [0]
 
 
 def pid_after_a_nap(number: int) -> int:
@@ -156,7 +193,7 @@ def test_two_tasks_go_to_two_workers():
 
 def test_workers_end_with_a_driver_that_is_killed(tmp_path):
     code = (
-        "import functools, time\nfrom genpipe.corpus.processes import Processes\n"
+        "import functools, time\nfrom genpipe.corpus.processes import Process, Processes\n"
         "from genpipe.corpus.tasks import Task, supervised\n"
         "if __name__ == '__main__':\n"
         "    with supervised(Processes(), 2) as does:\n"

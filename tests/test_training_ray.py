@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import yaml
 
 from genpipe.files import sha256
 from tests import tiny
+from tests.clusters import ray_cluster
 
 pytestmark = pytest.mark.ray
 
@@ -153,54 +153,12 @@ def test_a_cluster_without_the_gpus_that_are_wanted_is_one_line(project, ray_tem
 
 def test_a_cluster_that_is_named_is_used(project, ray_temp, undisturbed):
     """`ray start` on a port of our own, a token, RAY_ADDRESS: what the README tells."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = project / "token"
-    token.write_text("t" * 64)
-    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    words = [
-        "start",
-        "--head",
-        "--port",
-        str(port),
-        "--num-cpus",
-        "2",
-        "--include-dashboard",
-        "false",
-        "--block",
-    ]
-    ray_temp.mkdir(exist_ok=True)
-    ray = Path(sys.executable).parent / "ray"
-    head = subprocess.Popen(
-        [ray, *words, "--temp-dir", str(ray_temp / "c")],
-        env=os.environ | access,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for_port(port)
+    with ray_cluster(ray_temp, (2,)) as cluster:
         shutil.rmtree(project / ".genpipe", ignore_errors=True)
         command = [sys.executable, "-m", "genpipe.cli", "train", "ogan", "--workers", "2", "--out", "cluster"]
-        environment = os.environ | access | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+        environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
         done = subprocess.run(
             command, cwd=project, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         assert hashes(project / "cluster") == undisturbed
-    finally:
-        family = [head, *psutil.Process(head.pid).children(recursive=True)]
-        for process in family:
-            process.kill()
-        head.wait()
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        with socket.socket() as knock:
-            if knock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing listens on port {port}")

@@ -4,6 +4,7 @@ A run is named by the hash of all that it depends on and is written whole or not
 changes nothing, a finished shard survives a crash, and the counts depend neither on who counted nor in which order.
 """
 
+import abc
 import contextlib
 import functools
 import hashlib
@@ -97,7 +98,7 @@ def _blocks(texts: Sequence[str], size: int) -> Iterator[list[str]]:
         yield block
 
 
-class _Counts:
+class _Counts(abc.ABC):
     """The counts of a shard; what does not fit into memory is spilled as sorted runs."""
 
     def __init__(self, counting: Counting, spill: Path) -> None:
@@ -142,16 +143,17 @@ class _Counts:
         table = sorted_runs.sorted_frame(self._take())
         self._runs.append(sorted_runs.write_run(path, [table], self.counting.schema, {}))
 
+    @abc.abstractmethod
     def _count(self, texts: list[str]) -> list[int]:
         """Count some documents; how many tokens each has."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _types(self) -> int:
-        raise NotImplementedError
+        """How many types are in memory."""
 
+    @abc.abstractmethod
     def _take(self) -> pl.DataFrame:
         """What is in memory, which then is empty."""
-        raise NotImplementedError
 
 
 class _Dicts(_Counts):

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import itertools
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,9 @@ def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
         content.digest(),
     )
     path = encoder.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
-    with contextlib.suppress(FileNotFoundError, ValueError, EOFError, OSError):
+    with contextlib.suppress(
+        FileNotFoundError, zipfile.BadZipFile
+    ):  # none yet, or cut off by a power failure
         return Piece(path, int(Piece(path, 0).read("lengths").sum()))
     ids, lengths = _ids(content.documents(), encoder)
     with new_file(path) as partial, partial.open("wb") as file:

@@ -21,7 +21,6 @@ SECONDS_TO_COMPLAIN = 30  # without a worker
 SLOW = 2.0  # a task that takes this many medians is done by a second worker too, once nothing else waits
 
 Result = TypeVar("Result")
-Done = Callable[[int, Any], None]
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ class _Hired:
     in_hand: deque[int] = field(default_factory=deque)  # numbers of tasks, the running one first
     since: float = 0.0  # when the running one began
     is_ready: bool = False
+    is_heard: bool = False  # in this list of tasks: it may have died before, with nobody to see it
 
 
 class Supervisor:
@@ -118,6 +118,8 @@ class Supervisor:
     def run(self, tasks: Sequence[Task[Result]], done: Callable[[int, Result], None]) -> list[Result]:
         """The results in the order of the tasks; a task given up is a BadInput, raised when all others are done."""
         shift = _Shift(tasks, done)
+        for hired in self._hired:
+            hired.is_heard = False
         while len(self._hired) < min(self._wanted, len(tasks)):
             self._hire()
         self._hand_out(shift)
@@ -161,6 +163,7 @@ class Supervisor:
 
     def _settle(self, event: Event, shift: "_Shift") -> None:
         hired = next(hired for hired in self._hired if hired.worker is event.worker)
+        hired.is_heard = hired.is_heard or event.kind != "died"
         if event.kind == "died":
             self._bury(hired, str(event.value), shift)
         elif event.kind == "ready":
@@ -175,8 +178,10 @@ class Supervisor:
         self._hired.remove(hired)
         hired.worker.dismiss()  # one that is only out of reach must not go on
         elsewhere = {number for other in self._hired for number in other.in_hand}
-        if hired.in_hand or not hired.is_ready:
-            shift.blame(hired.in_hand[0] if hired.in_hand else None, reason)
+        if not hired.is_ready:
+            shift.blame(None, reason)
+        elif hired.is_heard and hired.in_hand:
+            shift.blame(hired.in_hand[0], reason)
         shift.take_back([number for number in hired.in_hand if number not in elsewhere])
         if shift.waiting:
             self._hire()

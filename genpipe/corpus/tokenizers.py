@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 import warnings
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,9 @@ class Tokenizer(ABC):
     def _normalised(self, texts: Sequence[str]) -> Sequence[str]:
         return list(map(normaliser(self.normalise), texts)) if self.normalise else texts
 
+    @abstractmethod
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        raise NotImplementedError
+        """The tokens of each normalised text."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,93 @@
+"""Ray clusters of a test's own, started as a person would start them: `ray start`, a token, an address."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ALL_UP = """
+import time, ray
+ray.init(address="{address}", logging_level=40)
+while sum(node["Alive"] for node in ray.nodes()) < {nodes}:
+    time.sleep(0.1)
+"""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """Where it is, the environment of who may join it, and the process of each node, the head first."""
+
+    address: str
+    environment: dict[str, str]
+    nodes: list[subprocess.Popen]
+
+
+@contextlib.contextmanager
+def ray_cluster(temp: Path, cpus: tuple[int, ...]) -> Iterator[RayCluster]:
+    """A cluster with a node for each of `cpus`; `temp` has a short name, since a Unix socket allows 107 bytes."""
+    temp.mkdir(exist_ok=True)
+    (temp / "token").write_text("t" * 64)
+    access = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(temp / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    as_head = ["--head", "--port", str(port), "--include-dashboard", "false", "--temp-dir", str(temp / "c")]
+    with contextlib.ExitStack() as stack:
+        nodes = []
+        for number, size in enumerate(cpus):
+            words = ["--address", address] if number else as_head
+            nodes.append(start_node([*words, "--num-cpus", str(size), "--block"], access))
+            stack.callback(end_family, nodes[-1])
+            wait_for_port(port)
+        up = ALL_UP.format(address=address, nodes=len(cpus))
+        subprocess.run([sys.executable, "-c", up], env=access, check=True, timeout=240)
+        yield RayCluster(address, access, nodes)
+
+
+def start_node(words: list[str], environment: dict[str, str]) -> subprocess.Popen:
+    """`ray start`, in a session of its own."""
+    return subprocess.Popen(
+        [Path(sys.executable).parent / "ray", "start", *words],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def end_family(process: subprocess.Popen) -> None:
+    """Kill a process and all below it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+    process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_for_port(port: int) -> None:
+    """Until somebody listens on it."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        with socket.socket() as knock:
+            if knock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise TimeoutError(f"nothing listens on port {port}")
