@@ -122,9 +122,9 @@ def english(setting: Setting) -> None:
         "DuckDB": setting.peer("duckdb_count", text, "whitespace"),
         "polars": setting.peer("polars_count", text, "whitespace"),
         "article's loop": setting.peer("article", text, "whitespace"),
-        "genpipe, 2 processes": setting.ours(text, "whitespace", "local"),
+        "genpipe, 2 threads": setting.ours(text, "whitespace", "auto", "--shard", "16"),
         "polars, word": setting.peer("polars_count", text, "word"),
-        "genpipe, word, 2 processes": setting.ours(text, "word", "local"),
+        "genpipe, word, 2 threads": setting.ours(text, "word", "auto", "--shard", "16"),
     }
     setting.compare(entries, "DuckDB")
 

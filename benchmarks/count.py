@@ -1,6 +1,6 @@
 """genpipe's side of the comparisons: one count through its Python API, in a process of its own, nothing reused.
 
-python -m benchmarks.count FILE --tokenizer NAME --where bare|here|local|ray --workers N --out COUNTS.parquet
+python -m benchmarks.count FILE --tokenizer NAME --where bare|here|auto|local|ray --workers N --out COUNTS.parquet
 
 bare: a loop over the same shards, one Counter, no run files, nobody to watch over it. here: this process, with run files.
 ray: the actors are up, and have counted something, before the clock starts.
@@ -43,7 +43,12 @@ def count(
                 block = counted_by(does, shards, counting, workers=workers, name="count")
             else:
                 block = counted(
-                    inputs, counting, shard_bytes=shard_bytes, workers=workers, where="local", name="count"
+                    inputs,
+                    counting,
+                    shard_bytes=shard_bytes,
+                    workers=workers,
+                    where=arguments.where,
+                    name="count",
                 )
             counts = stack.enter_context(block)
             counts.write(out)
@@ -57,7 +62,7 @@ def count_bare(arguments: argparse.Namespace, out: Path) -> float:
     counts: Counter[str] = Counter()
     for source in find_inputs([str(arguments.file)]):
         for shard in cut(source, arguments.shard << 20):
-            counts.update(chain.from_iterable(split.split_all(read(shard).documents())))
+            counts.update(chain.from_iterable(split.split_all(read(shard).documents().to_list())))
     tokens, numbers = zip(*sorted(counts.items(), key=lambda item: (-item[1], item[0])), strict=True)
     pq.write_table(pa.table({"token": tokens, "count": numbers}), out)
     return time.perf_counter() - started
@@ -88,7 +93,7 @@ def parse(*, with_out: bool = True) -> argparse.ArgumentParser:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--tokenizer", default="jieba")
-    parser.add_argument("--where", choices=["bare", "here", "local", "ray"], default="local")
+    parser.add_argument("--where", choices=["bare", "here", "auto", "local", "ray"], default="local")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--shard", type=int, default=8, metavar="MIB")
     parser.add_argument("--memory", type=int, default=256, metavar="MIB")

@@ -28,6 +28,10 @@ An artifact is a function of data, code and parameters, never of the cluster.
 """
 
 # written out, since genpipe.params takes a while to import; a test compares
+NOT_OF_A_CORPUS = (  # what `genpipe count` has no use for where params.yaml says how a corpus is counted
+    "field", "whole_files", "errors", "normalise", "tokenizer", "tokenizer_file", "ngrams", "document_frequency",
+    "min_count", "top", "shard_bytes", "out",
+)  # fmt: skip
 TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
 NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
 
@@ -154,7 +158,7 @@ def _add_count(commands: Commands) -> None:
         help="what defines it: a Hugging Face file, or word<TAB>count a line (lexicon)",
     )
     _add_counting(count)
-    count.set_defaults(run=_count)
+    count.set_defaults(run=_count, unused={name: count.get_default(name) for name in NOT_OF_A_CORPUS})
 
 
 def _add_counting(count: argparse.ArgumentParser) -> None:
@@ -174,7 +178,10 @@ def _add_counting(count: argparse.ArgumentParser) -> None:
     )
     count.add_argument("--top", type=_positive, metavar="N", help="keep the N most frequent, at the end")
     count.add_argument(
-        "--shard-bytes", type=int, default=2 << 20, metavar="N", help="size of a unit of work; default: 2 MiB"
+        "--shard-bytes",
+        type=int,
+        metavar="N",
+        help="size of a unit of work; default: 2 MiB, 16 MiB for the tokenizers char, word and whitespace",
     )
     count.add_argument(
         "--memory",
@@ -390,6 +397,7 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     cluster = _cluster(root, arguments)
     _clean_up_when_ended()
     if arguments.corpus:
+        _refuse_beside_corpus(arguments)
         corpus = read_params(root).named("corpora", arguments.corpus)
         counting.count_corpus(root, arguments.corpus, corpus, cluster)
         return
@@ -411,12 +419,22 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     counting.count_inputs(
         inputs,
         what,
-        shard_bytes=arguments.shard_bytes,
+        shard_bytes=arguments.shard_bytes or what.usual_shard,
         workers=cluster.workers,
         where=cluster.executor,
         out=out,
         top=arguments.top,
     )
+
+
+def _refuse_beside_corpus(arguments: argparse.Namespace) -> None:
+    """What is counted of a corpus, and how, stands in params.yaml."""
+    for name, unused in arguments.unused.items():
+        if getattr(arguments, name) != unused:
+            raise BadInput(
+                f"--{name.replace('_', '-')}: wanted none beside --corpus {arguments.corpus}, whose block in params.yaml "
+                "says how it is counted; change it there, or name files"
+            )
 
 
 def _clean_up_when_ended() -> None:

@@ -148,6 +148,8 @@ def test_steps_and_seed_can_be_given(project):
         (["train", "nice", "--steps=-5"], "argument --steps: wanted 1 or more optimiser steps, not '-5'"),
         (["prepare", "faces"], "no 'faces' in datasets of params.yaml"),
         (["count"], "count wants either files or --corpus NAME"),
+        (["count", "--corpus", "v", "--tokenizer", "word"], "--tokenizer: wanted none beside --corpus v"),
+        (["count", "--corpus", "v", "--whole-files"], "--whole-files: wanted none beside --corpus v"),
         (["count", "missing.txt", "--workers", "0"], "missing.txt"),
         (
             ["sample", "nice", "--model", "nowhere", "--out", "there"],

@@ -127,7 +127,7 @@ def undisturbed(text, tmp_path_factory) -> str:
 
 
 def runs_written(root: Path) -> int:
-    return len(list((root / ".genpipe" / "counts").glob("*.arrow")))
+    return len(list((root / ".genpipe" / "counts").glob("*.parquet")))
 
 
 def wait_for_runs(process: subprocess.Popen, root: Path, number: int) -> None:

@@ -98,7 +98,7 @@ def counted_here(piece: Shard, scratch: Path) -> Run:
 
 
 def as_dict(runs: list[Run]) -> dict[str, int]:
-    total = add_up(runs, (None, None), SCHEMA)
+    total = add_up(runs, (None, None))
     return dict(zip(total["token"], total["count"], strict=True))
 
 

@@ -347,16 +347,16 @@ def write_broken_parquet(path: Path) -> Path:
 def test_broken_bytes_are_replaced_and_counted(tmp_path):
     path = write_bytes(tmp_path / "t.txt", BROKEN)
     pieces = [shards.read(piece) for piece in cut(one(path, errors="replace"), 1)]
-    assert [content.documents() for content in pieces] == [["a\ufffdb"], ["\ufffd"], ["\ufffd"]]
+    assert [content.documents().to_list() for content in pieces] == [["a\ufffdb"], ["\ufffd"], ["\ufffd"]]
     assert [content.replaced for content in pieces] == [1, 0, 1]
     whole = shards.read(cut(one(path, errors="replace"), 99)[0])
     assert (len(whole.documents()), whole.replaced) == (3, 2)
-    assert pieces[0].documents()  # asked again, it does not count again
+    assert len(pieces[0].documents()) == 1  # asked again, it does not count again
     assert pieces[0].replaced == 1
 
     table = write_broken_parquet(tmp_path / "t.parquet")
     content = shards.read(cut(one(table, errors="replace"), 1 << 20)[0])
-    assert (content.documents(), content.replaced) == (["a", "b\ufffd"], 1)
+    assert (content.documents().to_list(), content.replaced) == (["a", "b\ufffd"], 1)
 
 
 def test_the_statistics_say_how_much_was_replaced_also_when_runs_are_reused(tmp_path):

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpipe.corpus import runs
-from genpipe.corpus.runs import Run
+from genpipe.corpus.runs import Part, Run
 
 SCHEMA = pa.schema([("token", pa.string()), ("count", pa.int64())])
 
 tokens = st.text(st.sampled_from("ab山水𠀀\n é"), max_size=3)
-counters = st.lists(st.dictionaries(tokens, st.integers(1, 5), max_size=30), max_size=4)
+counters = st.lists(st.dictionaries(tokens, st.integers(1, 5), max_size=30), min_size=1, max_size=4)
 
 
 def run_of(counts: dict[str, int], path: Path) -> Run:
@@ -24,14 +24,14 @@ def run_of(counts: dict[str, int], path: Path) -> Run:
         {"token": list(counts), "count": list(counts.values())},
         schema={"token": pl.String, "count": pl.Int64},
     )
-    return runs.write_run(path, [runs.sorted_frame(frame)], SCHEMA, {"tokens": sum(counts.values())})
+    return runs.write_run(path, [runs.by_token(frame)], SCHEMA, {"tokens": sum(counts.values())})
 
 
-def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[Run]:
+def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[Part]:
     parts = []
     for i, within in enumerate(runs.choose_ranges(given_runs, number)):
-        total = runs.add_up(given_runs, within, SCHEMA).sort(["count", "token"], descending=[True, False])
-        parts.append(runs.write_run(directory / f"part{i}.arrow", [runs.as_arrow(total)], SCHEMA, {}))
+        total = runs.add_up(given_runs, within).sort("count", "token", descending=[True, False])
+        parts.append(runs.write_part(directory / f"part{i}.arrow", total, SCHEMA, len(total)))
     return parts
 
 
@@ -41,19 +41,22 @@ def test_the_sum_has_the_same_rows_in_the_same_order_for_any_ranges(
     tmp_path_factory, all_counts, number, rows
 ):
     directory = tmp_path_factory.mktemp("runs")
-    given_runs = [run_of(counts, directory / f"{i}.arrow") for i, counts in enumerate(all_counts)]
     total = sum(map(Counter, all_counts), Counter())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "ROWS", rows)
+        patch.setattr(runs, "RUN_ROWS", 3)
+        given_runs = [run_of(counts, directory / f"{i}.parquet") for i, counts in enumerate(all_counts)]
         tables = list(runs.by_count(ordered_parts(given_runs, number, directory)))
     found = [(row["token"], row["count"]) for table in tables for row in table.to_pylist()]
     assert found == sorted(total.items(), key=lambda item: (-item[1], item[0]))
     assert all(table.num_rows == rows for table in tables[:-1])
 
 
-def test_the_file_has_the_same_bytes_for_any_number_of_ranges(tmp_path):
+def test_the_file_has_the_same_bytes_for_any_number_of_ranges(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUN_ROWS", 10)
     given_runs = [
-        run_of({f"w{i * k % 997}": i % 7 + 1 for i in range(2000)}, tmp_path / f"{k}.arrow") for k in (1, 3)
+        run_of({f"w{i * k % 997}": i % 7 + 1 for i in range(2000)}, tmp_path / f"run{k}.parquet")
+        for k in (1, 3)
     ]
     files = []
     for number in (1, 2, 8):
@@ -66,14 +69,14 @@ def test_the_file_has_the_same_bytes_for_any_number_of_ranges(tmp_path):
 
 
 def test_the_top_rows_are_those_of_the_whole(tmp_path):
-    given_runs = [run_of({f"w{i}": i + 1 for i in range(100)}, tmp_path / "run.arrow")]
+    given_runs = [run_of({f"w{i}": i + 1 for i in range(100)}, tmp_path / "run.parquet")]
     parts = ordered_parts(given_runs, 3, tmp_path)
     assert runs.write_table(tmp_path / "top.parquet", parts, SCHEMA, top=5) == 5
     assert pq.read_table(tmp_path / "top.parquet")["count"].to_pylist() == [100, 99, 98, 97, 96]
 
 
 def test_a_run_that_was_cut_off_is_none(tmp_path):
-    path = tmp_path / "run.arrow"
+    path = tmp_path / "run.parquet"
     run_of({"a": 1}, path)
     assert runs.open_run(path).about == {"tokens": 1}
     path.write_bytes(path.read_bytes()[:-20])
@@ -83,8 +86,24 @@ def test_a_run_that_was_cut_off_is_none(tmp_path):
 
 def test_ranges_hold_about_as_many_rows_each(tmp_path):
     given_runs = [
-        run_of({f"{i:06}": 1 for i in range(k, 20000, 3)}, tmp_path / f"{k}.arrow") for k in range(3)
+        run_of({f"{i:06}": 1 for i in range(k, 600_000, 3)}, tmp_path / f"{k}.parquet") for k in range(3)
     ]
-    sizes = [len(runs.add_up(given_runs, within, SCHEMA)) for within in runs.choose_ranges(given_runs, 8)]
-    assert sum(sizes) == 20000
+    sizes = [len(runs.add_up(given_runs, within)) for within in runs.choose_ranges(given_runs, 8)]
+    assert len(sizes) == 8
+    assert sum(sizes) == 600_000
     assert max(sizes) < 1.2 * min(sizes)
+
+
+def test_a_run_that_is_there_twice_counts_twice(tmp_path):
+    run = run_of({"a": 2, "b": 1}, tmp_path / "run.parquet")
+    assert sorted(runs.add_up([run, run], (None, None)).rows()) == [("a", 4), ("b", 2)]
+
+
+def test_a_token_too_long_for_a_footer_is_in_its_range(tmp_path):
+    counts = {"a": 1, "b" * 10_000: 2, "c": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "RUN_ROWS", 1)
+        run = run_of(counts, tmp_path / "run.parquet")
+    ranges = runs.choose_ranges([run], 3)
+    assert len(ranges) > 1
+    assert dict(row for within in ranges for row in runs.add_up([run], within).rows()) == counts

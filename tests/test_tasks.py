@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -225,6 +226,8 @@ def test_auto_takes_what_the_work_is_worth(monkeypatch):
     assert choose("local", 2, 100, seconds=1000) == "local"
     assert choose("ray", 0, 100, seconds=1000) == "here"
     assert choose("ray", 2, 1, seconds=1000) == "here"
+    assert choose("auto", 2, 100, seconds=1000, threads=True) == "here"
+    assert choose("local", 2, 100, seconds=1000, threads=True) == "local"
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert choose("auto", 2, 100, seconds=1) == "ray"
 
@@ -232,3 +235,47 @@ def test_auto_takes_what_the_work_is_worth(monkeypatch):
 def test_one_task_needs_no_second_process():
     with executor("local", 4, 1, 100) as does:
         assert isinstance(does, InProcess)
+
+
+def test_threads_work_at_once_and_give_results_in_order():
+    meeting = threading.Barrier(2, timeout=60)
+
+    def work(number: int) -> int:
+        meeting.wait()
+        return number
+
+    heard: list[tuple[int, int]] = []
+    tasks = tasks_of(work, range(8))
+    with executor("auto", 2, len(tasks), 100, threads=True) as does:
+        assert does.run(tasks, lambda number, result: heard.append((number, result))) == list(range(8))
+    assert heard == [(i, i) for i in range(8)]
+
+
+def test_a_thread_s_error_ends_the_work():
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        if number == 1:
+            raise BadInput("no")
+        done.append(number)
+
+    with pytest.raises(BadInput, match="no"):
+        InProcess(2).run(tasks_of(work, range(1000)), ignore)
+    assert len(done) < 999
+
+
+def threads_of_polars() -> int:
+    import polars
+
+    return polars.thread_pool_size()
+
+
+def test_polars_has_one_thread_in_a_worker_and_all_cores_outside():
+    before = dict(os.environ)
+    tasks = [Task(str(i), threads_of_polars) for i in range(4)]
+    with executor("local", 2, len(tasks), 100) as does:
+        assert does.run(tasks, ignore) == [1] * 4
+    assert dict(os.environ) == before
+    code = "import polars, genpipe.corpus.counting; print(polars.thread_pool_size())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(os.sched_getaffinity(0))

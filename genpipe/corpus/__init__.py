@@ -1,7 +1,1 @@
-"""Text to counts, vocabularies and token ids: exact, and the same bytes on any number of processes."""
-
-import os
-
-os.environ.setdefault(
-    "POLARS_MAX_THREADS", "1"
-)  # before polars is imported: there is a process for each core
+"""The corpus engine: inputs, shards, tokenizers, and the workers that count and encode."""

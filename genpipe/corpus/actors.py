@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
-from genpipe.corpus.tasks import Event, Worker
+from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
 from genpipe.errors import BadInput
 
 MAX_STARTS = 3  # of a local cluster
@@ -21,6 +21,9 @@ DIED = (RayActorError, OutOfMemoryError)
 
 class _Actor:
     """What runs in a worker process."""
+
+    def __init__(self) -> None:
+        os.environ.update(ONE_THREAD)
 
     def ready(self) -> None:
         """Answers once the process is up."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
@@ -24,7 +24,7 @@ from genpipe.corpus import runs as sorted_runs
 from genpipe.corpus import statistics
 from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import Input, find_inputs
-from genpipe.corpus.runs import TOKEN, Range, Run
+from genpipe.corpus.runs import TOKEN, Part, Range, Run
 from genpipe.corpus.shards import Shard, cut, read
 from genpipe.corpus.tasks import Executor, Task
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
@@ -33,11 +33,9 @@ from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv
-BLOCK = 1 << 20  # characters that are tokenized at once into Python strings
-FRAME_BLOCK = 1 << 24  # and into frames, which hold them in less memory
 BYTES_OF_A_TYPE = 160  # of a dict of counts, about
 FEW_TYPES = 1000  # are always held in memory
-REDUCE_FACTOR = 12  # memory that adding up a range takes, over the bytes of its runs; measured: 10
+BYTES_OF_A_ROW = 200  # of a run, while it is added up; half of it, rows are not spread evenly over ranges
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
 Statistics = dict[str, Any]
@@ -60,46 +58,59 @@ class Counting:
         return f"{self.tokenizer.version} {self.orders} {self.document_frequency} {_code_version()}"
 
     @property
+    def on_threads(self) -> bool:
+        """Whether threads of one process count as fast as processes do."""
+        return isinstance(self.tokenizer, Vectorised)
+
+    @property
+    def usual_shard(self) -> int:
+        """Bytes of a shard that takes some tenths of a second."""
+        return 16 << 20 if self.on_threads else 2 << 20
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns of a table of counts."""
         columns = [(TOKEN, pa.string()), ("count", pa.int64())]
         return pa.schema(columns + [("documents", pa.int64())] * self.document_frequency)
+
+    def ranges(self, runs: Sequence[Run]) -> int:
+        """How many ranges of runs are each added up in the memory there is."""
+        return max(1, math.ceil(BYTES_OF_A_ROW * sum(run.rows for run in runs) / self.memory))
 
 
 def count_shard(shard: Shard, counting: Counting) -> Run:
     """The run of a shard: the file in `scratch` if it was counted before, else counted now."""
     content = read(shard)
     key = hashlib.sha256(f"{counting.version} {content.digest()}".encode()).hexdigest()
-    path = counting.scratch / f"{key}.arrow"
+    path = counting.scratch / f"{key}.parquet"
     with contextlib.suppress(
         FileNotFoundError, pa.ArrowInvalid
     ):  # not counted yet, or cut off by a power failure
         return sorted_runs.open_run(path)
-    kind = _Frames if isinstance(counting.tokenizer, Vectorised) else _Dicts
+    kind = _Frames if counting.on_threads else _Dicts
     with file_tools.scratch_directory(counting.scratch, "spill") as spill:
         counts = kind(counting, spill)
-        for texts in _blocks(content.documents(), FRAME_BLOCK if kind is _Frames else BLOCK):
+        for texts in _blocks(content.documents(), kind.block):
             counts.add(texts)
         about = {**counts.about(), "replaced": content.replaced}
         return sorted_runs.write_run(path, counts.sorted(), counting.schema, about)
 
 
-def _blocks(texts: Sequence[str], size: int) -> Iterator[list[str]]:
-    """The documents, some at a time: of `size` characters, or one document."""
-    block: list[str] = []
-    characters = 0
-    for text in texts:
-        block.append(text)
-        characters += len(text)
-        if characters >= size:
-            yield block
-            block, characters = [], 0
-    if block:
-        yield block
+def _blocks(texts: pl.Series, size: int) -> Iterator[pl.Series]:
+    """The documents, some at a time: of about `size` bytes, or one document."""
+    ends = texts.str.len_bytes().cast(pl.Int64).cum_sum()
+    start = 0
+    while start < len(texts):
+        before = ends[start - 1] if start else 0
+        end = max(start + 1, ends.search_sorted(before + size, side="right"))
+        yield texts[start:end]
+        start = end
 
 
 class _Counts(abc.ABC):
     """The counts of a shard; what does not fit into memory is spilled as sorted runs."""
+
+    block: ClassVar[int]  # bytes of text that are tokenized at once
 
     def __init__(self, counting: Counting, spill: Path) -> None:
         self.counting = counting
@@ -109,9 +120,9 @@ class _Counts(abc.ABC):
         self._lengths: Counter[int] = Counter()
         self._characters = 0
 
-    def add(self, texts: list[str]) -> None:
+    def add(self, texts: pl.Series) -> None:
         """Count some documents."""
-        self._characters += sum(map(len, texts))
+        self._characters += int(texts.str.len_chars().sum())
         self._lengths.update(self._count(texts))
         if self._types() > self._most:
             self._spill_all()
@@ -128,23 +139,22 @@ class _Counts(abc.ABC):
             "lengths": {str(length): lengths[length] for length in sorted(lengths)},
         }
 
-    def sorted(self) -> Iterator[pa.Table]:
+    def sorted(self) -> Iterator[pl.DataFrame]:
         """All counts, by token."""
         if not self._runs:
-            yield sorted_runs.sorted_frame(self._take())
+            yield sorted_runs.by_token(self._take())
             return
         self._spill_all()
-        parts = math.ceil(REDUCE_FACTOR * sum(run.bytes for run in self._runs) / self.counting.memory)
-        for within in sorted_runs.choose_ranges(self._runs, max(1, parts)):
-            yield sorted_runs.sorted_frame(sorted_runs.add_up(self._runs, within, self.counting.schema))
+        for within in sorted_runs.choose_ranges(self._runs, self.counting.ranges(self._runs)):
+            yield sorted_runs.by_token(sorted_runs.add_up(self._runs, within))
 
     def _spill_all(self) -> None:
-        path = self._spill / f"{len(self._runs)}.arrow"
-        table = sorted_runs.sorted_frame(self._take())
-        self._runs.append(sorted_runs.write_run(path, [table], self.counting.schema, {}))
+        path = self._spill / f"{len(self._runs)}.parquet"
+        frame = sorted_runs.by_token(self._take())
+        self._runs.append(sorted_runs.write_run(path, [frame], self.counting.schema, {}))
 
     @abc.abstractmethod
-    def _count(self, texts: list[str]) -> list[int]:
+    def _count(self, texts: pl.Series) -> list[int]:
         """Count some documents; how many tokens each has."""
 
     @abc.abstractmethod
@@ -159,13 +169,15 @@ class _Counts(abc.ABC):
 class _Dicts(_Counts):
     """Counts in dicts, for tokenizers that give Python strings."""
 
+    block = 1 << 20
+
     def __init__(self, counting: Counting, spill: Path) -> None:
         super().__init__(counting, spill)
         self._counts: Counter[str] = Counter()
         self._documents: Counter[str] = Counter()
 
-    def _count(self, texts: list[str]) -> list[int]:
-        documents = self.counting.tokenizer.split_all(texts)
+    def _count(self, texts: pl.Series) -> list[int]:
+        documents = self.counting.tokenizer.split_all(texts.to_list())
         if self.counting.orders == (1,):
             self._counts.update(itertools.chain.from_iterable(documents))
         else:
@@ -194,25 +206,25 @@ class _Dicts(_Counts):
 class _Frames(_Counts):
     """Counts in polars frames, for tokenizers that split a whole block at once."""
 
+    block = 1 << 24  # a frame holds them in less memory
+
     def __init__(self, counting: Counting, spill: Path) -> None:
         super().__init__(counting, spill)
         self._frames: list[pl.DataFrame] = []
 
-    def _count(self, texts: list[str]) -> list[int]:
+    def _count(self, texts: pl.Series) -> list[int]:
         tokenizer = self.counting.tokenizer
         assert isinstance(tokenizer, Vectorised)
-        exploded = tokenizer.explode(texts)
+        lists = tokenizer.lists(texts)
         for order in self.counting.orders:
-            self._frames.append(self._grouped(_grams(exploded, order)))
-        lengths = exploded.group_by("document").len()["len"].to_list()
-        return lengths + [0] * (len(texts) - len(lengths))
+            self._frames.append(self._grouped(_grams(lists, order)))
+        return lists.list.len().to_list()
 
-    def _grouped(self, grams: pl.DataFrame) -> pl.DataFrame:
-        groups = grams.group_by(TOKEN)
-        if not self.counting.document_frequency:
-            return groups.len(name="count").cast({"count": pl.Int64})
-        columns = groups.agg(pl.len().alias("count"), pl.col("document").n_unique().alias("documents"))
-        return columns.cast({"count": pl.Int64, "documents": pl.Int64})
+    def _grouped(self, grams: pl.LazyFrame) -> pl.DataFrame:
+        columns = [pl.len().cast(pl.Int64).alias("count")]
+        if self.counting.document_frequency:
+            columns.append(pl.col("document").n_unique().cast(pl.Int64).alias("documents"))
+        return grams.group_by(TOKEN).agg(columns).collect(engine="streaming")
 
     def _types(self) -> int:
         rows = sum(len(frame) for frame in self._frames)
@@ -227,16 +239,19 @@ class _Frames(_Counts):
     def _summed(self) -> pl.DataFrame:
         if not self._frames:
             return sorted_runs.empty(self.counting.schema)
-        return pl.concat(self._frames).group_by(TOKEN).agg(pl.exclude(TOKEN).sum())
+        return sorted_runs.summed(self._frames)
 
 
-def _grams(exploded: pl.DataFrame, order: int) -> pl.DataFrame:
+def _grams(lists: pl.Series, order: int) -> pl.LazyFrame:
     """The n-grams of tokens in a row, [document, token]; none goes from one document to the next."""
+    tokens = (
+        lists.alias(TOKEN).to_frame().with_row_index("document").lazy().explode(TOKEN, empty_as_null=False)
+    )
     if order == 1:
-        return exploded
+        return tokens
     joined = pl.concat_str([pl.col(TOKEN).shift(-i) for i in range(order)], separator=" ").alias(TOKEN)
     inside = pl.col("document") == pl.col("document").shift(1 - order)
-    return exploded.select("document", joined, inside.alias("inside")).filter("inside").drop("inside")
+    return tokens.select("document", joined, inside.alias("inside")).filter("inside")
 
 
 def _rounded(length: int) -> int:
@@ -250,7 +265,7 @@ def _rounded(length: int) -> int:
 class Counts:
     """The counts of a corpus: parts to be written by count, and what is known of the text."""
 
-    parts: list[Run]
+    parts: list[Part]
     schema: pa.Schema
     statistics: Statistics
     lengths: dict[int, int]  # how many documents have how many tokens
@@ -284,7 +299,7 @@ def counted(
     megabytes = sum(shard.size for shard in shards) / 1e6
     seconds = megabytes / MB_PER_S[counting.tokenizer.name] * len(counting.orders)
     with (
-        executor(where, workers, len(shards), seconds) as does,
+        executor(where, workers, len(shards), seconds, threads=counting.on_threads) as does,
         counted_by(does, shards, counting, workers=workers, name=name) as counts,
     ):
         yield counts
@@ -314,11 +329,11 @@ def counted_by(
 
 def _reduce(
     runs: Sequence[Run], counting: Counting, workers: int, does: Executor, directory: Path, name: str
-) -> list[Run]:
+) -> list[Part]:
+    if not runs:
+        return []
     distinct = list({run.path: run for run in runs}.values())
-    size = sum(run.bytes for run in runs)
-    number = max(workers, math.ceil(REDUCE_FACTOR * size / counting.memory), 1)
-    ranges = sorted_runs.choose_ranges(distinct, number)
+    ranges = sorted_runs.choose_ranges(distinct, max(workers, counting.ranges(runs)))
     tasks = [
         Task(
             f"{name}: range {i}",
@@ -332,19 +347,18 @@ def _reduce(
         return does.run(tasks, lambda number, part: progress.reach(progress.done + 1))
 
 
-def reduce_range(runs: Sequence[Run], within: Range, counting: Counting, path: Path) -> Run:
+def reduce_range(runs: Sequence[Run], within: Range, counting: Counting, path: Path) -> Part:
     """The sum of all runs over a range of tokens, by count descending, then by token."""
-    total = sorted_runs.add_up(runs, within, counting.schema)
-    kept = total.filter(pl.col("count") >= counting.min_count)
-    table = sorted_runs.as_arrow(kept.sort(["count", TOKEN], descending=[True, False]))
-    return sorted_runs.write_run(path, [table], counting.schema, {"types": len(total)})
+    total = sorted_runs.add_up(runs, within)
+    kept = total.filter(pl.col("count") >= counting.min_count).sort("count", TOKEN, descending=[True, False])
+    return sorted_runs.write_part(path, kept, counting.schema, len(total))
 
 
-def _statistics(parts: Sequence[Run], runs: Sequence[Run], shards: Sequence[Shard]) -> Statistics:
+def _statistics(parts: Sequence[Part], runs: Sequence[Run], shards: Sequence[Shard]) -> Statistics:
     keys = ("documents", "characters", "tokens", "replaced")
     return {
         **{key: sum(run.about[key] for run in runs) for key in keys},
-        "types": sum(part.about["types"] for part in parts),
+        "types": sum(part.types for part in parts),
         "bytes": sum(shard.size for shard in shards),
     }
 

@@ -100,7 +100,11 @@ def encode_shards(
     megabytes = sum(shard.size for shard in shards) / 1e6
     tasks = [Task(str(shard), functools.partial(encode_shard, shard, encoder)) for shard in shards]
     seconds = megabytes / MB_PER_S[encoder.tokenizer.name]
-    with executor(where, workers, len(tasks), seconds) as does, Progress(name, megabytes, "MB") as progress:
+    on_threads = isinstance(encoder.tokenizer, Vectorised)
+    with (
+        executor(where, workers, len(tasks), seconds, threads=on_threads) as does,
+        Progress(name, megabytes, "MB") as progress,
+    ):
         tokens = 0
 
         def done(number: int, piece: Piece) -> None:
@@ -132,15 +136,16 @@ def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
     return Piece(path, int(lengths.sum()))
 
 
-def _ids(texts: Sequence[str], encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+def _ids(texts: pl.Series, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(encoder.tokenizer, Vectorised):
-        exploded = encoder.tokenizer.explode(texts)
+        lists = encoder.tokenizer.lists(texts)
+        tokens = lists.explode(empty_as_null=False).to_frame("token")
         known = _frame(encoder.vocabulary, encoder.vocabulary_sha256)
-        joined = exploded.join(known, on="token", how="left", maintain_order="left")
+        joined = tokens.join(known, on="token", how="left", maintain_order="left")
         ids = joined["id"].fill_null(0).to_numpy()
-        return ids.astype(encoder.dtype), np.bincount(exploded["document"].to_numpy(), minlength=len(texts))
+        return ids.astype(encoder.dtype), lists.list.len().cast(pl.Int64).to_numpy()
     number = _numbers(encoder.vocabulary, encoder.vocabulary_sha256)
-    documents = encoder.tokenizer.split_all(texts)
+    documents = encoder.tokenizer.split_all(texts.to_list())
     flat = np.fromiter((number.get(t, 0) for t in itertools.chain.from_iterable(documents)), encoder.dtype)
     return flat, np.array([len(tokens) for tokens in documents], np.int64)
 

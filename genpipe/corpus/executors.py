@@ -18,11 +18,16 @@ MB_PER_S = {  # of one core with counting, about: what `auto` goes by
 
 
 @contextlib.contextmanager
-def executor(where: Where, workers: int, tasks: int, seconds: float) -> Iterator[Executor]:
-    """What does `tasks` tasks of about `seconds` seconds of one core, with at most `workers` processes."""
-    kind = choose(where, workers, tasks, seconds)
+def executor(
+    where: Where, workers: int, tasks: int, seconds: float, *, threads: bool = False
+) -> Iterator[Executor]:
+    """What does `tasks` tasks of about `seconds` seconds of one core, with at most `workers` processes or threads.
+
+    `threads`: the tasks leave Python to others while they work, so that a process has no need of others.
+    """
+    kind = choose(where, workers, tasks, seconds, threads=threads)
     if kind == "here":
-        yield InProcess()
+        yield InProcess(workers if threads else 1)
     elif kind == "local":
         from genpipe.corpus.processes import Processes
 
@@ -35,7 +40,9 @@ def executor(where: Where, workers: int, tasks: int, seconds: float) -> Iterator
             yield supervisor
 
 
-def choose(where: Where, workers: int, tasks: int, seconds: float) -> Literal["here", "local", "ray"]:
+def choose(
+    where: Where, workers: int, tasks: int, seconds: float, *, threads: bool = False
+) -> Literal["here", "local", "ray"]:
     """Where to run: as asked, and with `auto` by what the work is worth. A cluster that is named is used."""
     if workers == 0 or tasks < 2:
         return "here"
@@ -43,6 +50,6 @@ def choose(where: Where, workers: int, tasks: int, seconds: float) -> Literal["h
         return where
     if os.environ.get("RAY_ADDRESS"):
         return "ray"
-    if seconds < IN_PROCESS_S:
+    if threads or seconds < IN_PROCESS_S:
         return "here"
     return "local" if seconds < LOCAL_S else "ray"

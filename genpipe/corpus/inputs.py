@@ -5,15 +5,14 @@ names, and sorted within a name, so that the same names give the same shards.
 """
 
 import contextlib
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import fsspec
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from genpipe.errors import BadInput
 
@@ -100,6 +99,8 @@ def _open_url(url: str) -> Iterator[BinaryIO]:
 def _find(name: str) -> list[Found]:
     if name.startswith(HUB):
         return _find_on_hub(name)
+    if "://" not in name and os.path.isfile(name):
+        return [_known(os.path.abspath(name))]
     fs, path = _file_system(name)
     if "*" in path and not fs.exists(path):
         return _find_glob(fs, path, name)
@@ -108,12 +109,12 @@ def _find(name: str) -> list[Found]:
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{name}: no such file or directory; name {KNOWN}, or a folder of them") from None
     if info["type"] != "directory":
-        return [_known(fs, path)]
+        return [_known(_full(fs, path))]
     local = Path(path)
-    if isinstance(fs, LocalFileSystem) and (local / "dataset_dict.json").exists():
+    if _is_local(fs) and (local / "dataset_dict.json").exists():
         splits = [str(folder.parent) for folder in sorted(local.glob("*/state.json"))]
         raise BadInput(f"{name}: wanted one data set, this holds one a split; name {' or '.join(splits)}")
-    if isinstance(fs, LocalFileSystem) and (local / "state.json").exists():
+    if _is_local(fs) and (local / "state.json").exists():
         return [(path, "dataset", None)]
     return _find_below(fs, path, name)
 
@@ -124,14 +125,14 @@ def _find_glob(fs: Any, pattern: str, name: str) -> list[Found]:
     files = [p for p, info in matched.items() if info["type"] != "directory" and not _hidden(p, base)]
     if not files:
         raise BadInput(f"{name}: no file matches; name {KNOWN}")
-    return [_known(fs, path) for path in sorted(files)]
+    return [_known(_full(fs, path)) for path in sorted(files)]
 
 
 def _find_below(fs: Any, folder: str, name: str) -> list[Found]:
     files = [path for path in fs.find(folder) if _suffixes(path) and not _hidden(path, folder)]
     if not files:
         raise BadInput(f"{name}: no known file in this folder or below it; wanted {KNOWN}")
-    return [_known(fs, path) for path in sorted(files)]
+    return [_known(_full(fs, path)) for path in sorted(files)]
 
 
 def _find_on_hub(name: str) -> list[Found]:
@@ -158,15 +159,24 @@ def _find_on_hub(name: str) -> list[Found]:
 def _file_system(name: str) -> tuple[Any, str]:
     if "::" in name:
         raise BadInput(f"{name}: wanted a path or one URL, not a chain of them; unpack or download it first")
+    import fsspec  # takes longer than counting a small file
+
     try:
         return fsspec.core.url_to_fs(name)
     except (ImportError, ValueError) as error:  # no driver; no such protocol
         raise BadInput(f"{name}: cannot be opened here: {_line(error)}; or download it first") from None
 
 
-def _known(fs: Any, path: str) -> Found:
-    full = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    suffixes = _suffixes(path)
+def _is_local(fs: Any) -> bool:
+    return "file" in fs.protocol
+
+
+def _full(fs: Any, path: str) -> str:
+    return path if _is_local(fs) else fs.unstrip_protocol(path)
+
+
+def _known(full: str) -> Found:
+    suffixes = _suffixes(full)
     if suffixes is None:
         raise BadInput(f"{full}: wanted {KNOWN}")
     return full, *suffixes

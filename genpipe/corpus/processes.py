@@ -3,16 +3,17 @@
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
 import queue
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
 from genpipe import lease
-from genpipe.corpus.tasks import Event, Worker
+from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
 from genpipe.errors import BadInput
 
 _CONTEXT = multiprocessing.get_context(
@@ -26,7 +27,8 @@ class Process:
     def __init__(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
-        self._process.start()
+        with _one_thread_each():
+            self._process.start()
         theirs.close()
 
     def give(self, work: Callable[[], Any]) -> None:
@@ -68,6 +70,19 @@ class Processes:
         return [
             by_connection[connection].event() for connection in ready if isinstance(connection, Connection)
         ]
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Polars in a process that is started meanwhile has one thread; it would take all cores in each of them."""
+    before = dict(os.environ)
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
+    finally:
+        for name in ONE_THREAD:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _serve(connection: Connection) -> None:

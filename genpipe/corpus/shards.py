@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import polars as pl
 import pyarrow as pa
 
 from genpipe.corpus.inputs import Input, open_input
@@ -72,19 +73,32 @@ class Content:
             digest.update(part)
         return digest.hexdigest()
 
-    def documents(self) -> list[str]:
+    def documents(self) -> pl.Series:
         """The texts: rows, lines, a file, or the field of JSON records (blank lines are none)."""
         self.replaced = 0
-        texts = [self._decode(number, part) for number, part in enumerate(self.parts)]
-        if self.shard.input.kind not in ("lines", "jsonl"):
-            return texts
-        lines = texts[0].split("\n")
-        if not lines[-1]:
-            lines.pop()  # the last document ends with a newline; it does not begin another
-        if self.shard.input.kind == "lines":
-            return [line.removesuffix("\r") for line in lines]
+        kind = self.shard.input.kind
+        if kind not in ("lines", "jsonl"):
+            return self._texts()
+        lines = self._lines()
+        if kind == "lines":
+            return lines
         records = ((number, line) for number, line in enumerate(lines) if line and not line.isspace())
-        return [_field(line, self.shard, number) for number, line in records]
+        return pl.Series([_field(line, self.shard, number) for number, line in records], dtype=pl.String)
+
+    def _texts(self) -> pl.Series:
+        """Each part as a text."""
+        try:
+            return pl.Series(self.parts, dtype=pl.Binary).cast(pl.String)
+        except pl.exceptions.ComputeError:  # not all of it is UTF-8
+            return pl.Series([self._decode(*part) for part in enumerate(self.parts)], dtype=pl.String)
+
+    def _lines(self) -> pl.Series:
+        """The lines of the one part, without their \n or \r\n; none begins after the last newline."""
+        (part,) = self.parts
+        try:
+            return pl.scan_lines(part).collect(engine="streaming").to_series()
+        except pl.exceptions.ComputeError:
+            return pl.scan_lines(self._decode(0, part).encode()).collect(engine="streaming").to_series()
 
     def _decode(self, number: int, part: bytes) -> str:
         try:

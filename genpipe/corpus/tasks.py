@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ IN_HAND = 2  # tasks of a worker: one that runs, one that waits, so that it neve
 MAX_DEATHS = 3  # of workers, before their task is given up
 SECONDS_TO_COMPLAIN = 30  # without a worker
 SLOW = 2.0  # a task that takes this many medians is done by a second worker too, once nothing else waits
+
+ONE_THREAD = {"POLARS_MAX_THREADS": "1"}  # environment of a worker; to be set before polars is imported
 
 Result = TypeVar("Result")
 
@@ -78,16 +81,23 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """Does tasks one after another, here."""
+    """Does tasks here, one after another or on some threads."""
 
-    alive = 1
+    def __init__(self, threads: int = 1) -> None:
+        self.alive = max(threads, 1)
 
     def run(self, tasks: Sequence[Task[Result]], done: Callable[[int, Result], None]) -> list[Result]:
         """The results in the order of the tasks."""
         results: list[Result] = []
-        for number, task in enumerate(tasks):
-            results.append(task.work())
-            done(number, results[-1])
+        with contextlib.ExitStack() as stack:
+            each = map
+            if self.alive > 1:
+                pool = ThreadPoolExecutor(self.alive)
+                stack.callback(pool.shutdown, cancel_futures=True)
+                each = pool.map
+            for result in each(lambda task: task.work(), tasks):
+                done(len(results), result)
+                results.append(result)
         return results
 
 

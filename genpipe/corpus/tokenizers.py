@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import rjieba
+import polars as pl
 
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
@@ -26,7 +26,6 @@ from genpipe.files import existing
 from genpipe.params.corpora import FILE_TOKENIZERS, Corpus, TokenizerName
 
 if TYPE_CHECKING:
-    import polars
     import tokenizers
 
 Split = Callable[[str], list[str]]
@@ -34,12 +33,6 @@ Split = Callable[[str], list[str]]
 NAMES: tuple[str, ...] = get_args(TokenizerName)
 BATCH = 256  # texts that a Hugging Face model holds at once
 
-# Both patterns are Rust's, in which \w has the combining marks too and \S is what Unicode calls no white space
-_WORD = r"\w+(?:['’]\w+)*"
-_NO_SPACE = r"\S+"
-_OTHER_SPACE = r"[^\S ]"
-
-_SPACE_IN_LINE = re.compile(r"[^\S\n]+")
 _ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")  # jieba's own, of its HMM stage
 _JOINING = re.compile(
     r"[+#&._%-]"
@@ -86,35 +79,20 @@ class Simple(Tokenizer):
 
 @dataclass(frozen=True)
 class Vectorised(Tokenizer):
-    """All matches of a regular expression, by polars: for many texts at once, without a Python string a token."""
+    """Cut by polars: many texts at once, on all its threads, without a Python string a token."""
 
-    pattern: str
-
-    def explode(self, texts: Sequence[str]) -> "polars.DataFrame":
-        """The tokens of all texts in order: columns document (u32, the index of its text) and token."""
-        found = self._found(self._normalised(texts)).to_frame("token").with_row_index("document")
-        return found.explode("token", empty_as_null=False)  # a text without a token has no row
+    def lists(self, texts: pl.Series) -> pl.Series:
+        """The tokens of each text, as a list of strings each."""
+        if self.normalise:
+            return self._cut(pl.Series(self._normalised(texts.to_list()), dtype=pl.String))
+        return self._cut(texts)
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        return self._found(texts).to_list()
+        return self._cut(pl.Series(texts, dtype=pl.String)).to_list()
 
-    def _found(self, texts: Sequence[str]) -> "polars.Series":
-        polars = _polars()
-        return polars.Series(texts, dtype=polars.String).str.extract_all(self.pattern)
-
-
-@dataclass(frozen=True)
-class Whitespace(Vectorised):
-    """What stands between white space; to split at spaces takes half the time of a regular expression."""
-
-    def explode(self, texts: Sequence[str]) -> "polars.DataFrame":
-        """The tokens of all texts in order, as `Vectorised` finds them."""
-        polars = _polars()
-        spaced = polars.Series(self._normalised(texts), dtype=polars.String).str.replace_all(
-            _OTHER_SPACE, " "
-        )
-        found = spaced.str.split(" ").to_frame("token").with_row_index("document").explode("token")
-        return found.filter(polars.col("token") != "")
+    def _cut(self, texts: pl.Series) -> pl.Series:
+        query = texts.to_frame("text").lazy().select(_CUTS[self.name](pl.col("text")))
+        return query.collect(engine="streaming").to_series()
 
 
 @dataclass(frozen=True)
@@ -166,15 +144,10 @@ def corpus_tokenizer(root: Path, corpus: Corpus) -> Tokenizer:
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
 
 
-def split_characters(text: str) -> list[str]:
-    """Every character that is not white space, and every newline, so that lines can be told apart again."""
-    return list(_SPACE_IN_LINE.sub("", text))
-
-
 def split_chinese(text: str) -> list[str]:
     """Chinese words and the punctuation between them, as jieba finds them (dictionary, hidden Markov model)."""
     if not _SPECIAL.search(text):
-        return rjieba.cut(text, True)
+        return _rjieba()(text, True)
     tokens: list[str] = []
     for index, part in enumerate(_RARE_HAN.split(text)):
         tokens += [part] if index % 2 else _split_by_rjieba(part)
@@ -187,7 +160,7 @@ def split_chinese_slowly(text: str) -> list[str]:
 
 
 def _split_by_rjieba(text: str) -> list[str]:
-    words = [word for word in rjieba.cut(text, True) if not word.isspace()]
+    words = [word for word in _rjieba()(text, True) if not word.isspace()]
     if not _JOINING.search(text):
         return words
     return [piece for word in words for piece in _pieces(word)]
@@ -206,6 +179,13 @@ def _ascii_pieces(word: str) -> tuple[str, ...]:
 
 
 @functools.cache
+def _rjieba() -> Callable[[str, bool], list[str]]:
+    import rjieba  # loads its dictionary
+
+    return rjieba.cut
+
+
+@functools.cache
 def _jieba() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an escape in its source, of pkg_resources
@@ -215,14 +195,6 @@ def _jieba() -> Any:
     words.FREQ, words.total = words.gen_pfdict(words.get_dict_file())
     words.initialized = True
     return words
-
-
-@functools.cache
-def _polars() -> Any:
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")  # read at the first import; a process a core is enough
-    import polars
-
-    return polars
 
 
 @functools.cache
@@ -244,12 +216,12 @@ def _lexicon(definition: str, file: Path) -> Lexicon:
 
 def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
     unicode = f"unicode {unicodedata.unidata_version}"
-    if name in _PATTERNS:
-        version = _version(name, f"polars {importlib.metadata.version('polars')}", normalise)
-        kind = Whitespace if name == "whitespace" else Vectorised
-        return kind(name, version, normalise, _PATTERNS[name])
+    if name in _CUTS:
+        return Vectorised(
+            name, _version(name, f"polars {importlib.metadata.version('polars')}", normalise), normalise
+        )
     cut, package = _FUNCTIONS[name]
-    needs = f"{package} {importlib.metadata.version(package)} {unicode}" if package else unicode
+    needs = f"{package} {importlib.metadata.version(package)} {unicode}"
     return Simple(name, _version(name, needs, normalise), normalise, cut)
 
 
@@ -296,10 +268,31 @@ def _check_model(name: str, definition: str, file: Path) -> None:
         )
 
 
-_FUNCTIONS: dict[str, tuple[Split, str | None]] = {
+def _cut_words(text: pl.Expr) -> pl.Expr:
+    return text.str.extract_all(r"\w+(?:['’]\w+)*")  # Rust's \w has the combining marks too
+
+
+def _cut_at_space(text: pl.Expr) -> pl.Expr:
+    # to split at single spaces takes half the time of matching \S+; \s is what Unicode calls white space
+    return _split(text.str.replace_all(r"[^\S ]\s*| \s+", " ").str.strip_chars(" "), " ")
+
+
+def _cut_characters(text: pl.Expr) -> pl.Expr:
+    # newlines stay, so that lines can be told apart again
+    return _split(text.str.replace_all(r"[^\S\n]+", ""), "")
+
+
+def _split(text: pl.Expr, by: str) -> pl.Expr:
+    return pl.when(text != "").then(text.str.split(by)).otherwise([])  # an empty text has no token, not one
+
+
+_CUTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "word": _cut_words,
+    "whitespace": _cut_at_space,
+    "char": _cut_characters,
+}
+_FUNCTIONS: dict[str, tuple[Split, str]] = {
     "jieba": (split_chinese, "rjieba"),
     "jieba_python": (split_chinese_slowly, "jieba"),
-    "char": (split_characters, None),
 }
-_PATTERNS = {"word": _WORD, "whitespace": _NO_SPACE}
 _MODELS = {"bpe": "BPE", "wordpiece": "WordPiece", "unigram": "Unigram"}
