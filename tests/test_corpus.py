@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from genpipe.corpus import counting, encoding, shards, vocabulary
 from genpipe.corpus.counting import Counting, counted
 from genpipe.corpus.inputs import Input, find_inputs
-from genpipe.corpus.tokenizers import tokenizer
+from genpipe.corpus.tokenizers import Tokenizer, Vectorised, tokenizer
 from genpipe.errors import BadInput
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
@@ -333,7 +333,7 @@ def grams(tokens: list[str], orders: tuple[int, ...]) -> list[str]:
 def test_n_grams_and_document_frequency_equal_a_serial_count(tmp_path, name, documents, orders, memory):
     path = write_text(tmp_path / "t.txt", documents)
     with pytest.MonkeyPatch.context() as patch:
-        for kind in (counting._Dicts, counting._Frames):
+        for kind in (Tokenizer, Vectorised):
             patch.setattr(kind, "block", 8)
         patch.setattr(counting, "FEW_TYPES", 3)
         shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
@@ -345,25 +345,23 @@ def test_n_grams_and_document_frequency_equal_a_serial_count(tmp_path, name, doc
     assert [tuple(row.values()) for row in table.to_pylist()] == wanted
 
 
-@pytest.mark.parametrize("name", ["jieba", "whitespace"])
-def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path, monkeypatch, name):
+def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path, monkeypatch):
     """The counts are the same without; that it happens must be seen apart."""
     held = []
     spill = counting._Counts._spill_all
 
     def watched(counts):
-        held.append(counts._types())
+        held.append(sum(map(len, counts._frames)))
         spill(counts)
 
     monkeypatch.setattr(counting._Counts, "_spill_all", watched)
     monkeypatch.setattr(counting, "FEW_TYPES", 8)
-    for kind in (counting._Dicts, counting._Frames):
-        monkeypatch.setattr(kind, "block", 8)
+    monkeypatch.setattr(Vectorised, "block", 8)
     path = write_text(tmp_path / "t.txt", [" ".join("abcdefghijkl"[i:]) for i in range(12)])
-    count(path, name=name, shard_bytes=1000, memory=1 << 30)
+    count(path, name="whitespace", shard_bytes=1000, memory=1 << 30)
     assert not held
     shutil.rmtree(tmp_path / "scratch")
-    count(path, name=name, shard_bytes=1000, memory=1)
+    count(path, name="whitespace", shard_bytes=1000, memory=1)
     assert len(held) > 1
     assert max(held) <= 8 + len("abcdefghijkl"), "no more than the limit and a block"
 

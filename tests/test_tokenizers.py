@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import rjieba
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,10 +21,11 @@ from pydantic import ValidationError
 from tokenizers import models, pre_tokenizers, trainers
 
 from genpipe import cli
-from genpipe.corpus import training
+from genpipe.corpus import chinese, training
+from genpipe.corpus.chinese import split_chinese
 from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
-from genpipe.corpus.tokenizers import NAMES, Vectorised, corpus_tokenizer, split_chinese, tokenizer
+from genpipe.corpus.tokenizers import NAMES, corpus_tokenizer, tokenizer
 from genpipe.errors import BadInput
 from genpipe.params.corpora import FILE_TOKENIZERS, Corpus, NormalisationStep
 
@@ -130,18 +132,39 @@ def test_a_near_tie_in_the_hidden_markov_model_is_the_one_known_difference():
         assert sorted(found, key=len) == [[word, "瓶"], [*word, "瓶"]]
 
 
+def test_rjieba_joins_none_of_what_is_put_between_documents_to_a_word():
+    assert rjieba.cut("明月\0\0光a\0b\1㐀\1月", True) == [
+        "明月",
+        "\0",
+        "\0",
+        "光",
+        "a",
+        "\0",
+        "b",
+        "\1",
+        "㐀",
+        "\1",
+        "月",
+    ]
+    every = [chr(i) for i in range(sys.maxunicode + 1) if chr(i).isspace()]
+    assert set(every) | {"\r\n"} == set(chinese._SPACES)
+
+
 # the vectorised ones
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(texts | mixed, max_size=6), st.sampled_from([(), ("nfkc", "lower")]))
-@pytest.mark.parametrize("name", ["word", "whitespace", "char"])
-def test_lists_split_and_split_all_agree(name, documents, normalise):
+@given(
+    st.lists(texts | mixed | spaced | st.text("月㐀𠮷\0\1a.", max_size=6), max_size=6),
+    st.sampled_from([(), ("nfkc", "lower")]),
+)
+@pytest.mark.parametrize("name", ["jieba", "jieba_python", "word", "whitespace", "char"])
+def test_explode_split_and_split_all_agree(name, documents, normalise):
     cut = tokenizer(name, normalise=normalise)
-    assert isinstance(cut, Vectorised)
-    lists = cut.lists(pl.Series(documents, dtype=pl.String))
-    assert lists.dtype == pl.List(pl.String)
-    assert lists.to_list() == cut.split_all(documents) == [cut.split(text) for text in documents]
+    exploded = cut.explode(pl.Series(documents, dtype=pl.String))
+    assert exploded.schema == {"document": pl.UInt32, "token": pl.String}
+    assert exploded.rows() == [(i, token) for i, text in enumerate(documents) for token in cut.split(text)]
+    assert cut.split_all(documents) == [cut.split(text) for text in documents]
 
 
 def test_words_keep_case_marks_and_inner_apostrophes():

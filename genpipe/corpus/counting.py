@@ -4,18 +4,17 @@ A run is named by the hash of all that it depends on and is written whole or not
 changes nothing, a finished shard survives a crash, and the counts depend neither on who counted nor in which order.
 """
 
-import abc
 import contextlib
 import functools
 import hashlib
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -33,9 +32,8 @@ from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv
-BYTES_OF_A_TYPE = 160  # of a dict of counts, about
 FEW_TYPES = 1000  # are always held in memory
-BYTES_OF_A_ROW = 200  # of a run, while it is added up; half of it, rows are not spread evenly over ranges
+BYTES_OF_A_ROW = 200  # of counts, while they are added up: twice what was seen, for ranges are not equal
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
 Statistics = dict[str, Any]
@@ -87,10 +85,9 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
         FileNotFoundError, pa.ArrowInvalid
     ):  # not counted yet, or cut off by a power failure
         return sorted_runs.open_run(path)
-    kind = _Frames if counting.on_threads else _Dicts
     with file_tools.scratch_directory(counting.scratch, "spill") as spill:
-        counts = kind(counting, spill)
-        for texts in _blocks(content.documents(), kind.block):
+        counts = _Counts(counting, spill)
+        for texts in _blocks(content.documents(), counting.tokenizer.block):
             counts.add(texts)
         about = {**counts.about(), "replaced": content.replaced}
         return sorted_runs.write_run(path, counts.sorted(), counting.schema, about)
@@ -107,25 +104,35 @@ def _blocks(texts: pl.Series, size: int) -> Iterator[pl.Series]:
         start = end
 
 
-class _Counts(abc.ABC):
+class _Counts:
     """The counts of a shard; what does not fit into memory is spilled as sorted runs."""
 
-    block: ClassVar[int]  # bytes of text that are tokenized at once
-
     def __init__(self, counting: Counting, spill: Path) -> None:
-        self.counting = counting
+        self._counting = counting
         self._spill = spill
+        self._frames: list[pl.DataFrame] = []
         self._runs: list[Run] = []
-        self._most = max(FEW_TYPES, counting.memory // BYTES_OF_A_TYPE)  # types in memory
+        self._most = max(FEW_TYPES, counting.memory // BYTES_OF_A_ROW)  # types in memory
         self._lengths: Counter[int] = Counter()
         self._characters = 0
 
     def add(self, texts: pl.Series) -> None:
         """Count some documents."""
         self._characters += int(texts.str.len_chars().sum())
-        self._lengths.update(self._count(texts))
-        if self._types() > self._most:
-            self._spill_all()
+        tokens = self._counting.tokenizer.explode(texts)
+        self._lengths.update(np.bincount(tokens["document"].to_numpy(), minlength=len(texts)).tolist())
+        for order in self._counting.orders:
+            self._frames.append(self._grouped(_grams(tokens.lazy(), order)))
+        if sum(map(len, self._frames)) > self._most:
+            self._frames = [sorted_runs.summed(self._frames)]
+            if len(self._frames[0]) > self._most:
+                self._spill_all()
+
+    def _grouped(self, grams: pl.LazyFrame) -> pl.DataFrame:
+        columns = [pl.len().cast(pl.Int64).alias("count")]
+        if self._counting.document_frequency:
+            columns.append(pl.col("document").n_unique().cast(pl.Int64).alias("documents"))
+        return grams.group_by(TOKEN).agg(columns).collect(engine="streaming")
 
     def about(self) -> dict[str, Any]:
         """Documents, characters, tokens, and how many documents have how many tokens."""
@@ -142,111 +149,26 @@ class _Counts(abc.ABC):
     def sorted(self) -> Iterator[pl.DataFrame]:
         """All counts, by token."""
         if not self._runs:
-            yield sorted_runs.by_token(self._take())
+            yield self._take()
             return
         self._spill_all()
-        for within in sorted_runs.choose_ranges(self._runs, self.counting.ranges(self._runs)):
+        for within in sorted_runs.choose_ranges(self._runs, self._counting.ranges(self._runs)):
             yield sorted_runs.by_token(sorted_runs.add_up(self._runs, within))
 
     def _spill_all(self) -> None:
         path = self._spill / f"{len(self._runs)}.parquet"
-        frame = sorted_runs.by_token(self._take())
-        self._runs.append(sorted_runs.write_run(path, [frame], self.counting.schema, {}))
-
-    @abc.abstractmethod
-    def _count(self, texts: pl.Series) -> list[int]:
-        """Count some documents; how many tokens each has."""
-
-    @abc.abstractmethod
-    def _types(self) -> int:
-        """How many types are in memory."""
-
-    @abc.abstractmethod
-    def _take(self) -> pl.DataFrame:
-        """What is in memory, which then is empty."""
-
-
-class _Dicts(_Counts):
-    """Counts in dicts, for tokenizers that give Python strings."""
-
-    block = 1 << 20
-
-    def __init__(self, counting: Counting, spill: Path) -> None:
-        super().__init__(counting, spill)
-        self._counts: Counter[str] = Counter()
-        self._documents: Counter[str] = Counter()
-
-    def _count(self, texts: pl.Series) -> list[int]:
-        documents = self.counting.tokenizer.split_all(texts.to_list())
-        if self.counting.orders == (1,):
-            self._counts.update(itertools.chain.from_iterable(documents))
-        else:
-            self._counts.update(itertools.chain.from_iterable(map(self._grams, documents)))
-        if self.counting.document_frequency:
-            self._documents.update(itertools.chain.from_iterable(set(self._grams(t)) for t in documents))
-        return [len(tokens) for tokens in documents]
-
-    def _grams(self, tokens: list[str]) -> Iterator[str]:
-        for order in self.counting.orders:
-            yield from map(" ".join, zip(*(tokens[i:] for i in range(order)), strict=False))
-
-    def _types(self) -> int:
-        return len(self._counts)
+        self._runs.append(sorted_runs.write_run(path, [self._take()], self._counting.schema, {}))
 
     def _take(self) -> pl.DataFrame:
-        columns: dict[str, Any] = {TOKEN: list(self._counts), "count": list(self._counts.values())}
-        types: dict[str, Any] = {TOKEN: pl.String, "count": pl.Int64}
-        if self.counting.document_frequency:
-            columns["documents"] = [self._documents[token] for token in columns[TOKEN]]
-            types["documents"] = pl.Int64
-        self._counts, self._documents = Counter(), Counter()
-        return pl.DataFrame(columns, schema=types)
+        """What is in memory, by token; then nothing is."""
+        frames, self._frames = self._frames, []
+        if not frames:
+            return sorted_runs.empty(self._counting.schema)
+        return sorted_runs.by_token(sorted_runs.summed(frames))
 
 
-class _Frames(_Counts):
-    """Counts in polars frames, for tokenizers that split a whole block at once."""
-
-    block = 1 << 24  # a frame holds them in less memory
-
-    def __init__(self, counting: Counting, spill: Path) -> None:
-        super().__init__(counting, spill)
-        self._frames: list[pl.DataFrame] = []
-
-    def _count(self, texts: pl.Series) -> list[int]:
-        tokenizer = self.counting.tokenizer
-        assert isinstance(tokenizer, Vectorised)
-        lists = tokenizer.lists(texts)
-        for order in self.counting.orders:
-            self._frames.append(self._grouped(_grams(lists, order)))
-        return lists.list.len().to_list()
-
-    def _grouped(self, grams: pl.LazyFrame) -> pl.DataFrame:
-        columns = [pl.len().cast(pl.Int64).alias("count")]
-        if self.counting.document_frequency:
-            columns.append(pl.col("document").n_unique().cast(pl.Int64).alias("documents"))
-        return grams.group_by(TOKEN).agg(columns).collect(engine="streaming")
-
-    def _types(self) -> int:
-        rows = sum(len(frame) for frame in self._frames)
-        if rows > self._most:
-            self._frames = [self._summed()]
-        return sum(len(frame) for frame in self._frames)
-
-    def _take(self) -> pl.DataFrame:
-        summed, self._frames = self._summed(), []
-        return summed
-
-    def _summed(self) -> pl.DataFrame:
-        if not self._frames:
-            return sorted_runs.empty(self.counting.schema)
-        return sorted_runs.summed(self._frames)
-
-
-def _grams(lists: pl.Series, order: int) -> pl.LazyFrame:
+def _grams(tokens: pl.LazyFrame, order: int) -> pl.LazyFrame:
     """The n-grams of tokens in a row, [document, token]; none goes from one document to the next."""
-    tokens = (
-        lists.alias(TOKEN).to_frame().with_row_index("document").lazy().explode(TOKEN, empty_as_null=False)
-    )
     if order == 1:
         return tokens
     joined = pl.concat_str([pl.col(TOKEN).shift(-i) for i in range(order)], separator=" ").alias(TOKEN)
@@ -456,5 +378,15 @@ def _escaped(token: str) -> str:
 @functools.cache
 def _code_version() -> str:
     here = Path(__file__).parent
-    names = ("inputs", "shards", "tables", "normalisation", "lexicon", "tokenizers", "counting", "runs")
+    names = (
+        "inputs",
+        "shards",
+        "tables",
+        "normalisation",
+        "lexicon",
+        "chinese",
+        "tokenizers",
+        "counting",
+        "runs",
+    )
     return file_tools.hash_of([here / f"{name}.py" for name in names], here)

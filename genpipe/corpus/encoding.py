@@ -137,26 +137,15 @@ def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
 
 
 def _ids(texts: pl.Series, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(encoder.tokenizer, Vectorised):
-        lists = encoder.tokenizer.lists(texts)
-        tokens = lists.explode(empty_as_null=False).to_frame("token")
-        known = _frame(encoder.vocabulary, encoder.vocabulary_sha256)
-        joined = tokens.join(known, on="token", how="left", maintain_order="left")
-        ids = joined["id"].fill_null(0).to_numpy()
-        return ids.astype(encoder.dtype), lists.list.len().cast(pl.Int64).to_numpy()
-    number = _numbers(encoder.vocabulary, encoder.vocabulary_sha256)
-    documents = encoder.tokenizer.split_all(texts.to_list())
-    flat = np.fromiter((number.get(t, 0) for t in itertools.chain.from_iterable(documents)), encoder.dtype)
-    return flat, np.array([len(tokens) for tokens in documents], np.int64)
+    tokens = encoder.tokenizer.explode(texts)
+    known = _numbers(encoder.vocabulary, encoder.vocabulary_sha256)
+    ids = tokens.join(known, on="token", how="left", maintain_order="left")["id"].fill_null(0).to_numpy()
+    lengths = np.bincount(tokens["document"].to_numpy(), minlength=len(texts))
+    return ids.astype(encoder.dtype), lengths
 
 
 @functools.lru_cache(maxsize=2)
-def _numbers(path: Path, _sha256: str) -> dict[str, int]:
-    return {token: number for number, token in enumerate(read_json(path))}
-
-
-@functools.lru_cache(maxsize=2)
-def _frame(path: Path, _sha256: str) -> pl.DataFrame:
+def _numbers(path: Path, _sha256: str) -> pl.DataFrame:
     return pl.DataFrame({"token": read_json(path)}).with_row_index("id")
 
 
@@ -216,5 +205,5 @@ def _write_header(file: BinaryIO, dtype: np.dtype, length: int) -> None:
 @functools.cache
 def _code_version() -> str:
     here = Path(__file__).parent
-    names = ("inputs", "shards", "tables", "normalisation", "lexicon", "tokenizers", "encoding")
+    names = ("inputs", "shards", "tables", "normalisation", "lexicon", "chinese", "tokenizers", "encoding")
     return hash_of([here / f"{name}.py" for name in names], here)

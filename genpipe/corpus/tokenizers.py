@@ -8,17 +8,16 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import unicodedata
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import polars as pl
 
+from genpipe.corpus.chinese import explode_chinese, exploded, split_chinese, split_chinese_slowly
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
@@ -28,19 +27,8 @@ from genpipe.params.corpora import FILE_TOKENIZERS, Corpus, TokenizerName
 if TYPE_CHECKING:
     import tokenizers
 
-Split = Callable[[str], list[str]]
-
 NAMES: tuple[str, ...] = get_args(TokenizerName)
 BATCH = 256  # texts that a Hugging Face model holds at once
-
-_ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")  # jieba's own, of its HMM stage
-_JOINING = re.compile(
-    r"[+#&._%-]"
-)  # jieba joins them to letters, digits and Han; then it cuts by _ASCII_WORD
-_JIEBA_ASCII_WORDS = {"AT&T", "c#", "C#", "c++", "C++"}  # all of them that its dictionary has
-# Han characters that rjieba joins to words, and jieba, which knows U+4E00 to U+9FD5 alone, does not
-_RARE_HAN = re.compile("([\u3400-\u4dbf\u9fd6-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
-_SPECIAL = re.compile(rf"\s|{_JOINING.pattern}|{_RARE_HAN.pattern}")  # a text without needs no fix-up
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,8 @@ class Tokenizer(ABC):
     version: str
     normalise: tuple[str, ...]
 
+    block: ClassVar[int] = 1 << 21  # bytes of text that are best cut at once
+
     def split(self, text: str) -> list[str]:
         """The tokens of one text."""
         return self.split_all([text])[0]
@@ -59,6 +49,12 @@ class Tokenizer(ABC):
         """The tokens of each text."""
         return self._split_all(self._normalised(texts))
 
+    def explode(self, texts: pl.Series) -> pl.DataFrame:
+        """The tokens of all texts in order: columns document (u32, the index of its text) and token."""
+        if not self.normalise:
+            return self._explode(texts)
+        return self._explode(pl.Series(self._normalised(texts.to_list()), dtype=pl.String))
+
     def _normalised(self, texts: Sequence[str]) -> Sequence[str]:
         return list(map(normaliser(self.normalise), texts)) if self.normalise else texts
 
@@ -66,31 +62,43 @@ class Tokenizer(ABC):
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         """The tokens of each normalised text."""
 
+    def _explode(self, texts: pl.Series) -> pl.DataFrame:
+        return exploded(self._split_all(texts.to_list()))
+
 
 @dataclass(frozen=True)
-class Simple(Tokenizer):
-    """A plain function, a text at a time."""
-
-    cut: Split
+class Jieba(Tokenizer):
+    """Chinese words (see genpipe.corpus.chinese)."""
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        return [self.cut(text) for text in texts]
+        return list(map(split_chinese, texts))
+
+    def _explode(self, texts: pl.Series) -> pl.DataFrame:
+        return explode_chinese(texts)
+
+
+@dataclass(frozen=True)
+class SlowJieba(Tokenizer):
+    """The same by jieba itself, the reference."""
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        return list(map(split_chinese_slowly, texts))
 
 
 @dataclass(frozen=True)
 class Vectorised(Tokenizer):
     """Cut by polars: many texts at once, on all its threads, without a Python string a token."""
 
-    def lists(self, texts: pl.Series) -> pl.Series:
-        """The tokens of each text, as a list of strings each."""
-        if self.normalise:
-            return self._cut(pl.Series(self._normalised(texts.to_list()), dtype=pl.String))
-        return self._cut(texts)
+    block: ClassVar[int] = 1 << 24
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        return self._cut(pl.Series(texts, dtype=pl.String)).to_list()
+        return self._lists(pl.Series(texts, dtype=pl.String)).to_list()
 
-    def _cut(self, texts: pl.Series) -> pl.Series:
+    def _explode(self, texts: pl.Series) -> pl.DataFrame:
+        lists = self._lists(texts).alias("token").to_frame().with_row_index("document")
+        return lists.explode("token", empty_as_null=False)  # a text without a token has no row
+
+    def _lists(self, texts: pl.Series) -> pl.Series:
         query = texts.to_frame("text").lazy().select(_CUTS[self.name](pl.col("text")))
         return query.collect(engine="streaming").to_series()
 
@@ -144,59 +152,6 @@ def corpus_tokenizer(root: Path, corpus: Corpus) -> Tokenizer:
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
 
 
-def split_chinese(text: str) -> list[str]:
-    """Chinese words and the punctuation between them, as jieba finds them (dictionary, hidden Markov model)."""
-    if not _SPECIAL.search(text):
-        return _rjieba()(text, True)
-    tokens: list[str] = []
-    for index, part in enumerate(_RARE_HAN.split(text)):
-        tokens += [part] if index % 2 else _split_by_rjieba(part)
-    return tokens
-
-
-def split_chinese_slowly(text: str) -> list[str]:
-    """The same by jieba itself, the reference: 20 times slower."""
-    return [word for word in _jieba().lcut(text) if not word.isspace()]
-
-
-def _split_by_rjieba(text: str) -> list[str]:
-    words = [word for word in _rjieba()(text, True) if not word.isspace()]
-    if not _JOINING.search(text):
-        return words
-    return [piece for word in words for piece in _pieces(word)]
-
-
-def _pieces(word: str) -> Sequence[str]:
-    """What jieba makes of a word of rjieba: it cuts ASCII that is not in its dictionary once more."""
-    if len(word) == 1 or word.isalnum() or not word.isascii() or word in _JIEBA_ASCII_WORDS:
-        return (word,)
-    return _ascii_pieces(word)
-
-
-@functools.lru_cache(1 << 16)
-def _ascii_pieces(word: str) -> tuple[str, ...]:
-    return tuple(piece for piece in _ASCII_WORD.split(word) if piece)
-
-
-@functools.cache
-def _rjieba() -> Callable[[str, bool], list[str]]:
-    import rjieba  # loads its dictionary
-
-    return rjieba.cut
-
-
-@functools.cache
-def _jieba() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an escape in its source, of pkg_resources
-        import jieba
-    words = jieba.Tokenizer()
-    # not initialize(): it trusts any jieba.cache in the temporary directory, of whatever version, and logs
-    words.FREQ, words.total = words.gen_pfdict(words.get_dict_file())
-    words.initialized = True
-    return words
-
-
 @functools.cache
 def _model(definition: str) -> "tuple[tokenizers.Tokenizer, dict[int, str]]":
     """A Hugging Face tokenizer, and the token of each of its ids."""
@@ -215,14 +170,10 @@ def _lexicon(definition: str, file: Path) -> Lexicon:
 
 
 def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
-    unicode = f"unicode {unicodedata.unidata_version}"
     if name in _CUTS:
-        return Vectorised(
-            name, _version(name, f"polars {importlib.metadata.version('polars')}", normalise), normalise
-        )
-    cut, package = _FUNCTIONS[name]
-    needs = f"{package} {importlib.metadata.version(package)} {unicode}"
-    return Simple(name, _version(name, needs, normalise), normalise, cut)
+        return Vectorised(name, _version(name, _needs("polars"), normalise), normalise)
+    kind, package = (Jieba, "rjieba") if name == "jieba" else (SlowJieba, "jieba")
+    return kind(name, _version(name, f"{_needs(package)} {_UNICODE}", normalise), normalise)
 
 
 def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
@@ -230,13 +181,15 @@ def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
     content = f"file {hashlib.sha256(definition.encode()).hexdigest()}"
     if name == "lexicon":
         _lexicon(definition, file)
-        unicode = f"unicode {unicodedata.unidata_version}"
-        return WithLexicon(
-            name, _version(name, f"{content} {unicode}", normalise), normalise, definition, file
-        )
+        version = _version(name, f"{content} {_UNICODE}", normalise)
+        return WithLexicon(name, version, normalise, definition, file)
     _check_model(name, definition, file)
-    needs = f"{content} tokenizers {importlib.metadata.version('tokenizers')}"
-    return HuggingFace(name, _version(name, needs, normalise), normalise, definition)
+    version = _version(name, f"{content} {_needs('tokenizers')}", normalise)
+    return HuggingFace(name, version, normalise, definition)
+
+
+def _needs(package: str) -> str:
+    return f"{package} {importlib.metadata.version(package)}"
 
 
 def _version(name: str, needs: str, normalise: Sequence[str]) -> str:
@@ -291,8 +244,5 @@ _CUTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "whitespace": _cut_at_space,
     "char": _cut_characters,
 }
-_FUNCTIONS: dict[str, tuple[Split, str]] = {
-    "jieba": (split_chinese, "rjieba"),
-    "jieba_python": (split_chinese_slowly, "jieba"),
-}
+_UNICODE = f"unicode {unicodedata.unidata_version}"
 _MODELS = {"bpe": "BPE", "wordpiece": "WordPiece", "unigram": "Unigram"}
