@@ -30,8 +30,11 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def ray_cluster(temp: Path, cpus: tuple[int, ...]) -> Iterator[RayCluster]:
-    """A cluster with a node for each of `cpus`; `temp` has a short name, since a Unix socket allows 107 bytes."""
+def ray_cluster(temp: Path, cpus: tuple[int, ...], hidden: Path | None = None) -> Iterator[RayCluster]:
+    """A cluster with a node for each of `cpus`; `temp` has a short name, since a Unix socket allows 107 bytes.
+
+    All nodes but the head see an empty directory for `hidden`.
+    """
     temp.mkdir(exist_ok=True)
     (temp / "token").write_text("t" * 64)
     access = os.environ | {
@@ -47,7 +50,9 @@ def ray_cluster(temp: Path, cpus: tuple[int, ...]) -> Iterator[RayCluster]:
         nodes = []
         for number, size in enumerate(cpus):
             words = ["--address", address] if number else as_head
-            nodes.append(start_node([*words, "--num-cpus", str(size), "--block"], access))
+            nodes.append(
+                start_node([*words, "--num-cpus", str(size), "--block"], access, hidden if number else None)
+            )
             stack.callback(end_family, nodes[-1])
             wait_for_port(port)
         up = ALL_UP.format(address=address, nodes=len(cpus))
@@ -55,10 +60,13 @@ def ray_cluster(temp: Path, cpus: tuple[int, ...]) -> Iterator[RayCluster]:
         yield RayCluster(address, access, nodes)
 
 
-def start_node(words: list[str], environment: dict[str, str]) -> subprocess.Popen:
-    """`ray start`, in a session of its own."""
+def start_node(words: list[str], environment: dict[str, str], hidden: Path | None) -> subprocess.Popen:
+    """`ray start`, in a session of its own; an empty file system lies over `hidden`."""
+    hide = (
+        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', hidden] if hidden else []
+    )
     return subprocess.Popen(
-        [Path(sys.executable).parent / "ray", "start", *words],
+        [*hide, Path(sys.executable).parent / "ray", "start", *words],
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,

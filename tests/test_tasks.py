@@ -154,7 +154,7 @@ class FakeWorker:
         if self.is_dead:
             return Event(self, "died", "killed by SIGKILL")
         first = self.work.pop(0)
-        return Event(self, "ready") if first == "ready" else Event(self, "done", first())
+        return Event(self, "ready", True) if first == "ready" else Event(self, "done", first())
 
 
 class FakeCrew:

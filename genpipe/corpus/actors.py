@@ -7,6 +7,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,8 +26,9 @@ class _Actor:
     def __init__(self) -> None:
         os.environ.update(ONE_THREAD)
 
-    def ready(self) -> None:
-        """Answers once the process is up."""
+    def sees(self, paths: Sequence[Path]) -> bool:
+        """Answers once the process is up: whether all these files are there."""
+        return all(path.exists() for path in paths)
 
     def do(self, work: Callable[[], Any]) -> Any:
         """The result of one task."""
@@ -36,10 +38,10 @@ class _Actor:
 class Actor:
     """A worker that is a Ray actor."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Sequence[Path]) -> None:
         actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._handle = actor.remote()
-        self.calls: deque[Any] = deque([self._handle.ready.remote()])
+        self.calls: deque[Any] = deque([self._handle.sees.remote(shared)])
         self._is_ready = False
 
     def give(self, work: Callable[[], Any]) -> None:
@@ -67,11 +69,14 @@ class Actor:
 
 
 class Actors:
-    """Hires actors of the cluster that is up."""
+    """Hires actors of the cluster that is up; who does not see all `shared` files is sent what it needs."""
+
+    def __init__(self, shared: Sequence[Path] = ()) -> None:
+        self._shared = shared
 
     def hire(self) -> Actor:
         """A new actor."""
-        return Actor()
+        return Actor(self._shared)
 
     def wait(self, workers: Sequence[Worker], seconds: float) -> list[Event]:
         """What happened to one of them."""
@@ -116,7 +121,7 @@ def _start_local(workers: int) -> None:
             ray.init(
                 address="local",
                 num_cpus=max(workers, os.cpu_count() or 1),  # more actors than cores run too, only slower
-                object_store_memory=100 << 20,  # only file names pass through it
+                object_store_memory=100 << 20,  # only file names pass through it: all share this disk
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -8,8 +8,9 @@ import contextlib
 import functools
 import hashlib
 import math
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from genpipe.corpus import statistics
 from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.runs import TOKEN, Part, Range, Run
-from genpipe.corpus.shards import Shard, cut, read
-from genpipe.corpus.tasks import Executor, Task
+from genpipe.corpus.shards import Content, Shard, cut, read
+from genpipe.corpus.tasks import Away, Executor, Task
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
@@ -36,7 +37,13 @@ FEW_TYPES = 1000  # are always held in memory
 BYTES_OF_A_ROW = 200  # of counts, while they are added up: twice what was seen, for ranges are not equal
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
+NO_RUN = (FileNotFoundError, pa.ArrowInvalid)  # not counted yet, or cut off by a power failure
+
 Statistics = dict[str, Any]
+Counted = tuple[
+    Path, list[pl.DataFrame] | None, Statistics | None
+]  # without rows where the run is there already
+Reduced = tuple[pl.DataFrame, int]
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,11 @@ class Counting:
         columns = [(TOKEN, pa.string()), ("count", pa.int64())]
         return pa.schema(columns + [("documents", pa.int64())] * self.document_frequency)
 
+    def path_of(self, content: Content) -> Path:
+        """Where the run of a shard with this content lies."""
+        key = hashlib.sha256(f"{self.version} {content.digest()}".encode()).hexdigest()
+        return self.scratch / f"{key}.parquet"
+
     def ranges(self, runs: Sequence[Run]) -> int:
         """How many ranges of runs are each added up in the memory there is."""
         return max(1, math.ceil(BYTES_OF_A_ROW * sum(run.rows for run in runs) / self.memory))
@@ -79,18 +91,43 @@ class Counting:
 def count_shard(shard: Shard, counting: Counting) -> Run:
     """The run of a shard: the file in `scratch` if it was counted before, else counted now."""
     content = read(shard)
-    key = hashlib.sha256(f"{counting.version} {content.digest()}".encode()).hexdigest()
-    path = counting.scratch / f"{key}.parquet"
-    with contextlib.suppress(
-        FileNotFoundError, pa.ArrowInvalid
-    ):  # not counted yet, or cut off by a power failure
+    path = counting.path_of(content)
+    with contextlib.suppress(*NO_RUN):
         return sorted_runs.open_run(path)
     with file_tools.scratch_directory(counting.scratch, "spill") as spill:
-        counts = _Counts(counting, spill)
-        for texts in _blocks(content.documents(), counting.tokenizer.block):
-            counts.add(texts)
-        about = {**counts.about(), "replaced": content.replaced}
-        return sorted_runs.write_run(path, counts.sorted(), counting.schema, about)
+        counts = _counted(content, counting, spill)
+        return sorted_runs.write_run(path, counts.sorted(), counting.schema, counts.about())
+
+
+def _counted(content: Content, counting: Counting, spill: Path) -> "_Counts":
+    counts = _Counts(counting, spill)
+    for texts in _blocks(content.documents(), counting.tokenizer.block):
+        counts.add(texts)
+    counts.replaced = content.replaced
+    return counts
+
+
+def _pack_shard(shard: Shard, counting: Counting) -> Callable[[], Counted]:
+    content = read(shard)
+    path = counting.path_of(content)
+    with contextlib.suppress(*NO_RUN):
+        sorted_runs.open_run(path)
+        return functools.partial(tuple, (path, None, None))
+    return functools.partial(_count_away, path, content, counting)
+
+
+def _count_away(path: Path, content: Content, counting: Counting) -> Counted:
+    """Where the run is to lie, its rows, and what is known of the text."""
+    with tempfile.TemporaryDirectory(prefix="genpipe-") as spill:
+        counts = _counted(content, counting, Path(spill))
+        return path, list(counts.sorted()), counts.about()
+
+
+def _keep_run(counted: Counted, counting: Counting) -> Run:
+    path, frames, about = counted
+    if frames is None or about is None:
+        return sorted_runs.open_run(path)
+    return sorted_runs.write_run(path, frames, counting.schema, about)
 
 
 def _blocks(texts: pl.Series, size: int) -> Iterator[pl.Series]:
@@ -115,6 +152,7 @@ class _Counts:
         self._most = max(FEW_TYPES, counting.memory // BYTES_OF_A_ROW)  # types in memory
         self._lengths: Counter[int] = Counter()
         self._characters = 0
+        self.replaced = 0
 
     def add(self, texts: pl.Series) -> None:
         """Count some documents."""
@@ -124,7 +162,7 @@ class _Counts:
         for order in self._counting.orders:
             self._frames.append(self._grouped(_grams(tokens.lazy(), order)))
         if sum(map(len, self._frames)) > self._most:
-            self._frames = [sorted_runs.summed(self._frames)]
+            self._frames = [sorted_runs.add_up(pl.concat(self._frames))]
             if len(self._frames[0]) > self._most:
                 self._spill_all()
 
@@ -144,6 +182,7 @@ class _Counts:
             "characters": self._characters,
             "tokens": sum(length * documents for length, documents in self._lengths.items()),
             "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+            "replaced": self.replaced,
         }
 
     def sorted(self) -> Iterator[pl.DataFrame]:
@@ -153,7 +192,7 @@ class _Counts:
             return
         self._spill_all()
         for within in sorted_runs.choose_ranges(self._runs, self._counting.ranges(self._runs)):
-            yield sorted_runs.by_token(sorted_runs.add_up(self._runs, within))
+            yield sorted_runs.by_token(sorted_runs.add_up(sorted_runs.rows_within(self._runs, within)))
 
     def _spill_all(self) -> None:
         path = self._spill / f"{len(self._runs)}.parquet"
@@ -164,7 +203,7 @@ class _Counts:
         frames, self._frames = self._frames, []
         if not frames:
             return sorted_runs.empty(self._counting.schema)
-        return sorted_runs.by_token(sorted_runs.summed(frames))
+        return sorted_runs.by_token(sorted_runs.add_up(pl.concat(frames)) if len(frames) > 1 else frames[0])
 
 
 def _grams(tokens: pl.LazyFrame, order: int) -> pl.LazyFrame:
@@ -220,8 +259,17 @@ def counted(
     shards = [shard for item in inputs for shard in cut(item, shard_bytes)]
     megabytes = sum(shard.size for shard in shards) / 1e6
     seconds = megabytes / MB_PER_S[counting.tokenizer.name] * len(counting.orders)
+    counting.scratch.mkdir(parents=True, exist_ok=True)
     with (
-        executor(where, workers, len(shards), seconds, threads=counting.on_threads) as does,
+        file_tools.scratch_directory(counting.scratch, "here") as here,
+        executor(
+            where,
+            workers,
+            len(shards),
+            seconds,
+            threads=counting.on_threads,
+            shared=(here, *(path for item in inputs if (path := item.local_path))),
+        ) as does,
         counted_by(does, shards, counting, workers=workers, name=name) as counts,
     ):
         yield counts
@@ -233,7 +281,15 @@ def counted_by(
 ) -> Iterator[Counts]:
     """Count shards by an executor that may have done other work before."""
     counting.scratch.mkdir(parents=True, exist_ok=True)
-    tasks = [Task(str(shard), functools.partial(count_shard, shard, counting)) for shard in shards]
+    keep = functools.partial(_keep_run, counting=counting)
+    tasks = [
+        Task(
+            str(shard),
+            functools.partial(count_shard, shard, counting),
+            Away(functools.partial(_pack_shard, shard, counting), keep),
+        )
+        for shard in shards
+    ]
     with file_tools.scratch_directory(counting.scratch, "parts") as directory:
         with Progress(name, sum(shard.size for shard in shards) / 1e6, "MB") as progress:
             tokens = 0
@@ -260,6 +316,10 @@ def _reduce(
         Task(
             f"{name}: range {i}",
             functools.partial(reduce_range, runs, within, counting, directory / f"{i}.arrow"),
+            Away(
+                functools.partial(_pack_range, runs, within, counting),
+                functools.partial(_keep_part, counting=counting, path=directory / f"{i}.arrow"),
+            ),
         )
         for i, within in enumerate(ranges)
     ]
@@ -271,9 +331,23 @@ def _reduce(
 
 def reduce_range(runs: Sequence[Run], within: Range, counting: Counting, path: Path) -> Part:
     """The sum of all runs over a range of tokens, by count descending, then by token."""
-    total = sorted_runs.add_up(runs, within)
-    kept = total.filter(pl.col("count") >= counting.min_count).sort("count", TOKEN, descending=[True, False])
-    return sorted_runs.write_part(path, kept, counting.schema, len(total))
+    return _keep_part(_reduced(sorted_runs.rows_within(runs, within), counting), counting, path)
+
+
+def _pack_range(runs: Sequence[Run], within: Range, counting: Counting) -> Callable[[], Reduced]:
+    return functools.partial(_reduced, sorted_runs.rows_within(runs, within).collect(), counting)
+
+
+def _reduced(rows: pl.DataFrame | pl.LazyFrame, counting: Counting) -> Reduced:
+    """The rows that are frequent enough, in order, and how many there were."""
+    total = sorted_runs.add_up(rows)
+    kept = total.filter(pl.col("count") >= counting.min_count)
+    return kept.sort("count", TOKEN, descending=[True, False]), len(total)
+
+
+def _keep_part(reduced: Reduced, counting: Counting, path: Path) -> Part:
+    kept, types = reduced
+    return sorted_runs.write_part(path, kept, counting.schema, types)
 
 
 def _statistics(parts: Sequence[Part], runs: Sequence[Run], shards: Sequence[Shard]) -> Statistics:

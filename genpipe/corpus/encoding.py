@@ -20,11 +20,11 @@ import polars as pl
 
 from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import find_inputs
-from genpipe.corpus.shards import Shard, cut, read
-from genpipe.corpus.tasks import Task
+from genpipe.corpus.shards import Content, Shard, cut, read
+from genpipe.corpus.tasks import Away, Task
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
 from genpipe.errors import BadInput
-from genpipe.files import existing, hash_of, new_directory, new_file, read_json, sha256
+from genpipe.files import existing, hash_of, new_directory, new_file, read_json, scratch_directory, sha256
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 UINT16_TOKENS = 1 << 16  # a larger vocabulary needs four bytes an id
+NO_PIECE = (FileNotFoundError, zipfile.BadZipFile)  # not encoded yet, or cut off by a power failure
+
+Encoded = tuple[Path, np.ndarray | None, np.ndarray | None]  # without ids where the piece is there already
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,21 @@ class Encoder:
     vocabulary_sha256: str
     dtype: str
     scratch: Path
+
+    def path_of(self, content: Content) -> Path:
+        """Where the piece of a shard with this content lies."""
+        parts = (
+            self.tokenizer.version,
+            self.vocabulary_sha256,
+            self.dtype,
+            _code_version(),
+            content.digest(),
+        )
+        return self.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
+
+    def known(self) -> pl.DataFrame:
+        """The vocabulary: columns id and token."""
+        return _known(self.vocabulary, self.vocabulary_sha256)
 
 
 @dataclass(frozen=True)
@@ -98,11 +116,30 @@ def encode_shards(
 ) -> list[Piece]:
     """The pieces of all shards, in their order."""
     megabytes = sum(shard.size for shard in shards) / 1e6
-    tasks = [Task(str(shard), functools.partial(encode_shard, shard, encoder)) for shard in shards]
+    tasks = [
+        Task(
+            str(shard),
+            functools.partial(encode_shard, shard, encoder),
+            Away(functools.partial(_pack_shard, shard, encoder), _keep_piece),
+        )
+        for shard in shards
+    ]
     seconds = megabytes / MB_PER_S[encoder.tokenizer.name]
     on_threads = isinstance(encoder.tokenizer, Vectorised)
     with (
-        executor(where, workers, len(tasks), seconds, threads=on_threads) as does,
+        scratch_directory(encoder.scratch, "here") as here,
+        executor(
+            where,
+            workers,
+            len(tasks),
+            seconds,
+            threads=on_threads,
+            shared=(
+                here,
+                encoder.vocabulary,
+                *{path for shard in shards if (path := shard.input.local_path)},
+            ),
+        ) as does,
         Progress(name, megabytes, "MB") as progress,
     ):
         tokens = 0
@@ -118,34 +155,44 @@ def encode_shards(
 def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
     """The piece of a shard: the file of an interrupted run, or a new one."""
     content = read(shard)
-    parts = (
-        encoder.tokenizer.version,
-        encoder.vocabulary_sha256,
-        encoder.dtype,
-        _code_version(),
-        content.digest(),
-    )
-    path = encoder.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
-    with contextlib.suppress(
-        FileNotFoundError, zipfile.BadZipFile
-    ):  # none yet, or cut off by a power failure
-        return Piece(path, int(Piece(path, 0).read("lengths").sum()))
-    ids, lengths = _ids(content.documents(), encoder)
+    path = encoder.path_of(content)
+    with contextlib.suppress(*NO_PIECE):
+        return _open_piece(path)
+    return _keep_piece(_encoded(path, content, encoder.tokenizer, encoder.dtype, encoder.known()))
+
+
+def _pack_shard(shard: Shard, encoder: Encoder) -> Callable[[], Encoded]:
+    content = read(shard)
+    path = encoder.path_of(content)
+    with contextlib.suppress(*NO_PIECE):
+        _open_piece(path)
+        return functools.partial(tuple, (path, None, None))
+    return functools.partial(_encoded, path, content, encoder.tokenizer, encoder.dtype, encoder.known())
+
+
+def _encoded(path: Path, content: Content, tokenizer: Tokenizer, dtype: str, known: pl.DataFrame) -> Encoded:
+    """Where the piece is to lie, its ids, and how many each document has."""
+    texts = content.documents()
+    tokens = tokenizer.explode(texts)
+    ids = tokens.join(known, on="token", how="left", maintain_order="left")["id"].fill_null(0).to_numpy()
+    return path, ids.astype(dtype), np.bincount(tokens["document"].to_numpy(), minlength=len(texts))
+
+
+def _keep_piece(encoded: Encoded) -> Piece:
+    path, ids, lengths = encoded
+    if ids is None or lengths is None:
+        return _open_piece(path)
     with new_file(path) as partial, partial.open("wb") as file:
         np.savez(file, ids=ids, lengths=lengths)
-    return Piece(path, int(lengths.sum()))
+    return Piece(path, len(ids))
 
 
-def _ids(texts: pl.Series, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-    tokens = encoder.tokenizer.explode(texts)
-    known = _numbers(encoder.vocabulary, encoder.vocabulary_sha256)
-    ids = tokens.join(known, on="token", how="left", maintain_order="left")["id"].fill_null(0).to_numpy()
-    lengths = np.bincount(tokens["document"].to_numpy(), minlength=len(texts))
-    return ids.astype(encoder.dtype), lengths
+def _open_piece(path: Path) -> Piece:
+    return Piece(path, int(Piece(path, 0).read("lengths").sum()))
 
 
 @functools.lru_cache(maxsize=2)
-def _numbers(path: Path, _sha256: str) -> pl.DataFrame:
+def _known(path: Path, _sha256: str) -> pl.DataFrame:
     return pl.DataFrame({"token": read_json(path)}).with_row_index("id")
 
 

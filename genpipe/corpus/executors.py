@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from genpipe.corpus.tasks import Executor, InProcess, supervised
@@ -19,11 +20,18 @@ MB_PER_S = {  # of one core with counting, about: what `auto` goes by
 
 @contextlib.contextmanager
 def executor(
-    where: Where, workers: int, tasks: int, seconds: float, *, threads: bool = False
+    where: Where,
+    workers: int,
+    tasks: int,
+    seconds: float,
+    *,
+    threads: bool = False,
+    shared: Sequence[Path] = (),
 ) -> Iterator[Executor]:
     """What does `tasks` tasks of about `seconds` seconds of one core, with at most `workers` processes or threads.
 
     `threads`: the tasks leave Python to others while they work, so that a process has no need of others.
+    `shared`: what a worker sees if it sees all that the tasks read and write.
     """
     kind = choose(where, workers, tasks, seconds, threads=threads)
     if kind == "here":
@@ -36,7 +44,7 @@ def executor(
     else:
         from genpipe.corpus.actors import Actors, cluster  # Ray takes a while to import
 
-        with cluster(workers), supervised(Actors(), workers) as supervisor:
+        with cluster(workers), supervised(Actors(shared), workers) as supervisor:
             yield supervisor
 
 

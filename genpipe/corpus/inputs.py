@@ -37,6 +37,11 @@ class Input:
     compression: Compression | None
     errors: Errors
 
+    @property
+    def local_path(self) -> Path | None:
+        """Where it is, unless at a URL."""
+        return None if "://" in self.path else Path(self.path)
+
 
 def find_inputs(
     names: Sequence[str], *, field: str = "text", whole_files: bool = False, errors: Errors = "strict"

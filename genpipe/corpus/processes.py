@@ -93,7 +93,7 @@ def _serve(connection: Connection) -> None:
     given: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
     # always read: parent and worker that both send more than a pipe holds would wait for each other for ever
     threading.Thread(target=_receive, args=(connection, given), daemon=True).start()
-    connection.send(("ready", None))
+    connection.send(("ready", True))
     while (work := given.get()) is not None:
         connection.send(_outcome(work))
 

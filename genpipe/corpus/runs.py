@@ -105,25 +105,21 @@ def choose_ranges(runs: Sequence[Run], number: int) -> list[Range]:
     return list(zip([None, *cuts], [*cuts, None], strict=True))
 
 
-def add_up(runs: Sequence[Run], within: Range) -> pl.DataFrame:
-    """The sum of all runs, of which there is one or more, over a range of tokens; rows in no order."""
+def rows_within(runs: Sequence[Run], within: Range) -> pl.LazyFrame:
+    """The rows of all runs, of which there is one or more, whose tokens are in a range."""
     rows = pl.scan_parquet([run.path for run in runs], glob=False)
     first, last = within
     if first is not None:
         rows = rows.filter(pl.col(TOKEN) >= first)
     if last is not None:
         rows = rows.filter(pl.col(TOKEN) < last)
-    return _summed(rows)
+    return rows
 
 
-def summed(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """The sum of all frames, of which there is one or more; rows in no order."""
-    return _summed(pl.concat(frames).lazy()) if len(frames) > 1 else frames[0]
-
-
-def _summed(rows: pl.LazyFrame) -> pl.DataFrame:
+def add_up(rows: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
+    """The sums of the rows of each token, in no order."""
     # the streaming engine takes half the memory, and is faster: it groups the most frequent tokens apart
-    return rows.group_by(TOKEN).agg(pl.exclude(TOKEN).sum()).collect(engine="streaming")
+    return rows.lazy().group_by(TOKEN).agg(pl.exclude(TOKEN).sum()).collect(engine="streaming")
 
 
 def by_count(parts: Sequence[Part]) -> Iterator[pa.Table]:

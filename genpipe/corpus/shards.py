@@ -212,6 +212,9 @@ def _text(value: object, shard: Shard, number: int) -> str:
 
 
 def _place(shard: Shard, number: int) -> str:
-    with open_input(shard.input) as file:
-        before = file.read(shard.start).count(b"\n")
+    try:
+        with open_input(shard.input) as file:
+            before = file.read(shard.start).count(b"\n")
+    except BadInput:  # not on this machine
+        return f"{shard}: line {number + 1} of it"
     return f"{shard.input.path}: line {before + number + 1}"

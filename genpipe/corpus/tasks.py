@@ -1,7 +1,8 @@
 """Tasks and the supervisor that has them done by processes of which any may die.
 
 A task writes a file that is named by its content, whole or not at all, so doing it twice changes nothing. A worker
-holds nothing between tasks: a dead one costs the tasks it had in hand, and these are handed out again.
+holds nothing between tasks: a dead one costs the tasks it had in hand, and these are handed out again. A worker that
+does not see our files gets what a task reads, and gives back what it would write.
 """
 
 import contextlib
@@ -32,6 +33,15 @@ class Task(Generic[Result]):
 
     name: str
     work: Callable[[], Result]
+    away: "Away[Result] | None" = None  # the same for a worker that does not see our files
+
+
+@dataclass(frozen=True)
+class Away(Generic[Result]):
+    """A task whose bytes travel."""
+
+    pack: Callable[[], Callable[[], Any]]  # reads what the work needs, when it is handed out
+    keep: Callable[[Any], Result]  # writes what the work gave
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Event:
 
     worker: "Worker"
     kind: Literal["ready", "done", "died"]
-    value: Any = None  # the result, or why it died
+    value: Any = None  # the result, or why it died; of one that is ready, whether it sees our files
 
 
 class Worker(Protocol):
@@ -109,6 +119,7 @@ class _Hired:
     in_hand: deque[int] = field(default_factory=deque)  # numbers of tasks, the running one first
     since: float = 0.0  # when the running one began
     is_ready: bool = False
+    is_away: bool = False  # where our files are not seen
     is_heard: bool = False  # in this list of tasks: it may have died before, with nobody to see it
 
 
@@ -169,7 +180,8 @@ class Supervisor:
         if not hired.in_hand:
             hired.since = time.monotonic()
         hired.in_hand.append(number)
-        hired.worker.give(shift.tasks[number].work)
+        task = shift.tasks[number]
+        hired.worker.give(_away(task).pack() if hired.is_away else task.work)
 
     def _settle(self, event: Event, shift: "_Shift") -> None:
         hired = next(hired for hired in self._hired if hired.worker is event.worker)
@@ -178,10 +190,13 @@ class Supervisor:
             self._bury(hired, str(event.value), shift)
         elif event.kind == "ready":
             hired.is_ready = True
+            hired.is_away = not event.value
             shift.deaths.pop(None, None)
         else:
+            number = hired.in_hand.popleft()
             now = time.monotonic()
-            shift.keep(hired.in_hand.popleft(), event.value, now - hired.since)
+            result = _away(shift.tasks[number]).keep(event.value) if hired.is_away else event.value
+            shift.keep(number, result, now - hired.since)
             hired.since = now
 
     def _bury(self, hired: _Hired, reason: str, shift: "_Shift") -> None:
@@ -274,6 +289,14 @@ def supervised(crew: Crew, workers: int) -> Iterator[Supervisor]:
         yield supervisor
     finally:
         supervisor.dismiss()
+
+
+def _away(task: Task[Result]) -> Away[Result]:
+    if task.away is None:
+        raise BadInput(
+            f"{task.name}: a worker does not see this project; put it on a disk that all nodes share"
+        )
+    return task.away
 
 
 def _tell(line: str) -> None:
