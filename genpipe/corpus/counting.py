@@ -101,7 +101,7 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
 
 def _counted(content: Content, counting: Counting, spill: Path) -> "_Counts":
     counts = _Counts(counting, spill)
-    for texts in _blocks(content.documents(), counting.tokenizer.block):
+    for texts in content.blocks(counting.tokenizer.block):
         counts.add(texts)
     counts.replaced = content.replaced
     return counts
@@ -128,17 +128,6 @@ def _keep_run(counted: Counted, counting: Counting) -> Run:
     if frames is None or about is None:
         return sorted_runs.open_run(path)
     return sorted_runs.write_run(path, frames, counting.schema, about)
-
-
-def _blocks(texts: pl.Series, size: int) -> Iterator[pl.Series]:
-    """The documents, some at a time: of about `size` bytes, or one document."""
-    ends = texts.str.len_bytes().cast(pl.Int64).cum_sum()
-    start = 0
-    while start < len(texts):
-        before = ends[start - 1] if start else 0
-        end = max(start + 1, ends.search_sorted(before + size, side="right"))
-        yield texts[start:end]
-        start = end
 
 
 class _Counts:

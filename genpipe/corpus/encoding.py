@@ -172,10 +172,22 @@ def _pack_shard(shard: Shard, encoder: Encoder) -> Callable[[], Encoded]:
 
 def _encoded(path: Path, content: Content, tokenizer: Tokenizer, dtype: str, known: pl.DataFrame) -> Encoded:
     """Where the piece is to lie, its ids, and how many each document has."""
-    texts = content.documents()
-    tokens = tokenizer.explode(texts)
-    ids = tokens.join(known, on="token", how="left", maintain_order="left")["id"].fill_null(0).to_numpy()
-    return path, ids.astype(dtype), np.bincount(tokens["document"].to_numpy(), minlength=len(texts))
+    ids, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
+    for texts in content.blocks(tokenizer.block):
+        tokens = tokenizer.explode(texts)
+        ids.append(_numbers(tokens["token"], known).astype(dtype))
+        lengths.append(np.bincount(tokens["document"].to_numpy(), minlength=len(texts)))
+    return path, np.concatenate(ids), np.concatenate(lengths)
+
+
+def _numbers(tokens: pl.Series, known: pl.DataFrame) -> np.ndarray:
+    """The id of each token; looked up once for each type, in whichever of the two tables is the smaller one."""
+    coded = tokens.to_arrow().dictionary_encode()
+    types = pl.Series("token", coded.dictionary, dtype=pl.String).to_frame().with_row_index("code")
+    found = known.lazy().join(types.lazy(), on="token").collect(engine="streaming")
+    numbers = np.zeros(len(types), np.uint32)
+    numbers[found["code"].to_numpy()] = found["id"].to_numpy()
+    return numbers[coded.indices.to_numpy()]
 
 
 def _keep_piece(encoded: Encoded) -> Piece:

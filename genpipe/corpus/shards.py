@@ -5,9 +5,10 @@ import contextlib
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import orjson
 import polars as pl
 import pyarrow as pa
 
@@ -73,6 +74,17 @@ class Content:
             digest.update(part)
         return digest.hexdigest()
 
+    def blocks(self, size: int) -> Iterator[pl.Series]:
+        """The documents, some at a time: of about `size` bytes, or one document."""
+        texts = self.documents()
+        ends = texts.str.len_bytes().cast(pl.Int64).cum_sum()
+        start = 0
+        while start < len(texts):
+            before = ends[start - 1] if start else 0
+            end = max(start + 1, ends.search_sorted(before + size, side="right"))
+            yield texts[start:end]
+            start = end
+
     def documents(self) -> pl.Series:
         """The texts: rows, lines, a file, or the field of JSON records (blank lines are none)."""
         self.replaced = 0
@@ -82,7 +94,9 @@ class Content:
         lines = self._lines()
         if kind == "lines":
             return lines
-        records = ((number, line) for number, line in enumerate(lines) if line and not line.isspace())
+        records = (
+            (number, line) for number, line in enumerate(lines.to_list()) if line and not line.isspace()
+        )
         return pl.Series([_field(line, self.shard, number) for number, line in records], dtype=pl.String)
 
     def _texts(self) -> pl.Series:
@@ -174,6 +188,11 @@ def _unpack(data: bytes, input: Input) -> bytes:
 
 def _field(line: str, shard: Shard, number: int) -> str:
     field = shard.input.field
+    # four times as fast as json; what it does not take may still be good, or is told of below
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        value = orjson.loads(line)[field]
+        if isinstance(value, str):
+            return value
     try:
         record = json.loads(line)
     except ValueError as error:

@@ -39,7 +39,7 @@ class Tokenizer(ABC):
     version: str
     normalise: tuple[str, ...]
 
-    block: ClassVar[int] = 1 << 21  # bytes of text that are best cut at once
+    block: ClassVar[int] = 1 << 20  # bytes of text that are best cut at once
 
     def split(self, text: str) -> list[str]:
         """The tokens of one text."""
