@@ -34,7 +34,9 @@ from genpipe.progress import Progress
 
 TOP = 1000  # rows of top.tsv
 FEW_TYPES = 1000  # are always held in memory
-BYTES_OF_A_ROW = 200  # of counts, while they are added up: twice what was seen, for ranges are not equal
+BYTES_OF_A_ROW = (
+    400  # of counts, while they are added up and sorted: more than was seen, for ranges are not equal
+)
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
 NO_RUN = (FileNotFoundError, pa.ArrowInvalid)  # not counted yet, or cut off by a power failure

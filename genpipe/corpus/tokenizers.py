@@ -89,7 +89,7 @@ class SlowJieba(Tokenizer):
 class Vectorised(Tokenizer):
     """Cut by polars: many texts at once, on all its threads, without a Python string a token."""
 
-    block: ClassVar[int] = 1 << 24
+    block: ClassVar[int] = 1 << 21
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         return self._lists(pl.Series(texts, dtype=pl.String)).to_list()
