@@ -95,8 +95,8 @@ def chinese(setting: Setting) -> None:
         f"one Counter, {rjieba}": setting.peer("counter", "chinese.txt", "rjieba"),
         f"datatrove, 2 tasks, {rjieba}": setting.peer("datatrove_count", "chinese.txt", "rjieba"),
         f"Spark local[2], {rjieba}": setting.peer("spark_count", "chinese.txt", "rjieba"),
-        "genpipe, jieba 32 MB, 2 processes": setting.ours("chinese.txt", "jieba", "local", "--shard", "2"),
-        "genpipe, jieba 32 MB, 2 Ray actors": setting.ours("chinese.txt", "jieba", "ray", "--shard", "2"),
+        "genpipe, jieba 32 MB, 2 processes": setting.ours("chinese.txt", "jieba", "local"),
+        "genpipe, jieba 32 MB, 2 Ray actors": setting.ours("chinese.txt", "jieba", "ray"),
     }
     setting.compare(entries, "article's loop, jieba 3 MB")
 

@@ -95,7 +95,7 @@ def parse(*, with_out: bool = True) -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer", default="jieba")
     parser.add_argument("--where", choices=["bare", "here", "auto", "local", "ray"], default="local")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--shard", type=int, default=8, metavar="MIB")
+    parser.add_argument("--shard", type=int, default=2, metavar="MIB")
     parser.add_argument("--memory", type=int, default=256, metavar="MIB")
     if with_out:
         parser.add_argument("--out", type=Path, required=True)
