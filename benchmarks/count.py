@@ -2,7 +2,7 @@
 
 python -m benchmarks.count FILE --tokenizer NAME --where bare|here|auto|local|ray --workers N --out COUNTS.parquet
 
-bare: a loop over the same shards, one Counter, no run files, nobody to watch over it. here: this process, with run files.
+bare: a loop over the same shards, all counts in memory, no run files, nobody to watch over it. here: this process, with run files.
 ray: the actors are up, and have counted something, before the clock starts.
 """
 
@@ -11,16 +11,15 @@ import contextlib
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 
-from genpipe.corpus.counting import Counting, counted, counted_by
+from genpipe.corpus.counting import Counting
+from genpipe.corpus.counts import counted, counted_by
 from genpipe.corpus.inputs import find_inputs
+from genpipe.corpus.runs import add_up
 from genpipe.corpus.shards import cut, read
 from genpipe.corpus.tasks import Executor, supervised
 from genpipe.corpus.tokenizers import tokenizer
@@ -56,15 +55,17 @@ def count(
 
 
 def count_bare(arguments: argparse.Namespace, out: Path) -> float:
-    """Seconds of the loop that anybody would write around the same tokenizer and shards."""
+    """Seconds of the same tokenizer over the same shards, all counts in memory, no file before the end."""
     split = tokenizer(arguments.tokenizer)
     started = time.perf_counter()
-    counts: Counter[str] = Counter()
+    frames: list[pl.DataFrame] = []
     for source in find_inputs([str(arguments.file)]):
         for shard in cut(source, arguments.shard << 20):
-            counts.update(chain.from_iterable(split.split_all(read(shard).documents().to_list())))
-    tokens, numbers = zip(*sorted(counts.items(), key=lambda item: (-item[1], item[0])), strict=True)
-    pq.write_table(pa.table({"token": tokens, "count": numbers}), out)
+            for texts in read(shard).blocks(split.block):
+                tokens = split.explode(texts).lazy().group_by("token").agg(pl.len().alias("count"))
+                frames.append(tokens.collect(engine="streaming"))
+    counts = add_up(pl.concat(frames)).sort("count", "token", descending=[True, False])
+    counts.write_parquet(out)
     return time.perf_counter() - started
 
 

@@ -387,7 +387,8 @@ def _prepare(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _count(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.corpus import counting
+    from genpipe.corpus import counts
+    from genpipe.corpus.counting import Counting
     from genpipe.corpus.inputs import find_inputs
     from genpipe.corpus.tokenizers import tokenizer
     from genpipe.params.project import read_params
@@ -399,12 +400,12 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     if arguments.corpus:
         _refuse_beside_corpus(arguments)
         corpus = read_params(root).named("corpora", arguments.corpus)
-        counting.count_corpus(root, arguments.corpus, corpus, cluster)
+        counts.count_corpus(root, arguments.corpus, corpus, cluster)
         return
     name, steps, file = arguments.tokenizer, arguments.normalise, arguments.tokenizer_file
-    what = counting.Counting(
+    what = Counting(
         tokenizer(name, normalise=steps, file=file),
-        counting.scratch_of(root),
+        counts.scratch_of(root),
         orders=arguments.ngrams,
         document_frequency=arguments.document_frequency,
         min_count=arguments.min_count,
@@ -416,7 +417,7 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     out = arguments.out or Path("counts.parquet")
     if str(out.resolve()) in {item.path for item in inputs}:
         raise BadInput(f"--out {out}: wanted another file than those that are counted; name a new one")
-    counting.count_inputs(
+    counts.count_inputs(
         inputs,
         what,
         shard_bytes=arguments.shard_bytes or what.usual_shard,

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genpipe.corpus import counting, encoding, shards, vocabulary
-from genpipe.corpus.counting import Counting, counted
+from genpipe.corpus import counting, counts, encoding, shards, vocabulary
+from genpipe.corpus.counting import Counting
+from genpipe.corpus.counts import counted
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, tokenizer
 from genpipe.errors import BadInput
@@ -195,7 +196,7 @@ def make_corpus(root: Path) -> None:
 
 
 def run_stages(root: Path) -> None:
-    counting.count_corpus(root, "verses", CORPUS, Cluster(workers=0))
+    counts.count_corpus(root, "verses", CORPUS, Cluster(workers=0))
     vocabulary.build_vocabulary(root, "verses", CORPUS)
     encoding.encode_corpus(root, "verses", CORPUS, Cluster(workers=0))
 
@@ -384,14 +385,12 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
     path = write_text(tmp_path / "t.txt", VERSES[:2])
     out = tmp_path / "counts.parquet"
     options = Counting(tokenizer("jieba"), tmp_path / "scratch")
-    counting.count_inputs(
-        [input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=None
-    )
+    counts.count_inputs([input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=None)
     printed = capsys.readouterr()
     assert "2 documents" in printed.out
     assert "count: 100 %" in printed.err
     assert as_dict(pq.read_table(out)) == serial_counts(VERSES[:2], "jieba")
-    counting.count_inputs([input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=3)
+    counts.count_inputs([input_of(path)], options, shard_bytes=40, workers=0, where="auto", out=out, top=3)
     assert pq.read_table(out).num_rows == 3
 
 
@@ -403,7 +402,7 @@ def test_encoding_two_files_of_one_name_is_refused(tmp_path):
 
 def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
     for stage, command in (
-        (lambda: counting.count_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe prepare verses"),
+        (lambda: counts.count_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe prepare verses"),
         (lambda: vocabulary.build_vocabulary(tmp_path, "v", CORPUS), "genpipe count --corpus v"),
         (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe vocabulary v"),
         (lambda: encoding.read_encoded(tmp_path / "v", "train"), "genpipe encode v"),

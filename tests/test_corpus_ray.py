@@ -20,9 +20,10 @@ from ray import cloudpickle
 
 from genpipe.corpus import actors
 from genpipe.corpus.actors import Actors
-from genpipe.corpus.counting import Counting, count_shard, counted
+from genpipe.corpus.counting import Counting, count_shard
+from genpipe.corpus.counts import counted
 from genpipe.corpus.inputs import find_inputs
-from genpipe.corpus.runs import Run, add_up
+from genpipe.corpus.runs import Run, add_up, rows_within
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Task, supervised
 from genpipe.corpus.tokenizers import tokenizer
@@ -98,7 +99,7 @@ def counted_here(piece: Shard, scratch: Path) -> Run:
 
 
 def as_dict(runs: list[Run]) -> dict[str, int]:
-    total = add_up(runs, (None, None))
+    total = add_up(rows_within(runs, (None, None)))
     return dict(zip(total["token"], total["count"], strict=True))
 
 

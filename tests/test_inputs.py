@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from genpipe import cli
 from genpipe.corpus import shards
-from genpipe.corpus.counting import Counting, counted
+from genpipe.corpus.counting import Counting
+from genpipe.corpus.counts import counted
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tokenizers import tokenizer

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpipe.corpus import runs
-from genpipe.corpus.runs import Part, Run
+from genpipe.corpus.runs import Part, Range, Run
 
 SCHEMA = pa.schema([("token", pa.string()), ("count", pa.int64())])
 
@@ -27,10 +27,14 @@ def run_of(counts: dict[str, int], path: Path) -> Run:
     return runs.write_run(path, [runs.by_token(frame)], SCHEMA, {"tokens": sum(counts.values())})
 
 
+def summed(given_runs: list[Run], within: Range) -> pl.DataFrame:
+    return runs.add_up(runs.rows_within(given_runs, within))
+
+
 def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[Part]:
     parts = []
     for i, within in enumerate(runs.choose_ranges(given_runs, number)):
-        total = runs.add_up(given_runs, within).sort("count", "token", descending=[True, False])
+        total = summed(given_runs, within).sort("count", "token", descending=[True, False])
         parts.append(runs.write_part(directory / f"part{i}.arrow", total, SCHEMA, len(total)))
     return parts
 
@@ -88,7 +92,7 @@ def test_ranges_hold_about_as_many_rows_each(tmp_path):
     given_runs = [
         run_of({f"{i:06}": 1 for i in range(k, 600_000, 3)}, tmp_path / f"{k}.parquet") for k in range(3)
     ]
-    sizes = [len(runs.add_up(given_runs, within)) for within in runs.choose_ranges(given_runs, 8)]
+    sizes = [len(summed(given_runs, within)) for within in runs.choose_ranges(given_runs, 8)]
     assert len(sizes) == 8
     assert sum(sizes) == 600_000
     assert max(sizes) < 1.2 * min(sizes)
@@ -96,7 +100,7 @@ def test_ranges_hold_about_as_many_rows_each(tmp_path):
 
 def test_a_run_that_is_there_twice_counts_twice(tmp_path):
     run = run_of({"a": 2, "b": 1}, tmp_path / "run.parquet")
-    assert sorted(runs.add_up([run, run], (None, None)).rows()) == [("a", 4), ("b", 2)]
+    assert sorted(summed([run, run], (None, None)).rows()) == [("a", 4), ("b", 2)]
 
 
 def test_a_token_too_long_for_a_footer_is_in_its_range(tmp_path):
@@ -106,4 +110,4 @@ def test_a_token_too_long_for_a_footer_is_in_its_range(tmp_path):
         run = run_of(counts, tmp_path / "run.parquet")
     ranges = runs.choose_ranges([run], 3)
     assert len(ranges) > 1
-    assert dict(row for within in ranges for row in runs.add_up([run], within).rows()) == counts
+    assert dict(row for within in ranges for row in summed([run], within).rows()) == counts

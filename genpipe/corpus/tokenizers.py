@@ -92,15 +92,17 @@ class Vectorised(Tokenizer):
     block: ClassVar[int] = 1 << 21
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        return self._lists(pl.Series(texts, dtype=pl.String)).to_list()
+        exploded = self._explode(pl.Series(texts, dtype=pl.String))
+        lists: list[list[str]] = [[] for _ in texts]
+        for document, token in exploded.iter_rows():
+            lists[document].append(token)
+        return lists
 
     def _explode(self, texts: pl.Series) -> pl.DataFrame:
-        lists = self._lists(texts).alias("token").to_frame().with_row_index("document")
-        return lists.explode("token", empty_as_null=False)  # a text without a token has no row
-
-    def _lists(self, texts: pl.Series) -> pl.Series:
-        query = texts.to_frame("text").lazy().select(_CUTS[self.name](pl.col("text")))
-        return query.collect(engine="streaming").to_series()
+        cut = _CUTS[self.name](pl.col("text")).alias("token")
+        lists = texts.to_frame("text").lazy().select(cut).with_row_index("document")
+        tokens = lists.explode("token", empty_as_null=False)
+        return tokens.filter(pl.col("token") != "").collect(engine="streaming")  # empty between two spaces
 
 
 @dataclass(frozen=True)
@@ -227,16 +229,12 @@ def _cut_words(text: pl.Expr) -> pl.Expr:
 
 def _cut_at_space(text: pl.Expr) -> pl.Expr:
     # to split at single spaces takes half the time of matching \S+; \s is what Unicode calls white space
-    return _split(text.str.replace_all(r"[^\S ]\s*| \s+", " ").str.strip_chars(" "), " ")
+    return text.str.replace_all(r"[^\S ]\s*| \s+", " ").str.split(" ")
 
 
 def _cut_characters(text: pl.Expr) -> pl.Expr:
     # newlines stay, so that lines can be told apart again
-    return _split(text.str.replace_all(r"[^\S\n]+", ""), "")
-
-
-def _split(text: pl.Expr, by: str) -> pl.Expr:
-    return pl.when(text != "").then(text.str.split(by)).otherwise([])  # an empty text has no token, not one
+    return text.str.replace_all(r"[^\S\n]+", "").str.split("")
 
 
 _CUTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
