@@ -179,7 +179,7 @@ def _add_counting(count: argparse.ArgumentParser) -> None:
     count.add_argument("--top", type=_positive, metavar="N", help="keep the N most frequent, at the end")
     count.add_argument(
         "--shard-bytes",
-        type=int,
+        type=_positive,
         metavar="N",
         help="size of a unit of work; default: 2 MiB, 16 MiB for the tokenizers char, word and whitespace",
     )

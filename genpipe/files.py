@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
@@ -18,7 +19,8 @@ from genpipe.errors import BadInput
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; what was written there takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # not the process alone: two threads, or processes of two machines, may write the same file
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield partial
         os.replace(partial, path)

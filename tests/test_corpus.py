@@ -18,6 +18,7 @@ from genpipe.corpus import counting, counts, encoding, shards, vocabulary
 from genpipe.corpus.counting import Counting
 from genpipe.corpus.counts import counted
 from genpipe.corpus.inputs import Input, find_inputs
+from genpipe.corpus.runs import choose_ranges
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, tokenizer
 from genpipe.errors import BadInput
 from genpipe.params.cluster import Cluster
@@ -365,6 +366,43 @@ def test_what_does_not_fit_into_memory_goes_to_disk(tmp_path, monkeypatch):
     count(path, name="whitespace", shard_bytes=1000, memory=1)
     assert len(held) > 1
     assert max(held) <= 8 + len("abcdefghijkl"), "no more than the limit and a block"
+
+
+class Spaced(Tokenizer):
+    """Its tokens are what a pair of its tokens is."""
+
+    def _split_all(self, texts):
+        return [["a", "b", "a b"] for _ in texts]
+
+
+def test_a_token_that_is_a_pair_of_tokens_is_in_a_document_once(tmp_path):
+    how = Counting(Spaced("char", "1", ()), tmp_path / "s", orders=(1, 2), document_frequency=True)
+    path = write_text(tmp_path / "t.txt", ["x"])
+    with counted([input_of(path)], how, shard_bytes=9, workers=0, where="auto", name="count") as found:
+        found.write(tmp_path / "counts.parquet")
+    rows = {row["token"]: row for row in pq.read_table(tmp_path / "counts.parquet").to_pylist()}
+    assert rows["a b"] == {"token": "a b", "count": 2, "documents": 1}
+
+
+def test_equal_shards_on_threads_do_not_disturb_each_other(tmp_path):
+    text = "".join(f"{i} 月光\n" for i in range(300))
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    paths = [input_of(tmp_path / f"{number}.txt") for number in range(6)]
+    for attempt in range(5):
+        how = Counting(tokenizer("whitespace"), tmp_path / f"scratch{attempt}")
+        with counted(paths, how, shard_bytes=1 << 20, workers=4, where="auto", name="count") as found:
+            assert found.statistics["tokens"] == 6 * 600
+            assert found.head(1).to_pylist() == [{"token": "月光", "count": 1800}]
+
+
+def test_long_tokens_are_bounded_by_their_bytes(tmp_path):
+    path = write_text(tmp_path / "t.txt", [f"{i}-" + "a" * 8000 for i in range(400)])
+    how = Counting(tokenizer("whitespace"), tmp_path, memory=1 << 20)
+    shards_of = shards.cut(input_of(path), 400_000)
+    runs = [counting.count_shard(shard, how) for shard in shards_of]
+    assert how.ranges(runs) >= 15
+    assert len(choose_ranges(runs, how.ranges(runs))) >= 10
 
 
 def test_rare_tokens_are_dropped_after_all_is_added_up(tmp_path):

@@ -594,3 +594,21 @@ def test_a_hub_out_of_reach_is_one_line(monkeypatch):
     message = complaint_of("hf://nobody/nothing")
     assert message.startswith("hf://nobody/nothing: cannot be loaded (")
     assert "see to the name and the network" in message
+
+
+@pytest.mark.parametrize("start", ["x^2 + y^2", "x\x01a", "x^i ", "PK\x03\x04", "\x04\x22M\x18"])
+@pytest.mark.parametrize("shard_bytes", [3, 1000])
+def test_text_that_begins_as_a_packed_file_does_is_text(tmp_path, start, shard_bytes):
+    lines = [start, "", start, "a"]
+    (tmp_path / "t.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert documents_of(cut(one(tmp_path / "t.txt"), shard_bytes)) == lines
+
+
+def test_a_packed_file_by_another_name_is_refused(tmp_path):
+    (tmp_path / "t.txt").write_bytes(gzip.compress(b"a b\n"))
+    assert "wanted UTF-8" in complaint_of(tmp_path / "t.txt")
+
+
+def test_json_as_deep_as_no_reader_goes_is_one_line(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a", "x": ' + "[" * 200_000 + "]" * 200_000 + "}\n")
+    assert "line 1: wanted a JSON record" in complaint_of(tmp_path / "t.jsonl")

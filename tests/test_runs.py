@@ -1,5 +1,6 @@
 """Sorted runs: their sum by ranges, in the order of counts."""
 
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -111,3 +112,16 @@ def test_a_token_too_long_for_a_footer_is_in_its_range(tmp_path):
     ranges = runs.choose_ranges([run], 3)
     assert len(ranges) > 1
     assert dict(row for within in ranges for row in summed([run], within).rows()) == counts
+
+
+@pytest.mark.parametrize(("num_runs", "rows"), [(300, 300), (1000, 10)])
+def test_ranges_of_many_small_runs_are_even_too(tmp_path, num_runs, rows):
+    every = [f"{i:06}" for i in range(num_runs * rows)]
+    random.Random(0).shuffle(every)
+    given_runs = [
+        run_of(dict.fromkeys(every[i::num_runs], 1), tmp_path / f"{i}.parquet") for i in range(num_runs)
+    ]
+    sizes = [len(summed(given_runs, within)) for within in runs.choose_ranges(given_runs, 10)]
+    assert len(sizes) == 10
+    assert sum(sizes) == len(every)
+    assert max(sizes) < 1.3 * len(every) / 10

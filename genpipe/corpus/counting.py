@@ -24,13 +24,14 @@ from genpipe.corpus import runs as sorted_runs
 from genpipe.corpus.runs import TOKEN, Part, Range, Run
 from genpipe.corpus.shards import Content, Shard, read
 from genpipe.corpus.tasks import Away, Task
-from genpipe.corpus.tokenizers import Tokenizer, Vectorised
+from genpipe.corpus.tokenizers import Tokenizer
 
 FEW_TYPES = 1000  # are always held in memory
-BYTES_OF_A_ROW = 400  # while it is added up and sorted: more than was seen, for ranges are not equal
+BYTES_OF_A_ROW = 400  # while it is added up and sorted, more than was seen, for ranges are not equal;
+COPIES_OF_A_TOKEN = 6  # and of its token
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
-NO_RUN = (FileNotFoundError, pa.ArrowInvalid)  # not counted yet, or cut off by a power failure
+NO_RUN = (OSError, pa.ArrowInvalid)  # not counted yet, or cut off by a power failure
 
 Statistics = dict[str, Any]
 Counted = tuple[Path, list[pl.DataFrame] | None, Statistics | None]  # no rows: the run is there already
@@ -56,7 +57,7 @@ class Counting:
     @property
     def on_threads(self) -> bool:
         """Whether threads of one process count as fast as processes do."""
-        return isinstance(self.tokenizer, Vectorised)
+        return self.tokenizer.on_threads
 
     @property
     def usual_shard(self) -> int:
@@ -76,7 +77,12 @@ class Counting:
 
     def ranges(self, runs: Sequence[Run]) -> int:
         """How many ranges of runs are each added up in the memory there is."""
-        return max(1, math.ceil(BYTES_OF_A_ROW * sum(run.rows for run in runs) / self.memory))
+        return max(1, math.ceil(_memory(sum(r.rows for r in runs), sum(r.bytes for r in runs)) / self.memory))
+
+
+def _memory(rows: int, token_bytes: int) -> int:
+    """What adding up that many rows takes, about."""
+    return BYTES_OF_A_ROW * rows + COPIES_OF_A_TOKEN * token_bytes
 
 
 def shard_task(shard: Shard, counting: Counting) -> Task[Run]:
@@ -146,7 +152,6 @@ class _Counts:
         self._spill = spill
         self._frames: list[pl.DataFrame] = []
         self._runs: list[Run] = []
-        self._most = max(FEW_TYPES, counting.memory // BYTES_OF_A_ROW)  # types in memory
         self._lengths: Counter[int] = Counter()
         self._characters = 0
         self.replaced = 0
@@ -156,18 +161,21 @@ class _Counts:
         self._characters += int(texts.str.len_chars().sum())
         tokens = self._counting.tokenizer.explode(texts)
         self._lengths.update(np.bincount(tokens["document"].to_numpy(), minlength=len(texts)).tolist())
-        for order in self._counting.orders:
-            self._frames.append(self._grouped(_grams(tokens.lazy(), order)))
-        if sum(map(len, self._frames)) > self._most:
-            self._frames = [sorted_runs.add_up(pl.concat(self._frames))]
-            if len(self._frames[0]) > self._most:
-                self._spill_all()
-
-    def _grouped(self, grams: pl.LazyFrame) -> pl.DataFrame:
+        # all orders at once: tokens may hold spaces, so that a pair of some is the same as another
+        grams = pl.concat([_grams(tokens.lazy(), order) for order in self._counting.orders])
         columns = [pl.len().cast(pl.Int64).alias("count")]
         if self._counting.document_frequency:
             columns.append(pl.col("document").n_unique().cast(pl.Int64).alias("documents"))
-        return grams.group_by(TOKEN).agg(columns).collect(engine="streaming")
+        self._frames.append(grams.group_by(TOKEN).agg(columns).collect(engine="streaming"))
+        if self._is_full():
+            self._frames = [sorted_runs.add_up(pl.concat(self._frames))]
+            if self._is_full():
+                self._spill_all()
+
+    def _is_full(self) -> bool:
+        rows = sum(map(len, self._frames))
+        size = sum(map(sorted_runs.token_bytes, self._frames))
+        return rows > FEW_TYPES and _memory(rows, size) > self._counting.memory
 
     def about(self) -> dict[str, Any]:
         """Documents, characters, tokens, and how many documents have how many tokens."""
@@ -209,7 +217,7 @@ def _grams(tokens: pl.LazyFrame, order: int) -> pl.LazyFrame:
         return tokens
     joined = pl.concat_str([pl.col(TOKEN).shift(-i) for i in range(order)], separator=" ").alias(TOKEN)
     inside = pl.col("document") == pl.col("document").shift(1 - order)
-    return tokens.select("document", joined, inside.alias("inside")).filter("inside")
+    return tokens.select("document", joined, inside.alias("inside")).filter("inside").drop("inside")
 
 
 def _rounded(length: int) -> int:

@@ -22,7 +22,7 @@ from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import Content, Shard, cut, read
 from genpipe.corpus.tasks import Away, Task
-from genpipe.corpus.tokenizers import Tokenizer, Vectorised, corpus_tokenizer
+from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer
 from genpipe.errors import BadInput
 from genpipe.files import existing, hash_of, new_directory, new_file, read_json, scratch_directory, sha256
 from genpipe.params.cluster import Cluster
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 UINT16_TOKENS = 1 << 16  # a larger vocabulary needs four bytes an id
-NO_PIECE = (FileNotFoundError, zipfile.BadZipFile)  # not encoded yet, or cut off by a power failure
+NO_PIECE = (
+    FileNotFoundError,
+    EOFError,
+    ValueError,
+    zipfile.BadZipFile,
+)  # not encoded yet, or cut off by a power failure
 
 Encoded = tuple[Path, np.ndarray | None, np.ndarray | None]  # without ids where the piece is there already
 
@@ -125,7 +130,6 @@ def encode_shards(
         for shard in shards
     ]
     seconds = megabytes / MB_PER_S[encoder.tokenizer.name]
-    on_threads = isinstance(encoder.tokenizer, Vectorised)
     with (
         scratch_directory(encoder.scratch, "here") as here,
         executor(
@@ -133,7 +137,7 @@ def encode_shards(
             workers,
             len(tasks),
             seconds,
-            threads=on_threads,
+            threads=encoder.tokenizer.on_threads,
             shared=(
                 here,
                 encoder.vocabulary,

@@ -173,7 +173,9 @@ def _file_system(name: str) -> tuple[Any, str]:
 
 
 def _is_local(fs: Any) -> bool:
-    return "file" in fs.protocol
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(fs, LocalFileSystem)
 
 
 def _full(fs: Any, path: str) -> str:

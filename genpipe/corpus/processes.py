@@ -100,9 +100,10 @@ def _serve(connection: Connection) -> None:
 
 def _receive(connection: Connection, given: queue.SimpleQueue) -> None:
     try:
-        while True:
-            given.put(connection.recv())
-    except (EOFError, OSError):
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                given.put(connection.recv())
+    finally:  # also where a task cannot be unpickled: the process ends, and the parent hears of it
         given.put(None)
 
 

@@ -4,7 +4,9 @@ Runs hold disjoint parts of a corpus. Their sum is made range by range, so that 
 written by count: the bytes depend neither on the ranges nor on the number of runs.
 """
 
+import bisect
 import heapq
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,9 @@ from genpipe.files import new_file
 
 TOKEN = "token"
 ROWS = 1 << 20  # of a row group of the table
-RUN_ROWS = 1 << 12  # of a row group of a run: what a reader of a range reads too much at its ends
+RUN_ROWS = 1 << 12  # of a row group of a run, at most: what a reader of a range reads too much at its ends
+RUN_GROUPS = 16  # of a frame in a run, at least, so that ranges can be chosen by their first tokens
+PREFIX = 32  # characters of a token that the ranges are chosen by
 
 Range = tuple[
     str | None, str | None
@@ -33,6 +37,7 @@ class Run:
 
     path: Path
     rows: int
+    bytes: int  # of the tokens
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,21 +57,36 @@ class Part:
 
 def write_run(path: Path, frames: Iterable[pl.DataFrame], schema: pa.Schema, about: dict[str, Any]) -> Run:
     """Write frames that are sorted and follow each other, whole or not at all."""
-    rows = 0
+    rows = size = 0
+    firsts: list[tuple[str, int]] = []  # how the first token of each row group begins, and its rows
     # its own dictionary would be as long as the column; lz4 shares what neighbours in the order begin with
     options: dict[str, Any] = {"compression": "lz4", "use_dictionary": False, "store_schema": False}
     with new_file(path) as partial, pq.ParquetWriter(partial, schema, **options) as writer:
         for frame in frames:
             rows += len(frame)
-            writer.write_table(as_arrow(frame, schema), row_group_size=RUN_ROWS)
-        writer.add_key_value_metadata({"about": json.dumps(about, sort_keys=True)})
-    return Run(path, rows, about)
+            size += token_bytes(frame)
+            step = max(1, min(RUN_ROWS, len(frame) // RUN_GROUPS))
+            firsts += [(token, step) for token in frame[TOKEN].gather_every(step).str.slice(0, PREFIX)]
+            writer.write_table(as_arrow(frame, schema), row_group_size=step)
+        told = {"about": about, "bytes": size, "firsts": firsts}
+        writer.add_key_value_metadata({"genpipe": json.dumps(told, sort_keys=True)})
+    return Run(path, rows, size, about)
 
 
 def open_run(path: Path) -> Run:
-    """The run in a file; FileNotFoundError or ArrowInvalid where it is not, or not whole."""
+    """The run in a file; OSError or ArrowInvalid where it is not, or not whole."""
+    rows, told = _told(path)
+    return Run(path, rows, told["bytes"], told["about"])
+
+
+def _told(path: Path) -> tuple[int, dict[str, Any]]:
     footer = pq.read_metadata(path)
-    return Run(path, footer.num_rows, json.loads(footer.metadata[b"about"]))
+    return footer.num_rows, json.loads(footer.metadata[b"genpipe"])
+
+
+def token_bytes(frame: pl.DataFrame) -> int:
+    """Bytes of all its tokens."""
+    return int(frame[TOKEN].str.len_bytes().cast(pl.Int64).sum())
 
 
 def write_part(path: Path, frame: pl.DataFrame, schema: pa.Schema, types: int) -> Part:
@@ -93,15 +113,14 @@ def by_token(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def choose_ranges(runs: Sequence[Run], number: int) -> list[Range]:
-    """At most `number` ranges with about as many rows each, by the first token of each row group of every run."""
-    firsts: list[str] = []
+    """At most `number` ranges with about as many rows each, by how the first tokens of all row groups begin."""
+    firsts: list[tuple[str, int]] = []
     for run in runs if number > 1 else ():
-        footer = pq.read_metadata(run.path)
-        columns = (footer.row_group(index).column(0) for index in range(footer.num_row_groups))
-        found = (column.statistics.min for column in columns if column.statistics)
-        firsts += [token for token in found if token is not None]  # longer than 4 KiB
+        firsts += [(token, rows) for token, rows in _told(run.path)[1]["firsts"]]
     firsts.sort()
-    cuts = sorted({firsts[len(firsts) * i // number] for i in range(1, number)}) if firsts else []
+    behind = list(itertools.accumulate(rows for _, rows in firsts))
+    places = [bisect.bisect_left(behind, behind[-1] * i / number) for i in range(1, number)] if behind else []
+    cuts = sorted({firsts[place][0] for place in places})
     return list(zip([None, *cuts], [*cuts, None], strict=True))
 
 

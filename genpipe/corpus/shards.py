@@ -110,9 +110,9 @@ class Content:
         """The lines of the one part, without their \n or \r\n; none begins after the last newline."""
         (part,) = self.parts
         try:
-            return pl.scan_lines(part).collect(engine="streaming").to_series()
-        except pl.exceptions.ComputeError:
-            return pl.scan_lines(self._decode(0, part).encode()).collect(engine="streaming").to_series()
+            return _cut_at_newlines(part)
+        except pl.exceptions.ComputeError:  # not all of it is UTF-8
+            return _cut_at_newlines(self._decode(0, part).encode())
 
     def _decode(self, number: int, part: bytes) -> str:
         try:
@@ -136,6 +136,11 @@ class Content:
             f"{place}: wanted UTF-8, but byte {byte}{unpacked} is 0x{part[at]:02x}; convert the file first, "
             "for example: iconv -f GB18030 -t UTF-8 OLD > NEW; or genpipe count --errors replace"
         )
+
+
+def _cut_at_newlines(data: bytes) -> pl.Series:
+    # the first line is ours: polars unpacks what begins as a gzip, zlib or zstd file does, and x^ is good zlib
+    return pl.scan_lines(b"\n" + data).collect(engine="streaming").to_series()[1:]
 
 
 def _is_whole(input: Input) -> bool:
@@ -195,7 +200,7 @@ def _field(line: str, shard: Shard, number: int) -> str:
             return value
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(
             f"{_place(shard, number)}: wanted a JSON record, {error}; mend or delete the line"
         ) from None
