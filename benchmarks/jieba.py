@@ -20,7 +20,9 @@ def main() -> None:
     )
     parser.add_argument("files", nargs="+")
     parser.add_argument("--field", default="text")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="look at every Nth document only")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="look at every Nth document of a shard only"
+    )
     arguments = parser.parse_args()
     fast, reference = tokenizer("jieba"), tokenizer("jieba_python")
     documents = tokens = different = 0
@@ -28,10 +30,11 @@ def main() -> None:
     pieces = [
         p for item in find_inputs(arguments.files, field=arguments.field) for p in cut(item, SHARD_BYTES)
     ]
-    texts = (text for piece in pieces for text in read(piece).documents())
-    for number, text in enumerate(texts):
-        if number % arguments.every == 0:
-            found, wanted = fast.split(text), reference.split(text)
+    for piece in pieces:
+        texts = read(piece).documents().gather_every(arguments.every)
+        exploded = fast.explode(texts).partition_by("document", as_dict=True, include_key=False)
+        for number, wanted in enumerate(reference.split_all(texts.to_list())):
+            found = exploded[number,]["token"].to_list() if (number,) in exploded else []
             documents, tokens = documents + 1, tokens + len(wanted)
             different += found != wanted
             pairs = zip(found, wanted, strict=False)

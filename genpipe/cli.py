@@ -28,12 +28,13 @@ An artifact is a function of data, code and parameters, never of the cluster.
 """
 
 # written out, since genpipe.params takes a while to import; a test compares
+TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
+NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
+
 NOT_OF_A_CORPUS = (  # what `genpipe count` has no use for where params.yaml says how a corpus is counted
     "field", "whole_files", "errors", "normalise", "tokenizer", "tokenizer_file", "ngrams", "document_frequency",
     "min_count", "top", "shard_bytes", "out",
 )  # fmt: skip
-TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
-NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 

@@ -163,6 +163,11 @@ def test_finished_runs_are_reused_and_broken_ones_counted_again(tmp_path):
     assert count(path).equals(first)
     assert {run: run.read_bytes() for run in runs} == {run: data for run, (_, data) in written.items()}
     assert all(run.stat().st_mtime_ns == written[run][0] for run in runs[2:])
+    whole = runs[2].read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little")
+    runs[2].write_bytes(whole[: -8 - footer] + bytes(footer) + whole[-8:])  # as after a power failure
+    assert count(path).equals(first)
+    assert runs[2].read_bytes() == whole
 
 
 def test_equal_shards_share_a_run_and_count_as_often_as_they_occur(tmp_path):
@@ -298,9 +303,10 @@ def test_a_piece_of_a_killed_encoding_is_reused_and_a_broken_one_written_again(t
     (shard,) = shards.cut(input_of(tmp_path / "artifacts/datasets/d/t.txt"), 100)
     piece = encoding.encode_shard(shard, encoder)
     whole = piece.path.read_bytes()
-    piece.path.write_bytes(whole[:-10])
-    assert encoding.encode_shard(shard, encoder) == piece
-    assert piece.path.read_bytes() == whole
+    for broken in (whole[:-10], b"", bytes(len(whole))):
+        piece.path.write_bytes(broken)
+        assert encoding.encode_shard(shard, encoder) == piece
+        assert piece.path.read_bytes() == whole
     written = piece.path.stat().st_mtime_ns
     assert encoding.encode_shard(shard, encoder) == piece
     assert piece.path.stat().st_mtime_ns == written

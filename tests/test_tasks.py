@@ -194,7 +194,7 @@ def test_two_tasks_go_to_two_workers():
 
 def test_workers_end_with_a_driver_that_is_killed(tmp_path):
     code = (
-        "import functools, time\nfrom genpipe.corpus.processes import Process, Processes\n"
+        "import functools, time\nfrom genpipe.corpus.processes import Processes\n"
         "from genpipe.corpus.tasks import Task, supervised\n"
         "if __name__ == '__main__':\n"
         "    with supervised(Processes(), 2) as does:\n"
@@ -235,6 +235,22 @@ def test_auto_takes_what_the_work_is_worth(monkeypatch):
 def test_one_task_needs_no_second_process():
     with executor("local", 4, 1, 100) as does:
         assert isinstance(does, InProcess)
+
+
+class Unreadable:
+    """A task that no worker can unpickle."""
+
+    def __call__(self):
+        """Never done."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_a_task_that_cannot_be_unpickled_is_named_and_nobody_waits_for_ever():
+    tasks = [*tasks_of(square, range(3)), Task("the bad one", Unreadable())]
+    with supervised(Processes(), 2) as does, pytest.raises(BadInput, match="the bad one: ended 3 worker"):
+        does.run(tasks, ignore)
 
 
 def test_threads_work_at_once_and_give_results_in_order():

@@ -204,6 +204,15 @@ def test_white_space_is_what_unicode_calls_so(text):
     assert tokenizer("whitespace").split(text) == ["".join(run) for space, run in runs if not space]
 
 
+def test_threads_are_for_what_leaves_python_alone():
+    assert [name for name in ("jieba", "word", "whitespace", "char") if tokenizer(name).on_threads] == [
+        "word",
+        "whitespace",
+        "char",
+    ]
+    assert not tokenizer("word", normalise=("lower",)).on_threads
+
+
 # normalisation
 
 
