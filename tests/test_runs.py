@@ -125,3 +125,13 @@ def test_ranges_of_many_small_runs_are_even_too(tmp_path, num_runs, rows):
     assert len(sizes) == 10
     assert sum(sizes) == len(every)
     assert max(sizes) < 1.3 * len(every) / 10
+
+
+def test_ranges_weigh_a_row_group_by_its_rows(tmp_path):
+    large = run_of({f"b{i:06}": 1 for i in range(100_000)}, tmp_path / "large.parquet")
+    small = [
+        run_of({f"a{i:06}": 1 for i in range(k, 2000, 20)}, tmp_path / f"{k}.parquet") for k in range(20)
+    ]
+    sizes = [len(summed([large, *small], within)) for within in runs.choose_ranges([large, *small], 4)]
+    assert len(sizes) == 4
+    assert max(sizes) < 1.3 * 102_000 / 4
