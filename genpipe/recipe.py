@@ -7,7 +7,7 @@ What a recipe can do it says by the capabilities it inherits: metrics, samplers,
 import abc
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ class Loss(NamedTuple):
 
     value: Tensor
     metrics: Mapping[str, Tensor] = {}
+    logits: Tensor | None = None  # [..., classes], what R-drop compares
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,13 @@ class Phase:
 
 
 class Recipe(nn.Module, abc.ABC):
-    """A model with everything that training it takes."""
+    """A model with everything that training it takes.
+
+    Its buffers change in place. Those named in `sliced` are cut by rows among the logical workers, as a batch is: a loss
+    finds the rows of its slice under the buffer's name in its batch, and writes what is to stay there into them.
+    """
+
+    sliced: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:

@@ -23,10 +23,13 @@ class Classifier(Recipe, Classifies, Embeds):
         return (Phase("likelihood", (Update("nll", self.cross_entropy, (self,)),)),)
 
     def cross_entropy(self, batch: Batch) -> Loss:
-        """Nats a label."""
+        """Nats a label: classes, [batch], or the shares of each class, [batch, num_classes], as mixup makes them."""
         logits = self.classify(batch["images"].to(self.head.weight.dtype) / 255)
-        accuracy = (logits.detach().argmax(-1) == batch["labels"]).to(logits.dtype).mean()
-        return Loss(F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy})
+        labels = batch["labels"]
+        if labels.is_floating_point():  # of a mixture no prediction is right
+            return Loss(F.cross_entropy(logits, labels), logits=logits)
+        accuracy = (logits.detach().argmax(-1) == labels).to(logits.dtype).mean()
+        return Loss(F.cross_entropy(logits, labels), {"accuracy": accuracy}, logits)
 
     def embed(self, x: Tensor) -> Tensor:
         """ReLU features, [batch, feature_dim]."""
