@@ -4,8 +4,7 @@ import ctypes
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,27 +13,26 @@ from pydantic import TypeAdapter, ValidationError
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
 from genpipe.models import RECIPES
-from genpipe.params.training import Training
+from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
 from genpipe.training.agreement import together
+from genpipe.training.job import Job
 from genpipe.training.logical import Exchange
+from genpipe.training.runs import RunFiles
 from genpipe.training.trainer import Trainer
+from genpipe.training.weight_transforms import normalise
 
+NONE: Mapping[str, Normalisation] = MappingProxyType({})
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-@dataclass(frozen=True)
-class Job:
-    """A training, as every process that shares it must know it."""
-
-    model: str
-    data: Path
-    params: Training
-    seed: int
-    run_directory: Path
-
-
-def build(model: str, network: Mapping[str, Any], facts: Mapping[str, Any], seed: int) -> Recipe:
+def build(
+    model: str,
+    network: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    seed: int,
+    normalisations: Mapping[str, Normalisation] = NONE,
+) -> Recipe:
     """A new recipe: the facts of its data that it asks for, and the `network` block, whose keys must be its arguments."""
     if model not in RECIPES:
         raise BadInput(f"no model {model!r}; there is: {', '.join(sorted(RECIPES))}")
@@ -53,11 +51,13 @@ def build(model: str, network: Mapping[str, Any], facts: Mapping[str, Any], seed
     values = {key: _checked(key, value, arguments[key].annotation) for key, value in network.items()}
     torch.manual_seed(seed)
     try:
-        return make(**known, **values)
+        recipe = make(**known, **values)
     except (ValueError, RuntimeError, ArithmeticError) as error:  # what torch says of a size that cannot be
         raise BadInput(
             f"train.network of {make.__name__}: {network}: {str(error).splitlines()[0]}"
         ) from error
+    normalise(recipe, normalisations)
+    return recipe
 
 
 def _checked(key: str, value: Any, kind: Any) -> Any:
@@ -67,20 +67,21 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
         raise BadInput(f"train.network.{key}: {error.errors()[0]['msg']}, not {value!r}") from None
 
 
-def fit(exchange: Exchange, device: torch.device, job: Job) -> None:
+def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> None:
     """The training of one process; every process builds the same recipe from the same seed."""
     keep_freed_memory()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    together(exchange, device, lambda: trainer_of(exchange, device, job)).fit()
+    together(exchange, device, lambda: trainer_of(exchange, device, job, run)).fit()
 
 
-def trainer_of(exchange: Exchange, device: torch.device, job: Job) -> Trainer:
+def trainer_of(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> Trainer:
     """A trainer of a new recipe."""
     data = open_data(job.data)
-    recipe = build(job.model, job.params.network, data.facts, job.seed).to(device)
-    return Trainer(recipe, data, job.params, job.seed, exchange, job.run_directory)
+    params = job.params
+    recipe = build(job.model, params.network, data.facts, job.seed, params.normalisations).to(device)
+    return Trainer(recipe, data, params, job.seed, exchange, run)
 
 
 def keep_freed_memory() -> None:

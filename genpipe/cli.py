@@ -236,15 +236,22 @@ def _add_train(commands: Commands) -> None:
     train.add_argument("recipe")
     train.add_argument(
         "--workers",
-        type=_workers,
+        type=_range_of_workers,
         metavar="N",
-        help="training processes; 0 trains in process; default: cluster.workers",
+        help="training processes; 0 trains in process; 1-4 is elastic, from one to four as Ray nodes come and go; "
+        "default: cluster.workers",
     )
     train.add_argument(
         "--steps", type=_steps, metavar="S", help="instead of recipes.RECIPE.train.steps; wants --out"
     )
     train.add_argument("--seed", type=_seed, metavar="K", help="instead of params.yaml's seed; wants --out")
     train.add_argument("--out", type=_new_directory, metavar="DIR", help="default: artifacts/models/RECIPE")
+    train.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="write the metrics there too; wants pip install tensorboard",
+    )
     train.set_defaults(run=_train)
 
 
@@ -348,6 +355,17 @@ def _workers(text: str) -> int:
     if workers < 0:
         raise argparse.ArgumentTypeError(f"wanted a number of processes, 0 or more, not {text!r}")
     return workers
+
+
+def _range_of_workers(text: str) -> tuple[int, int]:
+    fewest, dash, most = text.partition("-")
+    if not dash:
+        return _workers(text), _workers(text)
+    if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) <= int(most)):
+        raise argparse.ArgumentTypeError(
+            f"wanted a number of processes, or a range from 1 up as in 1-4, not {text!r}"
+        )
+    return int(fewest), int(most)
 
 
 def _new_directory(text: str) -> Path:
@@ -495,6 +513,7 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
         steps=arguments.steps,
         seed=arguments.seed,
         out=arguments.out,
+        tensorboard=arguments.tensorboard,
     )
 
 

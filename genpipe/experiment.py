@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genpipe.assembly import Job, build, fit, trainer_of
+from genpipe.assembly import build, fit, trainer_of
 from genpipe.data.images import Images
 from genpipe.data.loader import read_array
 from genpipe.data.opening import open_data
@@ -23,14 +23,17 @@ from genpipe.evaluation.frechet import judge_samples
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.files import existing, hash_of, new_directory, read_json, write_json
 from genpipe.models import RECIPES
+from genpipe.params.cluster import Cluster
 from genpipe.params.project import Params, RecipeParams, read_params
 from genpipe.params.training import Training
 from genpipe.recipe import CAPABILITIES, Classifies, Decodes, Embeds, Encodes, LogProb, Recipe, Samples, Tags
 from genpipe.sampling.showing import mistakes, write_samples
-from genpipe.training import log
 from genpipe.training.checkpoint import load_weights
 from genpipe.training.export import export, is_finished
+from genpipe.training.job import Job
 from genpipe.training.logical import Alone
+from genpipe.training.runs import Run
+from genpipe.training.trainer import keeping_of
 from genpipe.training.watching import watched
 
 PACKAGE = Path(__file__).parent
@@ -38,11 +41,13 @@ WEIGHTS_DEPEND_ON = (  # and on the file of the model; the deps of train in dvc.
     "assembly.py",
     "recipe.py",
     "params/blocks.py",
+    "params/techniques.py",
     "params/training.py",
     "data",
     "nn",
     "training",
 )
+IN_PROCESS = (0, 0)  # workers
 MAKE_DATA = "run the stage that makes it (genpipe plan names it)"
 
 
@@ -61,7 +66,14 @@ def summary_of(model: str) -> str:
 
 
 def train(
-    root: Path, name: str, *, workers: int | None, steps: int | None, seed: int | None, out: Path | None
+    root: Path,
+    name: str,
+    *,
+    workers: tuple[int, int] | None,
+    steps: int | None,
+    seed: int | None,
+    out: Path | None,
+    tensorboard: Path | None,
 ) -> None:
     """Train a recipe of params.yaml, or go on with it, and write the model, its card and its curve."""
     project, params = recipe_params(root, name)
@@ -70,35 +82,39 @@ def train(
             "--steps and --seed make another model than params.yaml says; name where it goes with --out DIR"
         )
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
-    workers = number_of_workers(name, workers, project, training.logical_workers)
+    workers = number_of_workers(name, workers, project.cluster, training.logical_workers)
     torch.set_num_threads(1)
-    device = "cuda" if workers and project.cluster.gpus_per_worker else "cpu"
+    device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
     card = identity(root, name, params, training, project.seed if seed is None else seed, device)
-    run_directory = root / ".genpipe" / "runs" / f"{name}-{run_key(card)}"
-    job = Job(params.model, root / "artifacts" / params.data, training, card["seed"], run_directory)
-    trainer_of(Alone(), torch.device("cpu"), job)  # complains here, before anything is spawned
-    run_directory.mkdir(parents=True, exist_ok=True)
-    with watched(name, run_directory / log.NAME, training.steps):
-        if is_finished(run_directory, training.steps):
+    run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", project.cluster.storage)
+    data = root / "artifacts" / params.data
+    job = Job(params.model, data, card["data_sha256"], training, card["seed"])
+    trainer_of(Alone(), torch.device("cpu"), job, run)  # complains here, before anything is spawned
+    with watched(name, run.directory, training.steps, tensorboard):
+        if is_finished(run, training.steps):
             print(f"{name}: this training is finished already; exporting it")
-        elif workers == 0:
-            fit(Alone(), torch.device("cpu"), job)
+        elif workers == IN_PROCESS:
+            fit(Alone(), torch.device("cpu"), job, run)
         else:
             from genpipe.training.ray import train_on_workers  # imports ray, which takes seconds
 
-            train_on_workers(fit, job, workers, project.cluster.gpus_per_worker, root / ".genpipe" / "ray")
+            gpus = project.cluster.gpus_per_worker
+            train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     models, curves = root / "artifacts" / "models", root / "artifacts" / "curves"
     curve = out / "curve.tsv" if out else curves / f"{name}.tsv"
-    export(run_directory, card, summary_of(params.model), out or models / name, curve)
+    export(run, keeping_of(training), card, summary_of(params.model), out or models / name, curve)
 
 
-def number_of_workers(name: str, asked: int | None, project: Params, logical_workers: int) -> int:
-    """The processes that train: as many as asked for, or as the project has, where that many have work."""
+def number_of_workers(
+    name: str, asked: tuple[int, int] | None, cluster: Cluster, logical_workers: int
+) -> tuple[int, int]:
+    """The fewest and the most processes that train: as asked for, or as the project has, where that many have work."""
     if asked is None:
-        return min(project.cluster.workers, logical_workers)
-    if asked > logical_workers:
+        fewest, most = cluster.workers, cluster.max_workers or cluster.workers
+        return min(fewest, logical_workers), min(max(fewest, most), logical_workers)
+    if asked[1] > logical_workers:
         raise BadInput(
-            f"--workers {asked}: recipes.{name} has {logical_workers} logical workers, so at most that many "
+            f"--workers {asked[1]}: recipes.{name} has {logical_workers} logical workers, so at most that many "
             "processes have work; raise logical_workers (that makes other weights) or lower --workers"
         )
     return asked
@@ -125,9 +141,9 @@ def identity(
 
 def run_key(card: Mapping[str, Any]) -> str:
     """The name of a run: a changed input starts clean, an interrupted one goes on."""
-    kept = {
-        key: value for key, value in card["train"].items() if key not in ("log_every", "checkpoint_every")
-    }
+    kept = {key: value for key, value in card["train"].items() if key not in ("log_every", "keep")}
+    if card["train"]["best"] is None:  # else it says over which steps a checkpoint is judged
+        del kept["checkpoint_every"]
     return hashlib.sha256(json.dumps({**card, "train": kept}, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -144,7 +160,8 @@ def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, 
                 f"{directory}: wanted a model whose {key} is {value:.16}, found {card.get(key)!s:.16}; train it again"
             )
     data = open_data(data_directory)
-    recipe = build(params.model, card["train"]["network"], data.facts, seed=0)
+    training = card["train"]
+    recipe = build(params.model, training["network"], data.facts, 0, training["normalisations"])
     load_weights(recipe, directory / "weights.safetensors")
     return recipe.eval(), data
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -72,6 +73,11 @@ def start_node(words: list[str], environment: dict[str, str], hidden: Path | Non
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def can_mount() -> bool:
+    """Whether a node of ours can be given a view of the file system of its own."""
+    return bool(shutil.which("unshare")) and not subprocess.run(["unshare", "--mount", "true"]).returncode
 
 
 def end_family(process: subprocess.Popen) -> None:

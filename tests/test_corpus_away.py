@@ -14,7 +14,7 @@ import pytest
 from genpipe.corpus.processes import Processes
 from genpipe.corpus.tasks import Away, Event, Task, supervised
 from genpipe.errors import BadInput
-from tests.clusters import RayCluster, ray_cluster
+from tests.clusters import RayCluster, can_mount, ray_cluster
 
 ENCODE = """
 import sys
@@ -47,7 +47,7 @@ def project(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def elsewhere(project) -> Iterator[RayCluster]:
     """A cluster whose workers all live on a node for which the project is an empty directory."""
-    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+    if not can_mount():
         pytest.skip("wants the right to mount")
     temp = Path("/tmp") / f"ga-{os.getpid()}"
     with ray_cluster(temp, (0, 2), hidden=project) as cluster:

@@ -1,5 +1,6 @@
 """The promise, end to end: the same bytes on any number of processes, and after one of them was killed."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import yaml
 
 from genpipe.files import sha256
 from tests import tiny
-from tests.clusters import ray_cluster
+from tests.clusters import can_mount, end_family, ray_cluster, start_node
 
 pytestmark = pytest.mark.ray
 
@@ -95,11 +96,7 @@ def test_a_killed_training_worker_costs_time_and_nothing_else(project, ray_temp,
     while steps_done(project) < STEPS // 4:
         assert process.poll() is None, "the training ended before it could be disturbed"
         time.sleep(0.02)
-    victims = [
-        p
-        for p in psutil.Process(process.pid).children(recursive=True)
-        if "RayTrainWorker" in " ".join(p.cmdline())
-    ]
+    victims = training_workers(process)
     assert len(victims) == 2
     at = steps_done(project)
     victims[0].send_signal(signal.SIGKILL)
@@ -134,7 +131,7 @@ def test_bad_input_on_a_worker_is_one_line(project, ray_temp):
     finally:
         (project / "params.yaml").write_text(text)
     assert process.returncode == 2
-    assert "update 'ogan' of OGAN is not finite at step" in errors.splitlines()[-1]
+    assert "update 'ogan' of OGAN at step 1 is not finite" in errors.splitlines()[-1]
     assert not (project / "diverged").exists()
 
 
@@ -151,14 +148,79 @@ def test_a_cluster_without_the_gpus_that_are_wanted_is_one_line(project, ray_tem
     assert "wanted 99 GPUs for the training processes, the Ray cluster has" in errors.splitlines()[-1]
 
 
-def test_a_cluster_that_is_named_is_used(project, ray_temp, undisturbed):
-    """`ray start` on a port of our own, a token, RAY_ADDRESS: what the README tells."""
-    with ray_cluster(ray_temp, (2,)) as cluster:
-        shutil.rmtree(project / ".genpipe", ignore_errors=True)
-        command = [sys.executable, "-m", "genpipe.cli", "train", "ogan", "--workers", "2", "--out", "cluster"]
+def command(workers: str, out: str) -> list[str]:
+    return [sys.executable, "-m", "genpipe.cli", "train", "ogan", "--workers", workers, "--out", out]
+
+
+def test_nodes_that_do_not_see_the_project_train_it(project, ray_temp, undisturbed):
+    """`ray start`, a token, RAY_ADDRESS; the node with the processors sees an empty directory for the project."""
+    if not can_mount():
+        pytest.skip("wants the right to mount")
+    shutil.rmtree(project / ".genpipe", ignore_errors=True)
+    with ray_cluster(ray_temp, (0, 2), hidden=project) as cluster:
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
         done = subprocess.run(
-            command, cwd=project, env=environment, capture_output=True, text=True, timeout=600
+            command("2", "cluster"),
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
-        assert done.returncode == 0, done.stderr
-        assert hashes(project / "cluster") == undisturbed
+    assert done.returncode == 0, done.stderr
+    assert hashes(project / "cluster") == undisturbed
+
+
+def test_a_node_joins_and_another_dies_and_the_bits_stay(project, ray_temp):
+    """From one process to two and back to one, in one elastic training."""
+    shutil.rmtree(project / ".genpipe", ignore_errors=True)
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace(f"steps: {STEPS}", f"steps: {10 * STEPS}"))
+    try:
+        train(project, ray_temp, 0, project / "steady")
+        shutil.rmtree(project / ".genpipe")
+        with ray_cluster(ray_temp, (1,)) as cluster:
+            environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
+            process = subprocess.Popen(
+                command("1-2", "elastic"), cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+            )
+            until(lambda: steps_done(project) > STEPS, process)
+            words = ["--address", cluster.address, "--num-cpus", "1", "--block"]
+            node = start_node(words, cluster.environment, None)
+            try:
+                until(lambda: len(training_workers(cluster.nodes[0], node)) == 2, process)
+                began = steps_done(project)
+                until(lambda: steps_done(project) > began + STEPS, process)
+            finally:
+                end_family(node)
+            _, errors = process.communicate(timeout=600)
+    finally:
+        (project / "params.yaml").write_text(text)
+    assert process.returncode == 0, errors
+    assert hashes(project / "elastic") == hashes(project / "steady")
+
+
+def until(is_so, process: subprocess.Popen) -> None:
+    """Wait for something that must come to be before a process ends."""
+    deadline = time.monotonic() + 240
+    while not is_so():
+        assert process.poll() is None, "the training ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def training_workers(*nodes: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that train on these Ray nodes."""
+    return [
+        child
+        for node in nodes
+        for child in psutil.Process(node.pid).children(recursive=True)
+        if is_training(child)
+    ]
+
+
+def is_training(process: psutil.Process) -> bool:
+    """Whether it is a live worker of Ray Train."""
+    with contextlib.suppress(psutil.Error):
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    return False

@@ -13,6 +13,7 @@ from genpipe.models import RECIPES
 from genpipe.params.training import Training
 from genpipe.recipe import Recipe
 from genpipe.training.logical import Alone, Exchange
+from genpipe.training.runs import Run
 from genpipe.training.trainer import Trainer
 
 SIDE = 8
@@ -26,7 +27,9 @@ BLOCKS = {
     },
     "ogan": {
         "network": {"latent_dim": 8, "width": 4},
-        "solvers": {"ogan": {"optimiser": "rmsprop", "lr": 1e-3, "clip_norm": 5}},
+        "solvers": {
+            "ogan": {"optimiser": "rmsprop", "lr": 1e-3, "gradients": [{"do": "clip_norm", "bound": 5}]}
+        },
     },
     "couplet": {
         "network": {"embedding_dim": 16, "num_layers": 2},
@@ -101,9 +104,8 @@ def trainer_of(
     name: str, data: Data, directory: Path, seed: int = 0, exchange: Exchange | None = None, **changes
 ) -> Trainer:
     """A trainer of a tiny recipe, whose run is in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
     params = Training.model_validate(training(name, **changes))
-    return Trainer(recipe_of(name, data, seed), data, params, seed, exchange or Alone(), directory)
+    return Trainer(recipe_of(name, data, seed), data, params, seed, exchange or Alone(), Run(directory))
 
 
 def names_with(*capabilities: type) -> list[str]:

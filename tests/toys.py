@@ -1,4 +1,4 @@
-"""A recipe that stretches the contract: two players, two phases, batch statistics, dropout, a buffer of integers."""
+"""A recipe that stretches the contract: two players, two phases, batch statistics, dropout, a replay buffer, integers."""
 
 import typing
 
@@ -8,6 +8,10 @@ from torch import nn
 
 from genpipe.params.training import Training
 from genpipe.recipe import Loss, Phase, Recipe, Update
+from genpipe.training.logical import Alone, Exchange
+from genpipe.training.runs import Run
+from genpipe.training.trainer import Trainer
+from genpipe.training.weight_transforms import normalise
 
 
 class Points:
@@ -23,6 +27,8 @@ class Points:
 class TwoPlayers(Recipe):
     """A Wasserstein GAN with gradient penalty (double backward), after a phase that only fits the generator's mean."""
 
+    sliced = ("replay",)
+
     def __init__(self):
         super().__init__()
         self.critic = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1, bias=False))
@@ -30,6 +36,7 @@ class TwoPlayers(Recipe):
             nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2)
         )
         self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("replay", torch.zeros(24, 2))
 
     def phases(self):
         return (
@@ -57,9 +64,11 @@ class TwoPlayers(Recipe):
         score = self.critic(made)
         slope = torch.autograd.grad(score.sum(), made, create_graph=True)[0]
         penalty = (slope.norm(dim=1) - 1).square().mean()
-        return Loss(
-            score.mean() - self.critic(batch["points"]).mean() + penalty, {"penalty": penalty.detach()}
-        )
+        seen_before = self.critic(batch["replay"].clone()).mean()
+        with torch.no_grad():
+            batch["replay"].lerp_(made[: len(batch["replay"])].to(batch["replay"]), 0.5)
+        value = 0.5 * (score.mean() + seen_before) - self.critic(batch["points"]).mean() + penalty
+        return Loss(value, {"penalty": penalty.detach()})
 
     def generator_loss(self, batch):
         return Loss(-self.critic(self._made(batch)).mean())
@@ -73,3 +82,12 @@ def training(**changes) -> Training:
     solvers = {"fit": {"lr": 1e-2}, "critic": {"lr": 1e-2}, "generator": {"lr": 1e-2, "optimiser": "rmsprop"}}
     given = {"batch_size": 24, "steps": 10, "checkpoint_every": 2, "solvers": solvers}
     return Training.model_validate({**given, **changes})
+
+
+def trainer(run: Run, exchange: Exchange | None = None, **changes) -> Trainer:
+    """A trainer of the toy; every process of a training makes the same."""
+    torch.manual_seed(0)
+    params = training(**changes)
+    recipe = TwoPlayers()
+    normalise(recipe, params.normalisations)
+    return Trainer(recipe, Points(), params, 0, exchange or Alone(), run)

@@ -1,5 +1,6 @@
 """Batches as a pure function of (seed, step): the loader has no state, so resuming needs only the step number."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,12 +36,16 @@ def shuffled_rows(num_rows: int, seed: int, step: int, batch_size: int) -> np.nd
     wanted = np.arange(step * batch_size, (step + 1) * batch_size)
     rows = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(wanted // num_rows):
-        order = np.random.Generator(np.random.Philox(derived_seed(seed, "epoch", epoch))).permutation(
-            num_rows
-        )
+        order = _order(num_rows, seed, int(epoch))
         here = wanted // num_rows == epoch
         rows[here] = order[wanted[here] % num_rows]
     return rows
+
+
+@functools.lru_cache(2)  # a batch may need the epoch before, too
+def _order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the rows in an epoch, int64 [num_rows]."""
+    return np.random.Generator(np.random.Philox(derived_seed(seed, "epoch", epoch))).permutation(num_rows)
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -11,6 +11,12 @@ class Cluster(Block):
     """Where work runs. No artifact depends on it."""
 
     workers: int = Field(2, ge=0, description="worker processes of a stage; 0 runs in process, without Ray")
+    max_workers: int | None = Field(
+        None, ge=1, description="training takes up to so many processes as Ray nodes join; else `workers`"
+    )
+    storage: str | None = Field(
+        None, description="directory or fsspec URL where trainings keep checkpoints; else .genpipe/runs"
+    )
     max_parallel: int = Field(1, ge=1, description="stages that a flow runs at once")
     gpus_per_worker: float = Field(0, ge=0)
     executor: Literal["auto", "local", "ray"] = Field(

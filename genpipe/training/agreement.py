@@ -41,8 +41,8 @@ def refuse_other_states(
     if len(set(told)) > 1:
         steps = ", ".join(f"process {rank}: {_text(row).split(' ', 1)[1]}" for rank, row in enumerate(told))
         raise BadInput(
-            f"the processes do not start from the same weights ({steps}); every machine must see the same "
-            ".genpipe/runs and have the same packages: put the project on a disk that all share"
+            f"the processes do not start from the same weights ({steps}); every machine must have the same genpipe, "
+            "the same packages and processors of one family"
         )
 
 

@@ -1,21 +1,30 @@
-"""Checkpoints: two safetensors files and a JSON file that says what they must be; no pickle, no time, no path."""
+"""Checkpoints: safetensors files, the log, and a JSON file that says what they must be; no pickle, no time, no path.
 
-import shutil
+`state.json` is written last: a directory without it is no checkpoint yet.
+"""
+
+import contextlib
+import hashlib
+import json
 import sys
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
 from genpipe.errors import BadInput
-from genpipe.files import existing, new_directory, read_json, sha256, write_json
-from genpipe.training import log
+from genpipe.files import existing
+from genpipe.training.runs import RunFiles
 
 DIRECTORY = "checkpoints"  # of a run
-KEPT = 2  # the newest, and the one before in case the newest is broken
+PARTS = ("weights", "optimiser", "average")
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,64 +32,167 @@ class Checkpoint:
     """The state of a training after `step` steps."""
 
     step: int
-    weights: dict[str, Tensor]
-    optimiser: dict[str, Tensor]
-    log: log.Mark  # where the log of the run stood
+    weights: Tensors
+    optimiser: Tensors
+    log: bytes
+    average: Tensors = field(default_factory=dict)  # of the parameters, where one is kept
+    score: float | None = None  # by which the best one is told
+
+    @property
+    def result(self) -> Tensors:
+        """The weights that a training ends with: averages where they are kept."""
+        return self.weights | self.average
 
 
-def save_checkpoint(run_directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint of a run, whole or not at all, and drop the oldest."""
-    directory = run_directory / DIRECTORY
-    with new_directory(directory / f"step-{checkpoint.step:08d}") as partial:
-        save_weights(checkpoint.weights, partial / "weights.safetensors")
-        save_weights(checkpoint.optimiser, partial / "optimiser.safetensors")
-        hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-        state = {"step": checkpoint.step, "sha256": hashes, "log": checkpoint.log._asdict()}
-        write_json(partial / "state.json", state)
-    for old in sorted(directory.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+@dataclass(frozen=True)
+class Keeping:
+    """Which checkpoints stay: the last `last`, and the one with the best score."""
+
+    last: int = 2
+    best: Literal["lowest", "highest"] | None = None
+
+    def best_of(self, scores: dict[str, float]) -> str | None:
+        """The name with the best score, the earliest of equals."""
+        if self.best is None or not scores:
+            return None
+        choose = min if self.best == "lowest" else max
+        return choose(sorted(scores), key=scores.__getitem__)
 
 
-def latest_checkpoint(run_directory: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run, or None where there is none yet; a broken one is named and passed over."""
-    found = sorted((run_directory / DIRECTORY).glob("step-*"), reverse=True)
-    for path in found:
+class Saver:
+    """Writes checkpoints beside the training: it copies the state, and a thread does the rest."""
+
+    def __init__(self, run: RunFiles, keeping: Keeping) -> None:
+        self._run = run
+        self._keeping = keeping
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finish what is being written; where the training itself failed, that is what is told."""
+        with contextlib.suppress(*(() if kind is None else (Exception,))):
+            self.wait()
+        self._thread.shutdown()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Take a copy of a checkpoint and write it; waits for the one before."""
+        self.wait()
+        copied = {part: _copied(getattr(checkpoint, part)) for part in PARTS}
+        self._pending = self._thread.submit(
+            save_checkpoint, self._run, replace(checkpoint, **copied), self._keeping
+        )
+
+    def wait(self) -> None:
+        """Until what was saved is written; raises what went wrong."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())
+    }
+
+
+def save_checkpoint(run: RunFiles, checkpoint: Checkpoint, keeping: Keeping) -> None:
+    """Write a checkpoint of a run, whole or not at all, and drop those that need not be kept."""
+    directory = directory_of(checkpoint.step)
+    contents = {f"{part}.safetensors": save(getattr(checkpoint, part)) for part in PARTS}
+    contents["metrics.jsonl"] = checkpoint.log
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    for name, content in contents.items():
+        run.write(f"{directory}/{name}", content)
+    state = {"step": checkpoint.step, "sha256": hashes, "score": checkpoint.score}
+    run.write(f"{directory}/state.json", json.dumps(state, indent=2, sort_keys=True).encode())
+    _drop_others(run, keeping)
+
+
+def _drop_others(run: RunFiles, keeping: Keeping) -> None:
+    whole = _whole(run)
+    kept = {*whole[-keeping.last :], keeping.best_of(_scores(run, whole))}
+    there = {name.rsplit("/", 1)[0] for name in run.names() if name.startswith(DIRECTORY)}
+    for directory in sorted(there - kept):  # also what killed processes left half-written
+        run.remove(directory)
+
+
+def directory_of(step: int) -> str:
+    """Where the checkpoint of a step lies below its run; names sort as steps do."""
+    return f"{DIRECTORY}/step-{step:08d}"
+
+
+def _whole(run: RunFiles) -> list[str]:
+    """The directories of the checkpoints that were written to their end, oldest first."""
+    return sorted(name.rsplit("/", 1)[0] for name in run.names() if name.endswith("/state.json"))
+
+
+def _scores(run: RunFiles, directories: list[str]) -> dict[str, float]:
+    states = {}
+    for directory in directories:
         try:
-            checkpoint = read_checkpoint(path)
-            log.start_of(run_directory / log.NAME, checkpoint.log)
-            return checkpoint
+            states[directory] = read_state(run, directory)
+        except BadInput:
+            continue
+    return {directory: state["score"] for directory, state in states.items() if state["score"] is not None}
+
+
+def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, or None where there is none yet; a broken one is named and passed over."""
+    found = _whole(run)
+    for directory in reversed(found):
+        try:
+            return read_checkpoint(run, directory)
         except BadInput as error:
             print(f"genpipe: {error}; trying the checkpoint before it", file=sys.stderr)
     if found:
         raise BadInput(
-            f"{run_directory}: none of its {len(found)} checkpoints can be used; delete this directory to train anew"
+            f"{run.place}: none of its {len(found)} checkpoints can be used; delete this directory to train anew"
         )
     return None
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def best_checkpoint(run: RunFiles, keeping: Keeping) -> Checkpoint | None:
+    """The checkpoint with the best score, or None where none has one."""
+    best = keeping.best_of(_scores(run, _whole(run)))
+    return (best and read_checkpoint(run, best)) or None
+
+
+def read_state(run: RunFiles, directory: str) -> dict[str, Any]:
+    """What state.json says."""
+    try:
+        state = json.loads(run.read(f"{directory}/state.json"))
+        return {key: state[key] for key in ("step", "sha256", "score")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{run.place}/{directory}/state.json: the checkpoint is damaged: wanted step, sha256 and score as JSON: "
+            f"{error!r}"
+        ) from None
+
+
+def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:
     """The checkpoint in a directory; a byte of difference from what was written is an error."""
-    state = read_json(existing(path / "state.json", "the checkpoint is not whole"))
+    state = read_state(run, directory)
+    contents = {name: run.read(f"{directory}/{name}") for name in state["sha256"]}
     for name, wanted in state["sha256"].items():
-        found = sha256(existing(path / name, "the checkpoint is not whole"))
+        found = hashlib.sha256(contents[name]).hexdigest()
         if found != wanted:
             raise BadInput(
-                f"{path / name}: the checkpoint is damaged: wanted sha256 {wanted[:12]}…, found {found[:12]}…"
+                f"{run.place}/{directory}/{name}: the checkpoint is damaged: "
+                f"wanted sha256 {wanted[:12]}…, found {found[:12]}…"
             )
-    return Checkpoint(
-        state["step"],
-        read_weights(path / "weights.safetensors"),
-        read_weights(path / "optimiser.safetensors"),
-        log.Mark(**state["log"]),
-    )
+    tensors = {part: load(contents[f"{part}.safetensors"]) for part in PARTS}
+    return Checkpoint(state["step"], log=contents["metrics.jsonl"], score=state["score"], **tensors)
 
 
-def save_weights(tensors: dict[str, Tensor], path: Path) -> None:
+def save_weights(tensors: Tensors, path: Path) -> None:
     """Write tensors as safetensors; equal tensors give equal bytes."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}, path)
+    save_file(_copied(tensors), path)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> Tensors:
     """The tensors of a safetensors file; a truncated one is an error that names it."""
     try:
         return load_file(existing(path, "train the model first"))

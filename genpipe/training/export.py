@@ -7,35 +7,45 @@ from typing import Any
 
 from genpipe.errors import BadInput
 from genpipe.files import new_directory, new_file, write_json
-from genpipe.training import log
-from genpipe.training.checkpoint import latest_checkpoint, save_weights
+from genpipe.training.checkpoint import Keeping, best_checkpoint, latest_checkpoint, save_weights
+from genpipe.training.log import rows_of
+from genpipe.training.runs import RunFiles
+
+PROCESSES = {
+    "exact": "the number of processes does not matter",
+    "fast": "with exchange: fast, their last bits depend on the number of processes too",
+}
 
 
-def is_finished(run_directory: Path, steps: int) -> bool:
+def is_finished(run: RunFiles, steps: int) -> bool:
     """Whether the checkpoint of the last step is there, and whole."""
-    checkpoint = latest_checkpoint(run_directory)
+    checkpoint = latest_checkpoint(run)
     return checkpoint is not None and checkpoint.step == steps
 
 
-def export(run_directory: Path, card: Mapping[str, Any], summary: str, out: Path, curve: Path) -> None:
+def export(
+    run: RunFiles, keeping: Keeping, card: Mapping[str, Any], summary: str, out: Path, curve: Path
+) -> None:
     """Write weights.safetensors, recipe.json and card.md to `out`, and the learning curve; `summary` heads the card."""
     training = card["train"]
-    checkpoint = latest_checkpoint(run_directory)
-    if checkpoint is None or checkpoint.step != training["steps"]:
-        raise BadInput(
-            f"{run_directory}: the last checkpoint is missing; run the same command again to finish"
-        )
-    rows = averaged(log.rows_before(run_directory / log.NAME, checkpoint.log), training["log_every"])
-    parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    last = latest_checkpoint(run)
+    if last is None or last.step != training["steps"]:
+        raise BadInput(f"{run.place}: the last checkpoint is missing; run the same command again to finish")
+    chosen = best_checkpoint(run, keeping) or last
+    rows = averaged(rows_of(last.log), training["log_every"])
+    parameters = sum(tensor.numel() for tensor in chosen.weights.values())
     with new_directory(out) as partial:
-        save_weights(checkpoint.weights, partial / "weights.safetensors")
-        write_json(partial / "recipe.json", {**card, "parameters": parameters})
-        (partial / "card.md").write_text(model_card(card, summary, parameters, rows[-1]), encoding="utf-8")
+        save_weights(chosen.result, partial / "weights.safetensors")
+        write_json(partial / "recipe.json", {**card, "parameters": parameters, "step": chosen.step})
+        text = model_card(card, summary, parameters, chosen.step, rows[-1])
+        (partial / "card.md").write_text(text, encoding="utf-8")
     with new_file(curve) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"wrote {out} ({parameters:,} parameters, {training['steps']} steps)")
+    print(
+        f"wrote {out} ({parameters:,} parameters, the weights of step {chosen.step} of {training['steps']})"
+    )
 
 
 def averaged(steps: list[dict[str, float]], every: int) -> list[dict[str, float]]:
@@ -51,15 +61,17 @@ def averaged(steps: list[dict[str, float]], every: int) -> list[dict[str, float]
     return rows
 
 
-def model_card(card: Mapping[str, Any], summary: str, parameters: int, last: Mapping[str, float]) -> str:
+def model_card(
+    card: Mapping[str, Any], summary: str, parameters: int, step: int, last: Mapping[str, float]
+) -> str:
     """What a person who finds the weights wants to know."""
     training = card["train"]
     libraries = ", ".join(f"{name} {version}" for name, version in card["libraries"].items())
     figures = ", ".join(f"{name} {value:g}" for name, value in last.items() if name != "step")
     return (
         f"# {card['recipe']}\n\n{summary}\n\n"
-        f"- parameters: {parameters:,}\n- steps: {training['steps']}, batch {training['batch_size']} in "
+        f"- parameters: {parameters:,}\n- steps: {step} of {training['steps']}, batch {training['batch_size']} in "
         f"{training['logical_workers']} slices, seed {card['seed']}\n- data: {card['data']}, sha256 {card['data_sha256']}\n"
         f"- code: sha256 {card['code_sha256']}, on {card['device']} with {libraries}\n- end of training: {figures}\n\n"
-        "The weights are a function of the data, code and parameters above; the number of processes does not matter.\n"
+        f"The weights are a function of the data, code and parameters above; {PROCESSES[training['exchange']]}.\n"
     )

@@ -1,65 +1,44 @@
-"""The metrics of every step, a line of JSON each, and the marks by which a checkpoint knows its part of them."""
+"""The metrics of every step, a line of JSON each: streamed to whoever watches, and kept whole for the checkpoints."""
 
-import hashlib
 import json
-import os
+import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.training.runs import RunFiles
 
-NAME = "metrics.jsonl"
-
-
-class Mark(NamedTuple):
-    """Where a log stood: its size in bytes, and the hash of them."""
-
-    size: int
-    sha256: str
-
-
-START = Mark(0, hashlib.sha256().hexdigest())
+SECONDS = 0.2  # between two writes
 
 
 class Log:
     """A log that is being written."""
 
-    def __init__(self, path: Path, mark: Mark) -> None:
-        """Go on after `mark`; what an interrupted training wrote beyond it is cut off."""
-        path.touch()
-        self._path = path
-        self._hash = hashlib.sha256(start_of(path, mark))
-        self._size = mark.size
-        os.truncate(path, mark.size)
+    def __init__(self, run: RunFiles, earlier: bytes) -> None:
+        """Go on after the lines of a checkpoint; what an interrupted training streamed beyond them is dropped."""
+        self._run = run
+        self._lines = bytearray(earlier)
+        self._told = len(earlier)
+        self._time = time.monotonic()
+        run.begin(earlier)
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add the metrics of a step."""
-        line = (json.dumps(row) + "\n").encode()
-        with self._path.open("ab") as file:
-            file.write(line)
-        self._hash.update(line)
-        self._size += len(line)
+        """Add the metrics of a step; they are told now and then."""
+        self._lines += (json.dumps(row) + "\n").encode()
+        if time.monotonic() - self._time >= SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell all that was not told yet."""
+        if len(self._lines) > self._told:
+            self._run.append(bytes(self._lines[self._told :]))
+        self._told, self._time = len(self._lines), time.monotonic()
 
     @property
-    def mark(self) -> Mark:
-        """Where it stands."""
-        return Mark(self._size, self._hash.hexdigest())
+    def lines(self) -> bytes:
+        """All of it."""
+        return bytes(self._lines)
 
 
-def start_of(path: Path, mark: Mark) -> bytes:
-    """The bytes before a mark; others than were written there are an error."""
-    found = b""
-    if path.exists():
-        with path.open("rb") as file:
-            found = file.read(mark.size)
-    if hashlib.sha256(found).hexdigest() != mark.sha256:
-        raise BadInput(
-            f"{path}: the log is damaged: its first {mark.size} bytes are not those that were written"
-        )
-    return found
-
-
-def rows_before(path: Path, mark: Mark) -> list[dict[str, Any]]:
-    """The metrics of the steps before a mark."""
-    return [json.loads(line) for line in start_of(path, mark).splitlines()]
+def rows_of(lines: bytes) -> list[dict[str, Any]]:
+    """The metrics of each step."""
+    return [json.loads(line) for line in lines.splitlines()]

@@ -1,10 +1,16 @@
-"""The same training on the processes of Ray Train: one machine, or many."""
+"""The same training on the processes of Ray Train: one machine, or many that come and go.
+
+Nothing need be on a disk that the nodes share: the driver's node holds the files of the run, and has the data for those
+who do not see it.
+"""
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a dead worker is noticed sooner
 
@@ -12,43 +18,94 @@ import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput
-from genpipe.training.logical import Exchange, Processes
+from genpipe.files import hash_of, new_directory
+from genpipe.training.job import Job
+from genpipe.training.logical import Exchange, Fast, Processes
+from genpipe.training.runs import Run
 
 MAX_FAILURES = 3  # of workers, in one run of the command
+RESIZE_S = 5.0  # how often an elastic training looks for new nodes; each change costs a restart
 
-Job = TypeVar("Job")
+Work = Callable[[Exchange, torch.device, Job, Any], None]
+
+
+class _Keeper(Run):
+    """What runs on the driver's node: the files of the run, and the data for who does not see it."""
+
+    def pack(self, directory: Path) -> dict[str, bytes]:
+        """The files below a directory."""
+        files = sorted(path for path in directory.rglob("*") if path.is_file())
+        return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+class KeptRun:
+    """A run whose files another process keeps: what `Run` does, from afar."""
+
+    def __init__(self, keeper: Any, run: Run) -> None:
+        self._keeper = keeper
+        self.directory = run.directory
+        self.place = run.place
+
+    def begin(self, rows: bytes) -> None:
+        """The stream of metrics goes on after `rows`."""
+        ray.get(self._keeper.begin.remote(rows))
+
+    def append(self, rows: bytes) -> None:
+        """Add to the stream; nobody waits for it."""
+        self._keeper.append.remote(rows)
+
+    def names(self) -> list[str]:
+        """All stored files, as DIRECTORY/FILE."""
+        return ray.get(self._keeper.names.remote())
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a file, whole or not at all."""
+        ray.get(self._keeper.write.remote(name, content))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        return ray.get(self._keeper.read.remote(name))
+
+    def remove(self, directory: str) -> None:
+        """Drop a directory and all below it."""
+        ray.get(self._keeper.remove.remote(directory))
+
+    def pack(self, directory: Path) -> dict[str, bytes]:
+        """The files below a directory of the driver's node."""
+        return ray.get(self._keeper.pack.remote(directory))
 
 
 def train_on_workers(
-    work: Callable[[Exchange, torch.device, Job], None],
-    job: Job,
-    workers: int,
-    gpus_per_worker: float,
-    storage: Path,
+    work: Work, job: Job, run: Run, workers: tuple[int, int], gpus_per_worker: float, storage: Path
 ) -> None:
-    """Call `work(exchange, device, job)` on every one of `workers` processes; dead ones are replaced.
+    """Call `work(exchange, device, job, run)` on each of at least `workers[0]` and at most `workers[1]` processes.
 
-    `RAY_ADDRESS` names a cluster; without it a local one is started. `work` goes on from its own checkpoints.
+    Dead ones are replaced, and where the numbers differ, a node that joins is used. `RAY_ADDRESS` names a cluster;
+    without it a local one is started. `work` goes on from its own checkpoints.
     """
+    fewest, most = workers
     name = f"run-{os.getpid()}"
     scaling = ScalingConfig(
-        num_workers=workers,
+        num_workers=fewest if fewest == most else workers,
         use_gpu=gpus_per_worker > 0,
         resources_per_worker={"CPU": 1} | ({"GPU": gpus_per_worker} if gpus_per_worker else {}),
+        elastic_resize_monitor_interval_s=RESIZE_S,
     )
-    run = RunConfig(
-        name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=MAX_FAILURES)
-    )
-    with cluster(workers):
-        require(ray.cluster_resources(), {"CPU": workers, "GPU": workers * gpus_per_worker})
+    with cluster(most):
+        require(ray.cluster_resources(), {"CPU": fewest, "GPU": fewest * gpus_per_worker})
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"work": work, "job": job},
+            train_loop_config={"work": work, "job": job, "run": KeptRun(_keeper(run), run)},
             scaling_config=scaling,
-            run_config=run,
+            run_config=RunConfig(
+                name=name,
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
         )
         try:
             complaint = trainer.fit().return_value
@@ -56,6 +113,12 @@ def train_on_workers(
             shutil.rmtree(storage / name, ignore_errors=True)
     if complaint:
         raise BadInput(complaint)
+
+
+def _keeper(run: Run) -> Any:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=MAX_FAILURES, max_task_retries=MAX_FAILURES)(_Keeper)
+    return actor.options(scheduling_strategy=here).remote(run.directory, run.storage)
 
 
 def require(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
@@ -71,8 +134,23 @@ def require(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
 def _worker(config: dict[str, Any]) -> str | None:
     """Run the work; bad input is returned, not raised: trying again would not mend it."""
     torch.set_num_threads(1)  # two busy threads made tiny steps 40 times slower
+    work, job, run = config["work"], config["job"], config["run"]
+    exchange = Fast() if job.params.exchange == "fast" else Processes()
     try:
-        config["work"](Processes(), get_device(), config["job"])
+        work(exchange, get_device(), replace(job, data=_data_here(job, run)), run)
     except BadInput as error:
         return str(error)
     return None
+
+
+def _data_here(job: Job, run: KeptRun) -> Path:
+    """The data on this node: as the driver has it where this node sees the same, else a copy."""
+    copy = Path(tempfile.gettempdir()) / f"genpipe-data-{job.data_sha256[:16]}"
+    for place in (job.data, copy):
+        if place.is_dir() and hash_of([place], place) == job.data_sha256:
+            return place
+    with new_directory(copy) as partial:
+        for name, content in run.pack(job.data).items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(content)
+    return copy

@@ -6,31 +6,33 @@ not matter; no random generator is carried from step to step, so none is saved.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from genpipe.data.loader import Data, derived_seed
 from genpipe.errors import BadInput
 from genpipe.params.training import Training
-from genpipe.recipe import Batch, Phase, Recipe, Update
-from genpipe.training import log
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 from genpipe.training.agreement import refuse_other_states, together
-from genpipe.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from genpipe.training.buffers import Buffers
+from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, latest_checkpoint
+from genpipe.training.complaints import diverged, memory_named
+from genpipe.training.log import Log, rows_of
 from genpipe.training.logical import Exchange, sum_over_slices
+from genpipe.training.runs import RunFiles
+from genpipe.training.slices import own_memory, slice_of
 from genpipe.training.solver import Solver
-
-
-class Diverged(BadInput):
-    """A loss or a gradient is not a finite number."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What an update made of a step: the mean gradients, the buffers, and the scalars to log."""
+    """What an update made of a step: the mean gradients, the raw loss, and the scalars to log."""
 
     gradients: list[Tensor]
+    value: float
     metrics: dict[str, float]
 
 
@@ -38,45 +40,46 @@ class Trainer:
     """One training of one recipe, on one of the processes that share it."""
 
     def __init__(
-        self,
-        recipe: Recipe,
-        data: Data,
-        params: Training,
-        seed: int,
-        exchange: Exchange,
-        run_directory: Path,
+        self, recipe: Recipe, data: Data, params: Training, seed: int, exchange: Exchange, run: RunFiles
     ) -> None:
         self.recipe = recipe.train()
         self.data = data
         self.params = params
         self.seed = seed
         self.exchange = exchange
-        self.run_directory = run_directory
+        self.run = run
         self.device = next(recipe.parameters()).device
         self.phases = recipe.phases()
         self.starts = phase_starts(self.phases, params.steps)
-        self.buffers = dict(recipe.named_buffers())
+        self.buffers = Buffers(recipe, params.logical_workers)
         self.solvers = self._solvers()
+        kept = recipe.named_parameters() if params.ema else ()
+        self.average = {name: parameter.detach().clone() for name, parameter in kept}
         self.step = 0
 
     def fit(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
-        mark = together(self.exchange, self.device, self._resume)
+        lines = together(self.exchange, self.device, self._resume)
         refuse_other_states(self.exchange, self.device, self.step, self.recipe.state_dict())
-        writer = log.Log(self.run_directory / log.NAME, mark) if self.exchange.rank == 0 else None
-        while self.step < self.params.steps:
-            metrics = self._play_step()
-            self.step += 1
-            if writer:
-                writer.append({"step": self.step, **metrics})
-                if self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps:
-                    save_checkpoint(self.run_directory, self._checkpoint(writer.mark))
+        log = Log(self.run, lines) if self.exchange.rank == 0 else None
+        with Saver(self.run, keeping_of(self.params)) as saver:
+            while self.step < self.params.steps:
+                metrics = self._play_step()
+                self.step += 1
+                if log:
+                    log.append({"step": self.step, **metrics})
+                if self._is_checkpoint():
+                    self.buffers.share(self.exchange)
+                    if log:
+                        log.flush()
+                        saver.save(self._checkpoint(log.lines))
 
     def _play_step(self) -> dict[str, float]:
         """All updates of one step; their metrics."""
         index = max(i for i, start in enumerate(self.starts) if start <= self.step)
         phase = self.phases[index]
         if phase.prepare and self.step == self.starts[index]:
+            self.buffers.share(self.exchange)
             torch.manual_seed(derived_seed(self.seed, "prepare", phase.name))
             phase.prepare(self._batches())
         batch = {name: value.to(self.device) for name, value in self._batch(self.step).items()}
@@ -84,62 +87,60 @@ class Trainer:
         for update in phase.updates:
             if (self.step + 1) % update.every == 0:
                 turn = self._play(update, batch)
-                self.solvers[update.name].step(turn.gradients, self.step)
-                metrics.update(turn.metrics)
+                torch.manual_seed(derived_seed(self.seed, self.step, update.name, "solver"))
+                noted = self.solvers[update.name].step(turn.gradients, turn.value, self.step)
+                metrics |= turn.metrics | {f"{update.name}.{name}": value for name, value in noted.items()}
+        if self.params.ema:
+            move = get_ema_multi_avg_fn(self.params.ema)
+            move(list(self.average.values()), [p.detach() for p in self.recipe.parameters()], 0)
         return metrics
 
     def _play(self, update: Update, batch: Batch) -> Turn:
-        """The mean over all slices of an update's gradients, metrics and changes of buffers."""
-        opening = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        solver = self.solvers[update.name]
+        """The mean over all slices of an update's gradients and metrics; buffers move by the mean of their changes."""
+        opening = self.buffers.opening()
+        num_slices, num_gradients = self.params.logical_workers, len(self.solvers[update.name].parameters)
         names: list[str] = []
 
-        def leaf(v: int) -> Tensor:
-            for name, buffer in self.buffers.items():
-                buffer.copy_(opening[name])
+        def leaf(v: int) -> list[Tensor]:
+            self.buffers.restore(opening)
             torch.manual_seed(derived_seed(self.seed, self.step, update.name, v))
-            loss = update.loss(slice_of(batch, v, self.params.logical_workers))
-            gradients = torch.autograd.grad(loss.value, solver.parameters, allow_unused=True)
-            self._refuse_unreached(update, solver, gradients)
-            scalars = {f"{update.name}.loss": loss.value} | {
-                f"{update.name}.{k}": x for k, x in sorted(loss.metrics.items())
-            }
-            names[:] = scalars
-            changes = [buffer - opening[name] for name, buffer in self.buffers.items()]
-            parts = [*gradients, *(scalar.detach() for scalar in scalars.values()), *changes]
-            return torch.cat([part.flatten().to(loss.value.dtype) for part in parts])
-
-        mean = sum_over_slices(self.params.logical_workers, leaf, self.exchange).div_(
-            self.params.logical_workers
-        )
-        shapes = (
-            [p.shape for p in solver.parameters]
-            + [torch.Size()] * len(names)
-            + [b.shape for b in opening.values()]
-        )
-        parts = unflatten(mean, shapes)
-        gradients, parts = parts[: len(solver.parameters)], parts[len(solver.parameters) :]
-        scalars, changes = parts[: len(names)], parts[len(names) :]
-        for (name, buffer), change in zip(self.buffers.items(), changes, strict=True):
-            buffer.copy_(
-                opening[name] + (change if buffer.is_floating_point() else change.round().to(buffer.dtype))
+            loss, gradients = self._differentiate(
+                update, {**slice_of(batch, v, num_slices), **self.buffers.rows(v)}
             )
-        if not torch.isfinite(mean.sum()):
-            raise Diverged(
-                f"update {update.name!r} of {type(self.recipe).__name__} is not finite at step {self.step}: "
-                f"loss {scalars[0].item()}; lower its learning rate or set clip_norm "
-                f"(the last good checkpoint is in {self.run_directory.name}/checkpoints)"
-            )
-        return Turn(gradients, dict(zip(names, torch.stack(scalars).tolist(), strict=True)))
+            scalars = {"loss": loss.value, **dict(sorted(loss.metrics.items()))}
+            names[:] = [f"{update.name}.{name}" for name in scalars]
+            stacked = torch.stack([x.detach().to(loss.value.dtype) for x in scalars.values()])
+            return [*gradients, stacked, *self.buffers.changes(opening)]
 
-    def _refuse_unreached(self, update: Update, solver: Solver, gradients: Iterable[Tensor | None]) -> None:
-        """Each parameter of an update is there to be trained."""
-        unreached = [name for name, gradient in zip(solver.names, gradients, strict=True) if gradient is None]
+        with memory_named(self._where(update), self.params):
+            total = sum_over_slices(num_slices, leaf, self.exchange)
+        torch._foreach_div_(total, num_slices)
+        gradients, scalars, changes = total[:num_gradients], total[num_gradients], total[num_gradients + 1 :]
+        self.buffers.settle(opening, changes)
+        values = scalars.tolist()
+        if not torch.isfinite(torch.stack([scalars.sum(), *torch._foreach_norm(gradients)])).all():
+            raise diverged(self._where(update), values[0], self.run.directory.name, self._last_checkpoint())
+        return Turn(gradients, values[0], dict(zip(names, values, strict=True)))
+
+    def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, list[Tensor]]:
+        """The loss of a slice, and its gradients, each in memory of its own."""
+        solver = self.solvers[update.name]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.params.precision == "bfloat16"):
+            loss = solver.loss(batch, self.step)
+        gradients = torch.autograd.grad(loss.value, solver.parameters, allow_unused=True)
+        unreached = [name for name, g in zip(solver.names, gradients, strict=True) if g is None]
         if unreached:
-            raise ValueError(
-                f"update {update.name!r} of {type(self.recipe).__name__} does not reach {', '.join(unreached)}; "
-                "drop the module from the update or use it in the loss"
+            raise BadInput(
+                f"{self._where(update)} does not reach {', '.join(unreached)}; drop the module from the update or use "
+                "it in the loss"
             )
+        return loss, own_memory([g for g in gradients if g is not None])
+
+    def _where(self, update: Update) -> str:
+        return f"update {update.name!r} of {type(self.recipe).__name__} at step {self.step}"
+
+    def _last_checkpoint(self) -> int:
+        return self.step // self.params.checkpoint_every * self.params.checkpoint_every
 
     def _solvers(self) -> dict[str, Solver]:
         """A solver for each update; the names in params.yaml must be those of the recipe."""
@@ -149,10 +150,17 @@ class Trainer:
             raise BadInput(
                 f"train.solvers of {type(self.recipe).__name__}: wanted {sorted(wanted)}, found {sorted(given)}"
             )
+        if self.params.best and self.params.best.metric.partition(".")[0] not in wanted:
+            raise BadInput(
+                f"train.best.metric: wanted UPDATE.METRIC of {', '.join(sorted(wanted))}, found {self.params.best.metric!r}"
+            )
         names: dict[nn.Parameter, str] = {
             parameter: name for name, parameter in self.recipe.named_parameters()
         }
-        return {u.name: Solver(u, self.params.solvers[u.name], names, self.params.steps) for u in updates}
+        return {
+            u.name: Solver(u, self.params.solvers[u.name], names, self.params.steps, self.data.facts)
+            for u in updates
+        }
 
     def _batch(self, step: int) -> Mapping[str, Tensor]:
         return self.data.train_batch(self.seed, step, self.params.batch_size)
@@ -161,25 +169,50 @@ class Trainer:
         """The batches of as many steps as a phase may ask for, from the first on."""
         return (self._batch(step) for step in range(self.params.steps))
 
-    def _checkpoint(self, mark: log.Mark) -> Checkpoint:
+    def _is_checkpoint(self) -> bool:
+        return self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps
+
+    def _checkpoint(self, lines: bytes) -> Checkpoint:
         optimiser = {
             f"{name}/{key}": x for name, solver in self.solvers.items() for key, x in solver.state().items()
         }
-        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, mark)
+        score = score_of(lines, self.params)
+        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, lines, self.average, score)
 
-    def _resume(self) -> log.Mark:
-        """Take up the newest whole checkpoint; where its log ends."""
-        checkpoint = latest_checkpoint(self.run_directory)
+    def _resume(self) -> bytes:
+        """Take up the newest whole checkpoint; its log."""
+        checkpoint = latest_checkpoint(self.run)
         if checkpoint is None:
-            return log.START
+            return b""
         self.recipe.load_state_dict(checkpoint.weights)
         for name, solver in self.solvers.items():
             prefix = name + "/"
             solver.load(
                 {k.removeprefix(prefix): x for k, x in checkpoint.optimiser.items() if k.startswith(prefix)}
             )
+        for name, kept in self.average.items():
+            kept.copy_(checkpoint.average[name])
         self.step = checkpoint.step
         return checkpoint.log
+
+
+def keeping_of(params: Training) -> Keeping:
+    """Which checkpoints a training keeps."""
+    return Keeping(params.keep, params.best.direction if params.best else None)
+
+
+def score_of(lines: bytes, params: Training) -> float | None:
+    """The mean of the metric that tells the best checkpoint, over the steps since the last one."""
+    if params.best is None:
+        return None
+    rows = rows_of(lines)
+    since = (rows[-1]["step"] - 1) // params.checkpoint_every * params.checkpoint_every
+    metric = params.best.metric
+    values = [row[metric] for row in rows[since:] if metric in row]
+    there = sorted(set().union(*rows[since:]) - {"step"})
+    if not values and metric.partition(".")[0] in {name.partition(".")[0] for name in there}:
+        raise BadInput(f"train.best.metric: no {metric!r}; there is: {', '.join(there)}")
+    return fmean(values) if values else None  # its update is of another phase
 
 
 def phase_starts(phases: tuple[Phase, ...], steps: int) -> list[int]:
@@ -187,15 +220,3 @@ def phase_starts(phases: tuple[Phase, ...], steps: int) -> list[int]:
     total = sum(phase.share for phase in phases)
     done = [sum(phase.share for phase in phases[:i]) for i in range(len(phases))]
     return [round(steps * share / total) for share in done]
-
-
-def slice_of(batch: Batch, v: int, num_slices: int) -> Batch:
-    """The rows of a batch that logical worker `v` computes."""
-    rows = len(next(iter(batch.values()))) // num_slices
-    return {name: value[v * rows : (v + 1) * rows] for name, value in batch.items()}
-
-
-def unflatten(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    """The tensors of the given shapes that were flattened into one, [n]."""
-    parts = flat.split([shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,0 +1,64 @@
+"""The buffers of a recipe during a step: every slice starts from the same values, and their changes are averaged."""
+
+import torch
+from torch import Tensor
+
+from genpipe.errors import BadInput
+from genpipe.recipe import Recipe
+from genpipe.training.logical import Exchange, owned
+
+Values = dict[str, Tensor]
+
+
+class Buffers:
+    """Those that all slices share (statistics, singular vectors), and those whose rows belong to one slice each."""
+
+    def __init__(self, recipe: Recipe, num_slices: int) -> None:
+        there = dict(recipe.named_buffers())
+        self._num_slices = num_slices
+        self._sliced = {name: there[name] for name in recipe.sliced}
+        # masks do not change; what changes is a number
+        self._shared = {n: b for n, b in there.items() if n not in self._sliced and b.dtype != torch.bool}
+        for name, buffer in self._sliced.items():
+            if len(buffer) % num_slices:
+                raise BadInput(
+                    f"{type(recipe).__name__}.{name}: wanted rows that {num_slices} logical workers divide, found {len(buffer)}; "
+                    f"take {len(buffer) // num_slices * num_slices or num_slices}"
+                )
+
+    def opening(self) -> Values:
+        """The shared values as they are now."""
+        return {name: buffer.clone() for name, buffer in self._shared.items()}
+
+    def restore(self, opening: Values) -> None:
+        """Put the shared values back."""
+        for name, buffer in self._shared.items():
+            buffer.copy_(opening[name])
+
+    def changes(self, opening: Values) -> list[Tensor]:
+        """What a slice made of the shared values; changes of integers as floats, so that they have a mean."""
+        changes = [buffer - opening[name] for name, buffer in self._shared.items()]
+        return [change if change.is_floating_point() else change.double() for change in changes]
+
+    def settle(self, opening: Values, changes: list[Tensor]) -> None:
+        """Move the shared values from where they were by the mean change."""
+        for (name, buffer), change in zip(self._shared.items(), changes, strict=True):
+            moved = change if buffer.is_floating_point() else change.round().to(buffer.dtype)
+            buffer.copy_(opening[name] + moved)
+
+    def rows(self, v: int) -> Values:
+        """The rows of slice `v`, views that its loss may write to."""
+        return {name: buffer[self._span(buffer, v, v + 1)] for name, buffer in self._sliced.items()}
+
+    def share(self, exchange: Exchange) -> None:
+        """Give every process the rows that the others hold."""
+        runs = [owned(rank, exchange.size, self._num_slices) for rank in range(exchange.size)]
+        for buffer in self._sliced.values():
+            spans = [self._span(buffer, *run) for run in runs]
+            counts = [span.stop - span.start for span in spans]
+            parts = exchange.gather(buffer[spans[exchange.rank]].clone(), counts)
+            buffer.copy_(torch.cat(parts))
+
+    def _span(self, buffer: Tensor, first: int, last: int) -> slice:
+        rows = len(buffer) // self._num_slices
+        return slice(first * rows, last * rows)

@@ -1,0 +1,17 @@
+"""What every process that shares a training must know of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from genpipe.params.training import Training
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training of `model` on the data in a directory whose files have this hash."""
+
+    model: str
+    data: Path
+    data_sha256: str
+    params: Training
+    seed: int

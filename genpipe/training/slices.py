@@ -1,0 +1,22 @@
+"""The part of a step that one logical worker computes."""
+
+from torch import Tensor
+
+from genpipe.recipe import Batch
+
+
+def slice_of(batch: Batch, v: int, num_slices: int) -> dict[str, Tensor]:
+    """The rows of a batch that logical worker `v` computes."""
+    rows = len(next(iter(batch.values()))) // num_slices
+    return {name: value[v * rows : (v + 1) * rows] for name, value in batch.items()}
+
+
+def own_memory(gradients: list[Tensor]) -> list[Tensor]:
+    """Gradients that can be added to in place: autograd may hand out one tensor twice, or one number as many."""
+    seen: set[int] = set()
+    own = []
+    for gradient in gradients:
+        dense = gradient.contiguous()
+        own.append(dense.clone() if dense.data_ptr() in seen else dense)
+        seen.add(own[-1].data_ptr())
+    return own

@@ -1,0 +1,236 @@
+"""The promise, attacked: every recipe is trained under every disturbance, and must end on the same weights.
+
+    python -m tests.exactness                     # all recipes, a few minutes; prints the table
+    python -m tests.exactness --write docs/exactness.md
+    python -m tests.exactness toy nice            # some recipes
+
+Processes are forked, form a group over gloo, and kill themselves with SIGKILL when a step begins; then the whole group
+starts again from the last checkpoint, as Ray Train does it. (The same over Ray itself: tests/test_training_ray.py.)
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from genpipe.errors import BadInput
+from genpipe.models import RECIPES
+from genpipe.training.checkpoint import latest_checkpoint
+from genpipe.training.logical import Alone, Exchange, Processes
+from genpipe.training.runs import Run
+from genpipe.training.trainer import Trainer
+from tests import tiny, toys
+
+STEPS = 12  # with a checkpoint after every third
+KILLS = (1, 4, 5, 8, 11)  # the steps at whose beginning a worker dies: before, at and after checkpoints
+TOYS: Mapping[str, dict] = {
+    "toy": {},
+    "toy, EMA": {"ema": 0.9},
+    "toy, bfloat16": {"precision": "bfloat16"},
+    "toy, spectral norm": {"normalisations": {r"critic\.\d\.weight": "spectral"}},
+    "toy, accumulation": {
+        "solvers": {"fit": {"accumulate": 2}, "critic": {"accumulate": 3}, "generator": {"lr": 1e-2}}
+    },
+}
+TECHNIQUES = {  # of every kind at once, on the classifier
+    "optimiser": "momentum",
+    "momentum": 0.9,
+    "lookahead": 0.5,
+    "accumulate": 2,
+    "batch": [{"do": "mixup"}],
+    "loss": [
+        {"do": "fgm", "parameters": "head.weight"},
+        {"do": "r_drop"},
+        {"do": "flooding", "level": 1.5},
+    ],
+    "gradients": [{"do": "noise", "std": 0.01}, {"do": "clip_norm", "bound": 1.0, "form": "soft"}],
+    "weights": [{"do": "unit", "parameters": "head.weight"}],
+}
+VARIANTS: Mapping[str, dict] = {"classifier, techniques": {"solvers": {"nll": TECHNIQUES}}}
+NAMES = (*TOYS, *VARIANTS, *RECIPES)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Processes that train together until one of them dies, or the training is done."""
+
+    size: int
+    deaths: Mapping[int, int] = field(default_factory=dict)  # rank -> the step at whose beginning it dies
+    damage: Callable[[Path], None] | None = None  # done to the run afterwards
+    exchange: Callable[[], Exchange] = Processes
+
+
+def cut_state(run: Path) -> None:
+    """What a power cut may leave: the newest checkpoint's state.json half-written."""
+    cut(max(run.glob("checkpoints/*/state.json")))
+
+
+def cut_weights(run: Path) -> None:
+    """The newest weights half-written."""
+    cut(max(run.glob("checkpoints/*/state.json")).with_name("weights.safetensors"))
+
+
+def cut(file: Path) -> None:
+    """Drop the second half of a file."""
+    os.truncate(file, file.stat().st_size // 2)
+
+
+DISTURBANCES: Mapping[str, tuple[Attempt, ...]] = {
+    "1 process": (Attempt(1),),
+    "2 processes": (Attempt(2),),
+    "3 processes": (Attempt(3),),
+    "4 processes": (Attempt(4),),
+    "first of 2 killed at 5 steps": (*(Attempt(2, {0: step}) for step in KILLS), Attempt(2)),
+    "second of 2 killed at 5 steps": (*(Attempt(2, {1: step}) for step in KILLS), Attempt(2)),
+    "all killed, run again": (Attempt(2, {0: 7, 1: 7}), Attempt(2)),
+    "power cut, state half-written": (Attempt(1, {0: 11}, cut_state), Attempt(1)),
+    "power cut, weights half-written": (Attempt(2, {0: 11}, cut_weights), Attempt(2)),
+    "2, then 1, then 2 processes": (Attempt(2, {0: 4}), Attempt(1, {0: 8}), Attempt(2)),
+    "4, then 3 processes": (Attempt(4, {3: 8}), Attempt(3)),
+}
+
+
+class Deadly:
+    """Data whose reader dies when it asks for the batch of a step."""
+
+    def __init__(self, data, step: int | None) -> None:
+        self._data, self._step = data, step
+        self.facts = data.facts
+
+    def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, torch.Tensor]:
+        """The batch, or death."""
+        if step == self._step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._data.train_batch(seed, step, batch_size)
+
+
+def trainer(name: str, directory: Path, exchange, dies_at: int | None) -> Trainer:
+    """A training of the tiny recipe `name`."""
+    budget = {"steps": STEPS, "checkpoint_every": 3}
+    if name in TOYS:
+        made = toys.trainer(Run(directory), exchange, **budget, **TOYS[name])
+    else:
+        recipe = name.partition(",")[0]
+        data = tiny.data_for(recipe, directory.with_name(f"{directory.name}-data-{exchange.rank}"))
+        made = tiny.trainer_of(recipe, data, directory, exchange=exchange, **budget, **VARIANTS.get(name, {}))
+    made.data = Deadly(made.data, dies_at)
+    return made
+
+
+def work(name: str, directory: Path, attempt: Attempt, rank: int, store: Path) -> None:
+    """One process of a training."""
+    sys.stderr = store.with_suffix(f".{rank}").open("w")  # what the others say of a death is expected
+    torch.set_num_threads(1)
+    exchange: Exchange = Alone()
+    if attempt.size > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=attempt.size
+        )
+        exchange = attempt.exchange()
+    trainer(name, directory, exchange, attempt.deaths.get(rank)).fit()
+
+
+def run_group(name: str, directory: Path, attempt: Attempt, store: Path) -> None:
+    """Train until all are done; when one dies, the others are ended too."""
+    context = multiprocessing.get_context("fork")
+    group = [
+        context.Process(target=work, args=(name, directory, attempt, rank, store))
+        for rank in range(attempt.size)
+    ]
+    for process in group:
+        process.start()
+    for rank in [*attempt.deaths, *range(attempt.size)]:
+        group[rank].join(timeout=200)
+        if group[rank].exitcode != 0:
+            for process in group:
+                process.kill()
+    codes = {rank: process.exitcode for rank, process in enumerate(group)}
+    died = {rank for rank in attempt.deaths if codes[rank] == -signal.SIGKILL}
+    if died != set(attempt.deaths) or (not died and set(codes.values()) != {0}):
+        said = "".join(store.with_suffix(f".{rank}").read_text() for rank in range(attempt.size))
+        raise RuntimeError(
+            f"{name}: wanted the deaths {dict(attempt.deaths)}, found exit codes {codes}\n{said}"
+        )
+
+
+def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
+    """MD5 of the weights that a training ends with after these attempts."""
+    run = directory / "run"
+    for number, attempt in enumerate(attempts):
+        run_group(name, run, attempt, directory / f"store-{number}")
+        if attempt.damage:
+            attempt.damage(run)
+    checkpoint = latest_checkpoint(Run(run))
+    if checkpoint is None or checkpoint.step != STEPS:
+        raise BadInput(f"{name}: the training did not reach step {STEPS}")
+    return hashlib.md5(save({**checkpoint.result, **checkpoint.optimiser})).hexdigest()
+
+
+def digests(name: str) -> Iterator[tuple[str, str]]:
+    """The digest after each disturbance."""
+    for disturbance, attempts in DISTURBANCES.items():
+        with tempfile.TemporaryDirectory() as directory:
+            yield disturbance, digest(name, attempts, Path(directory))
+
+
+def table(results: Mapping[str, Mapping[str, str]]) -> str:
+    """Markdown: a row for each disturbance, a column for each recipe, the first digits of each MD5."""
+    head = f"| disturbance | {' | '.join(results)} |"
+    rows = [
+        f"| {disturbance} | {' | '.join(result[disturbance][:8] for result in results.values())} |"
+        for disturbance in DISTURBANCES
+    ]
+    return "\n".join([head, "|---|" + "---|" * len(results), *rows])
+
+
+PAGE = """# Exactness
+
+What every recipe ends on, small as in `tests/tiny.py` and `tests/toys.py`, {steps} steps with a checkpoint after every third: the first
+digits of the MD5 of all weights and of the state of all optimisers. A column must hold one number. Made by
+
+    python -m tests.exactness --write docs/exactness.md
+
+A *kill* is SIGKILL at the beginning of the steps {kills}, one after the other in one training; the group starts again from
+the last checkpoint each time. The toy has two phases, two players, batch normalisation, dropout, a gradient penalty, and a
+replay buffer whose rows belong to logical workers; its variants add what their names say.
+
+{table}
+"""
+
+
+def main() -> int:
+    """Print the table, or write the page; 1 where a column holds two numbers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="RECIPE", help=f"default: all of {', '.join(NAMES)}")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there")
+    arguments = parser.parse_args()
+    torch.optim.SGD(
+        [torch.zeros(1)]
+    )  # imports torch's compiler, a second of work, once for all that are forked
+    results: dict[str, dict[str, str]] = {}
+    for name in arguments.names or NAMES:
+        results[name] = {}
+        for disturbance, found in digests(name):
+            results[name][disturbance] = found
+            print(f"{name}: {disturbance}: {found}", file=sys.stderr, flush=True)
+    if arguments.write:
+        kills = ", ".join(map(str, KILLS))
+        arguments.write.write_text(PAGE.format(steps=STEPS, kills=kills, table=table(results)))
+    else:
+        print(table(results))
+    return int(any(len(set(result.values())) > 1 for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
