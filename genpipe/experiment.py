@@ -161,7 +161,7 @@ def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, 
             )
     data = open_data(data_directory)
     training = card["train"]
-    recipe = build(params.model, training["network"], data.facts, 0, training["normalisations"])
+    recipe = build(params.model, training["network"], data.facts, 0, training.get("normalisations", {}))
     load_weights(recipe, directory / "weights.safetensors")
     return recipe.eval(), data
 

@@ -42,7 +42,8 @@ class Phase:
     name: str
     updates: tuple[Update, ...]
     share: float = 1.0  # part of the step budget
-    prepare: Callable[[Iterable[Batch]], None] | None = field(default=None)  # once, before the first step
+    # once, before the first step; its batches have no end
+    prepare: Callable[[Iterable[Batch]], None] | None = field(default=None)
 
 
 class Recipe(nn.Module, abc.ABC):
@@ -73,6 +74,14 @@ class LogProb(abc.ABC):
     @abc.abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, [batch], of images in [0, 1), [batch, height, width]."""
+
+
+class Energy(abc.ABC):
+    """Has a density up to a factor, exp(−energy)."""
+
+    @abc.abstractmethod
+    def energy(self, x: Tensor) -> Tensor:
+        """Energies, [batch], low where images are likely, of images in [0, 1], [batch, height, width]."""
 
 
 class Encodes(abc.ABC):
@@ -117,4 +126,4 @@ class Classifies(abc.ABC):
         """Logits, [batch, num_classes], of images in [0, 1], [batch, height, width]."""
 
 
-CAPABILITIES: tuple[type, ...] = (Samples, LogProb, Encodes, Decodes, Tags, Embeds, Classifies)
+CAPABILITIES: tuple[type, ...] = (Samples, LogProb, Energy, Encodes, Decodes, Tags, Embeds, Classifies)

@@ -2,14 +2,27 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from benchmarks import measure, texts
+from benchmarks import measure, noisy_digits, texts, training
 from benchmarks.corpus import scaling_table
+from genpipe.assembly import build
+from genpipe.data.images import Images
+from genpipe.data.loader import Data
 from genpipe.errors import BadInput
+from genpipe.models.ogan import OGAN
+from genpipe.params.training import Training
+from genpipe.recipe import Batch, Recipe, Update
+from genpipe.training.logical import Alone
+from genpipe.training.runs import Run
+from genpipe.training.trainer import Trainer
+from tests import tiny
 
 
 def python(code: str, *more: str) -> list[str]:
@@ -93,3 +106,156 @@ def test_documents_are_lines_that_every_reader_sees_alike() -> None:
     assert tidied == ["a b c d e", "第一"]
     assert texts.shuffled(["x", "y", "z"]) == texts.shuffled(["z", "x", "y"])
     assert list(texts.up_to(4, ["a", "b", "c"])) == ["a", "b"]
+
+
+# ----------------------------------------------------------------------------------------------------- the trainer
+
+
+class Still:
+    """Data whose batches are all the same, and nothing."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+
+    def train_batch(self, seed: int, step: int, batch_size: int) -> dict[str, torch.Tensor]:
+        return {}
+
+
+def doubled(name: str, data: Data) -> Recipe:
+    return build(name, tiny.BLOCKS[name]["network"], data.facts, training.SEED).double()
+
+
+def weights_of(recipe: Recipe) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in recipe.parameters()])
+
+
+def gradients_of(update: Update, batch: Batch) -> list[torch.Tensor]:
+    parameters = [parameter for module in update.modules for parameter in module.parameters()]
+    torch.manual_seed(3)
+    return list(torch.autograd.grad(update.loss(batch).value, parameters))
+
+
+@pytest.mark.parametrize("num_slices", [1, 4])
+def test_the_bare_loop_makes_the_weights_that_the_trainer_makes(tmp_path: Path, num_slices: int) -> None:
+    data = tiny.data_for("classifier", tmp_path)
+    params = Training.model_validate(tiny.training("classifier", logical_workers=num_slices, steps=20))
+    trained, bare, other = (doubled("classifier", data) for _ in range(3))
+    Trainer(trained, data, params, training.SEED, Alone(), Run(tmp_path / "run")).fit()
+    training.bare_loop(bare, data, params, num_slices)
+    assert (weights_of(bare) - weights_of(trained)).abs().max() < 1e-10
+    training.bare_loop(other, data, training.changed(params, steps=19), num_slices)
+    assert (weights_of(other) - weights_of(trained)).abs().max() > 1e-4  # a step less would have been seen
+
+
+def test_the_alternating_gan_plays_the_game_of_the_single_loss(tmp_path: Path) -> None:
+    data = tiny.data_for("ogan", tmp_path)
+    network = {"latent_dim": 8, "width": 4, "correlation_weight": 0.5}
+    shape = data.facts["image_shape"]
+    single, turns = OGAN(shape, **network).double(), training.Alternating(shape, **network).double()
+    turns.load_state_dict(single.state_dict())
+    batch = data.train_batch(0, 0, 8)
+    critic, generator = turns.phases()[0].updates
+    in_turns = gradients_of(critic, batch) + gradients_of(generator, batch)
+    at_once = gradients_of(single.phases()[0].updates[0], batch)
+    assert sum(gradient.abs().sum() for gradient in at_once) > 1
+    for one, other in zip(at_once, in_turns, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_a_clock_has_a_time_between_any_two_batches() -> None:
+    data = training.Clocked(Still())
+    for step in range(3):
+        assert data.train_batch(0, step, 1) == {}
+    first, middle, last = data.times
+    assert data.seconds() == [middle - first, last - middle]
+    assert first <= middle <= last
+
+
+def test_the_first_steps_are_not_counted() -> None:
+    assert training.mean_step([9.0] * training.WARM_UP + [1.0, 3.0]) == 2.0
+
+
+def test_a_checkpoint_is_charged_with_what_its_shadow_takes_beyond_usual_steps() -> None:
+    seconds = [9.0] * training.WARM_UP + [1.0] * 95
+    assert training.excess(seconds, 50) == 0
+    for step in (49, 50, 99):
+        seconds[step] += 2
+    assert training.excess(seconds, 50) == 3.0  # 4 of the first checkpoint, 2 of the second
+    seconds[70] += 8  # in no shadow: others are slow, too
+    assert training.excess(seconds, 50) < 3.0
+
+
+def test_speeds_are_compared_within_a_round_and_shares_too() -> None:
+    row = training.Row("net", "ours", [2.0, 4.0, 4.0], base=[1.0, 4.0, 2.0], wanted=">= 0.9")
+    assert str(row) == "| net | ours | 4e+03 (2e+03-4e+03) | 0.5 (0.5-1) x | >= 0.9 |"
+    share = training.Row("net", "log", [0.001, 0.002], step=[0.1, 0.1])
+    assert str(share) == "| net | log | 1.5 (1-2) | 1.5 (1-2) % of a step |  |"
+
+
+def test_contestants_alternate_and_the_first_round_is_dropped() -> None:
+    order: list[str] = []
+
+    def entry(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    setting = training.Setting(Path(), rounds=2, steps=1)
+    found = training.alternated({"a": lambda: entry("a"), "b": lambda: entry("b")}, setting, "net")
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": [4.0, 5.0], "b": [3.0, 6.0]}
+
+
+@pytest.mark.parametrize("part", ["loop", "log", "gan", "processes"])
+def test_every_part_measures_what_it_names(tmp_path: Path, part: str) -> None:
+    setting = training.Setting(tiny.write_images(tmp_path / "digits"), rounds=1, steps=2)
+    rows = training.PARTS[part](setting)
+    assert len({(row.title, row.what) for row in rows}) == len(rows) >= 2
+    assert all(len(row.seconds) == 1 and row.seconds[0] > 0 for row in rows)
+    assert all(row.base or row.step for row in rows)
+    if part != "log":  # what others are compared with is among them
+        assert sum(row.base == row.seconds for row in rows) == len({row.title for row in rows})
+
+
+def test_an_unknown_part_is_told_with_those_there_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", "lop"])
+    with pytest.raises(SystemExit):
+        training.main()
+    assert "wanted loop, processes, checkpoints, log or gan, not lop" in capsys.readouterr().err
+
+
+def test_a_fifth_of_the_labels_is_drawn_anew() -> None:
+    labels = np.full(600, 3, dtype=np.uint8)
+    noised = noisy_digits.noisy(labels, 10, np.random.default_rng(0))
+    assert 90 < (noised != labels).sum() <= 120  # of 120, a tenth is as before: 108 expected
+    assert len(np.unique(noised)) == 10
+    assert (labels == 3).all()
+    assert (noised == noisy_digits.noisy(labels, 10, np.random.default_rng(0))).all()
+
+
+def write_stripes(directory: Path) -> Images:
+    """Ten classes of noise, each with a bright stripe of its own: a network learns them in a few epochs."""
+    rng = np.random.default_rng(0)
+    for split, rows in (("train", 640), ("test", 20)):
+        labels = rng.integers(0, 10, rows, dtype=np.uint8)
+        images = rng.integers(0, 80, (rows, 10, 8), dtype=np.uint8)
+        images[np.arange(rows), labels] += 170
+        np.save(directory / f"{split}_images.npy", images)
+        np.save(directory / f"{split}_labels.npy", labels)
+    return Images(directory)
+
+
+def test_every_technique_acts_on_the_same_digits(tmp_path: Path) -> None:
+    results = noisy_digits.experiment(write_stripes(tmp_path), 8, range(2))
+    for seed in range(2):
+        learnt = [found[seed]["cross-entropy of the noisy labels"] for found in results.values()]
+        assert len(set(learnt)) == len(noisy_digits.TECHNIQUES)
+        assert results["none"][seed]["test accuracy"] > 0.9
+    lines = noisy_digits.table(results).splitlines()
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]] == list(noisy_digits.TECHNIQUES)
+
+
+def test_a_table_has_mean_and_deviation() -> None:
+    lines = noisy_digits.table({"none": [{"accuracy": 0.5}, {"accuracy": 0.7}]}).splitlines()
+    assert lines == ["| technique | accuracy |", "|---|---:|", "| none | 0.600 ± 0.141 |"]

@@ -14,7 +14,7 @@ import yaml
 
 from genpipe.cli import build_parser, main
 from genpipe.experiment import number_of_workers
-from genpipe.params.project import Params
+from genpipe.params.cluster import Cluster
 from tests import tiny
 
 
@@ -96,6 +96,13 @@ def test_train_sample_and_evaluate_write_what_a_recipe_can(name, project, capsys
             {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png"},
             {"latent_correlation", "reconstruction_mse"},
         ),
+        "aae": (
+            {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png"},
+            {"latent_correlation", "reconstruction_mse", "frechet_classifier"},
+        ),
+        "energy": ({"grid.png", "samples.npy"}, {"frechet_classifier"}),
+        "glann": ({"grid.png", "samples.npy"}, {"frechet_classifier"}),
+        "wgan_gp": ({"grid.png", "samples.npy"}, {"frechet_classifier"}),
         "couplet": ({"couplets.tsv"}, {"cross_entropy", "cross_entropy_unigram", "tone_opposition_real"}),
     }[name]
     assert made == expected[0]
@@ -140,6 +147,8 @@ def test_steps_and_seed_can_be_given(project):
         (["train", "vae"], "no 'vae' in recipes of params.yaml; it has: "),
         (["train", "nice", "--workers", "9"], "--workers 9: recipes.nice has 4 logical workers"),
         (["train", "nice", "--workers", "two"], "wanted a number of processes, 0 or more, not 'two'"),
+        (["train", "nice", "--workers", "3-2"], "or a range from 1 up as in 1-4, not '3-2'"),
+        (["train", "nice", "--workers", "2-9"], "--workers 9: recipes.nice has 4 logical workers"),
         (["train", "nice", "--seed", str(2**64)], "argument --seed: wanted a number from 0 to 2^63 - 1"),
         (
             ["train", "nice", "--out", "."],
@@ -209,9 +218,11 @@ def test_a_network_that_cannot_be_is_an_error_before_anything_runs(
 
 
 def test_a_project_with_more_workers_than_slices_trains_on_as_many_as_there_are_slices():
-    params = Params.model_validate({"cluster": {"workers": 9}, "datasets": {}})
-    assert number_of_workers("nice", None, params, 4) == 4
-    assert number_of_workers("nice", 0, params, 4) == 0
+    cluster = Cluster(workers=9)
+    assert number_of_workers("nice", None, cluster, 4) == (4, 4)
+    assert number_of_workers("nice", (0, 0), cluster, 4) == (0, 0)
+    assert number_of_workers("nice", None, Cluster(workers=1, max_workers=3), 4) == (1, 3)
+    assert number_of_workers("nice", None, Cluster(workers=3, max_workers=2), 4) == (3, 3)
 
 
 @pytest.fixture(scope="module")

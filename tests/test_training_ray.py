@@ -93,9 +93,7 @@ def test_the_model_has_the_same_bytes_on_ray_workers(workers, project, ray_temp,
 def test_a_killed_training_worker_costs_time_and_nothing_else(project, ray_temp, undisturbed):
     shutil.rmtree(project / ".genpipe", ignore_errors=True)
     process = start(project, ray_temp, 2, project / "killed")
-    while steps_done(project) < STEPS // 4:
-        assert process.poll() is None, "the training ended before it could be disturbed"
-        time.sleep(0.02)
+    until(lambda: steps_done(project) > STEPS // 4, process)
     victims = training_workers(process)
     assert len(victims) == 2
     at = steps_done(project)
@@ -106,14 +104,15 @@ def test_a_killed_training_worker_costs_time_and_nothing_else(project, ray_temp,
     assert hashes(project / "killed") == undisturbed
 
 
-def test_a_killed_command_goes_on_where_it_stopped_on_other_workers(project, ray_temp, undisturbed):
+def test_a_killed_command_leaves_no_worker_behind_and_goes_on_with_others(project, ray_temp, undisturbed):
     shutil.rmtree(project / ".genpipe", ignore_errors=True)
-    process = start(project, ray_temp, 0, project / "resumed")
-    while steps_done(project) < STEPS // 2:
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = start(project, ray_temp, 2, project / "resumed")
+    until(lambda: steps_done(project) > STEPS // 3, process)
+    workers = training_workers(process)
+    assert len(workers) == 2
     process.kill()
     process.wait()
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
     assert not (project / "resumed").exists()
     again = start(project, ray_temp, 1, project / "resumed")
     _, errors = again.communicate(timeout=600)
@@ -206,7 +205,7 @@ def until(is_so, process: subprocess.Popen) -> None:
     while not is_so():
         assert process.poll() is None, "the training ended before it could be disturbed"
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def training_workers(*nodes: subprocess.Popen) -> list[psutil.Process]:

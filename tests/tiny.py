@@ -20,7 +20,20 @@ SIDE = 8
 TOKENS = ["<unk>", "\n", *"天地日月山水花鳥春秋"]
 
 BLOCKS = {
+    "aae": {
+        "network": {"latent_dim": 4, "width": 4, "hidden_dim": 16},
+        "solvers": {"reconstruct": {"lr": 5e-3}, "critic": {"lr": 1e-3}, "match": {"lr": 1e-3}},
+    },
     "classifier": {"network": {"width": 4, "feature_dim": 16}, "solvers": {"nll": {"lr": 5e-3}}},
+    "energy": {
+        "network": {"width": 4, "num_replay": 16, "chain_steps": 2, "sample_steps": 2},
+        "solvers": {"contrastive": {"lr": 1e-3, "betas": [0.0, 0.999]}},
+    },
+    "glann": {
+        "network": {"latent_dim": 4, "width": 4, "noise_dim": 4, "hidden_dim": 16, "num_candidates": 32},
+        "batch_size": 16,  # all images within the steps that the law of resuming takes before it stops
+        "solvers": {"glo": {"lr": 5e-3}, "imle": {"lr": 5e-3}},
+    },
     "nice": {
         "network": {"hidden_dim": 16, "num_hidden": 1},
         "solvers": {"nll": {"lr": 5e-3, "lr_multipliers": {"log_scale": 10}}},
@@ -31,10 +44,21 @@ BLOCKS = {
             "ogan": {"optimiser": "rmsprop", "lr": 1e-3, "gradients": [{"do": "clip_norm", "bound": 5}]}
         },
     },
+    "wgan_gp": {
+        "network": {"latent_dim": 4, "width": 4, "feature_dim": 16, "critic_steps": 2},
+        "solvers": {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
+    },
     "couplet": {
         "network": {"embedding_dim": 16, "num_layers": 2},
         "solvers": {"nll": {"lr": 1e-2, "warmup": 3}},
     },
+}
+FALLING = {  # the loss of each recipe that has one which falls; players of a game have none
+    "aae": "reconstruct.loss",
+    "classifier": "nll.loss",
+    "couplet": "nll.loss",
+    "glann": "glo.loss",
+    "nice": "nll.loss",
 }
 SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
 

@@ -1,9 +1,22 @@
 """The one list of recipes: file name → class."""
 
+from genpipe.models.aae import AAE
 from genpipe.models.classifier import Classifier
 from genpipe.models.couplet import Couplet
+from genpipe.models.energy import EnergyModel
+from genpipe.models.glann import GLANN
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
+from genpipe.models.wgan_gp import WGANGP
 from genpipe.recipe import Recipe
 
-RECIPES: dict[str, type[Recipe]] = {"classifier": Classifier, "couplet": Couplet, "nice": NICE, "ogan": OGAN}
+RECIPES: dict[str, type[Recipe]] = {
+    "aae": AAE,
+    "classifier": Classifier,
+    "couplet": Couplet,
+    "energy": EnergyModel,
+    "glann": GLANN,
+    "nice": NICE,
+    "ogan": OGAN,
+    "wgan_gp": WGANGP,
+}

@@ -51,7 +51,6 @@ class Run:
         """`storage` is a directory or the URL of one; without it, files lie in `directory`."""
         self.directory = directory
         self.storage = storage
-        directory.mkdir(parents=True, exist_ok=True)
         self.place = f"{storage.rstrip('/')}/{directory.name}" if storage else str(directory)
         try:
             self._files, self._root = fsspec.url_to_fs(self.place)
@@ -60,6 +59,7 @@ class Run:
 
     def begin(self, rows: bytes) -> None:
         """The stream of metrics goes on after `rows`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / STREAM).write_bytes(rows)
 
     def append(self, rows: bytes) -> None:

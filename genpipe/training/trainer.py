@@ -4,6 +4,7 @@ It knows no model. Randomness is a pure function of (seed, step, update, slice);
 not matter; no random generator is carried from step to step, so none is saved.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -23,7 +24,7 @@ from genpipe.training.complaints import diverged, memory_named
 from genpipe.training.log import Log, rows_of
 from genpipe.training.logical import Exchange, sum_over_slices
 from genpipe.training.runs import RunFiles
-from genpipe.training.slices import own_memory, slice_of
+from genpipe.training.slices import own_memory, seed_generators, slice_of
 from genpipe.training.solver import Solver
 
 
@@ -80,14 +81,14 @@ class Trainer:
         phase = self.phases[index]
         if phase.prepare and self.step == self.starts[index]:
             self.buffers.share(self.exchange)
-            torch.manual_seed(derived_seed(self.seed, "prepare", phase.name))
+            self._seed("prepare", phase.name)
             phase.prepare(self._batches())
         batch = {name: value.to(self.device) for name, value in self._batch(self.step).items()}
         metrics: dict[str, float] = {}
         for update in phase.updates:
             if (self.step + 1) % update.every == 0:
                 turn = self._play(update, batch)
-                torch.manual_seed(derived_seed(self.seed, self.step, update.name, "solver"))
+                self._seed(self.step, update.name, "solver")
                 noted = self.solvers[update.name].step(turn.gradients, turn.value, self.step)
                 metrics |= turn.metrics | {f"{update.name}.{name}": value for name, value in noted.items()}
         if self.params.ema:
@@ -103,7 +104,7 @@ class Trainer:
 
         def leaf(v: int) -> list[Tensor]:
             self.buffers.restore(opening)
-            torch.manual_seed(derived_seed(self.seed, self.step, update.name, v))
+            self._seed(self.step, update.name, v)
             loss, gradients = self._differentiate(
                 update, {**slice_of(batch, v, num_slices), **self.buffers.rows(v)}
             )
@@ -114,7 +115,8 @@ class Trainer:
 
         with memory_named(self._where(update), self.params):
             total = sum_over_slices(num_slices, leaf, self.exchange)
-        torch._foreach_div_(total, num_slices)
+        if num_slices > 1:
+            torch._foreach_div_(total, num_slices)
         gradients, scalars, changes = total[:num_gradients], total[num_gradients], total[num_gradients + 1 :]
         self.buffers.settle(opening, changes)
         values = scalars.tolist()
@@ -135,6 +137,9 @@ class Trainer:
                 "it in the loss"
             )
         return loss, own_memory([g for g in gradients if g is not None])
+
+    def _seed(self, *parts: object) -> None:
+        seed_generators(derived_seed(self.seed, *parts), self.device)
 
     def _where(self, update: Update) -> str:
         return f"update {update.name!r} of {type(self.recipe).__name__} at step {self.step}"
@@ -166,8 +171,8 @@ class Trainer:
         return self.data.train_batch(self.seed, step, self.params.batch_size)
 
     def _batches(self) -> Iterable[Batch]:
-        """The batches of as many steps as a phase may ask for, from the first on."""
-        return (self._batch(step) for step in range(self.params.steps))
+        """The batches of all steps, from the first on and without end."""
+        return (self._batch(step) for step in itertools.count())
 
     def _is_checkpoint(self) -> bool:
         return self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps

@@ -1,0 +1,281 @@
+"""Exact tests of the models whose training has several players, chains or codes of its own."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from genpipe.errors import BadInput
+from genpipe.models.aae import AAE
+from genpipe.models.energy import EnergyModel
+from genpipe.models.glann import GLANN, pyramid, pyramid_distance, whitened
+from genpipe.models.wgan_gp import WGANGP, between, slopes
+from genpipe.nn.langevin import langevin
+
+
+def batch(n=8, side=8):
+    images = torch.randint(0, 256, (n, side, side), dtype=torch.uint8)
+    return {"images": images, "rows": torch.arange(n)}
+
+
+def gradients(loss, *modules):
+    parameters = [p for module in modules for p in module.parameters()]
+    return torch.autograd.grad(loss.value, parameters, allow_unused=True)
+
+
+def minimise(loss, module, steps):
+    solver = torch.optim.Adam(module.parameters(), 1e-3)
+    for _ in range(steps):
+        for parameter, gradient in zip(module.parameters(), gradients(loss(batch()), module), strict=True):
+            parameter.grad = gradient
+        solver.step()
+
+
+def wgan(**changes):
+    return WGANGP(image_shape=(8, 8), latent_dim=4, width=4, feature_dim=8, **changes).double()
+
+
+def test_the_slope_of_a_linear_critic_is_the_norm_of_its_weights():
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(24, 1), nn.Flatten(0)).double()
+    slope = slopes(critic, torch.randn(5, 4, 6).double())
+    assert torch.allclose(slope, critic[1].weight.norm().expand(5), atol=1e-14)
+
+
+def test_the_penalty_on_slopes_moves_the_critic():
+    """(‖w‖ − 1)² has the gradient 2(‖w‖ − 1) w/‖w‖: it takes the second derivative of the critic."""
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(24, 1, bias=False), nn.Flatten(0)).double()
+    penalty = (slopes(critic, torch.randn(5, 4, 6).double()) - 1).square().mean()
+    (gradient,) = torch.autograd.grad(penalty, critic[1].weight)
+    norm = critic[1].weight.norm()
+    assert torch.allclose(gradient, 2 * (norm - 1) * critic[1].weight / norm, atol=1e-14)
+
+
+def test_a_point_between_two_images_has_one_weight_an_image():
+    real, fake = torch.randn(2, 6, 4, 4).double().unbind()
+    weights = ((between(real, fake) - real) / (fake - real)).flatten(1)
+    assert torch.allclose(weights, weights[:, :1].expand_as(weights), atol=1e-10)
+    assert (weights >= 0).all()
+    assert (weights <= 1).all()
+    assert weights[:, 0].std() > 0.05
+
+
+def test_the_wgan_critic_does_not_move_the_generator():
+    model = wgan()
+    assert all(gradient is None for gradient in gradients(model.critic_loss(batch()), model.generator))
+    moved = gradients(model.generator_loss(batch()), model.generator)
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in moved)
+
+
+def test_the_wgan_critic_scores_an_image_by_itself():
+    model, x = wgan(), torch.randn(6, 8, 8).double()
+    assert torch.allclose(model.critic(x)[:1], model.critic(x[:1]), atol=1e-14)
+    made = model.generator(torch.randn(6, 4).double())  # the control: batch norm looks at its neighbours
+    assert not torch.allclose(made[:1], model.generator(torch.randn(6, 4).double())[:1])
+
+
+def test_the_wgan_critic_learns_to_score_real_above_fake():
+    torch.manual_seed(0)
+    model = wgan(penalty_weight=0)
+    minimise(model.critic_loss, model.critic, 20)
+    assert model.critic_loss(batch()).metrics["score_gap"] > 0
+
+
+def aae():
+    return AAE(image_shape=(8, 8), latent_dim=4, width=4, hidden_dim=16).double()
+
+
+def test_a_critic_of_codes_that_sees_nothing_costs_ln_2_a_code():
+    model = aae()
+    with torch.no_grad():
+        model.critic[-2].weight.zero_()
+        model.critic[-2].bias.zero_()
+    assert model.critic_loss(batch()).value.item() == pytest.approx(2 * math.log(2), abs=1e-12)
+    assert model.match_loss(batch()).value.item() == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_each_player_of_an_aae_reaches_its_own_networks():
+    model = aae()
+    reached = {
+        loss.__name__: {
+            name
+            for name in ("encoder", "decoder", "critic")
+            if None not in gradients(loss(batch()), getattr(model, name))
+        }
+        for loss in (model.reconstruction_error, model.critic_loss, model.match_loss)
+    }
+    assert reached == {
+        "reconstruction_error": {"encoder", "decoder"},
+        "critic_loss": {"critic"},
+        "match_loss": {"encoder", "critic"},
+    }
+    (phase,) = model.phases()
+    assert [update.modules for update in phase.updates] == [
+        (model.encoder, model.decoder),
+        (model.critic,),
+        (model.encoder,),
+    ]
+
+
+def test_the_critic_of_codes_scores_noise_high_and_the_encoder_follows():
+    torch.manual_seed(0)
+    model = aae()
+    minimise(model.critic_loss, model.critic, 100)
+    assert model.critic_loss(batch()).metrics["score_gap"] > 0
+    before = model.match_loss(batch()).value
+    minimise(model.match_loss, model.encoder, 100)
+    assert model.match_loss(batch()).value < 0.9 * before
+
+
+def test_langevin_adds_its_noise_before_the_step():
+    """x ← (1 − a)(x + s ξ) has the variance (1 − a)² s²/(1 − (1 − a)²); with the noise last it would be 23 % more."""
+    torch.manual_seed(0)
+    a, s = 0.1, 0.05
+    start = torch.full((400, 8, 8), 0.5, dtype=torch.float64)
+    end = langevin(lambda x: (x - 0.5).square().sum((1, 2)) / 2, start, 60, step=a, noise=s)
+    assert end.var().item() == pytest.approx((1 - a) ** 2 * s**2 / (1 - (1 - a) ** 2), rel=0.03)
+
+
+def test_langevin_clips_each_element_of_the_gradient_and_stays_among_images():
+    slope = torch.tensor([[3.0, -0.01], [0.02, -5.0]]).double()
+    start = torch.tensor([[[0.5, 0.5], [0.5, 0.9]]]).double()
+    end = langevin(lambda x: (slope * x).sum((1, 2)), start, 1, step=10, noise=0, bound=0.03)
+    assert torch.allclose(end, torch.tensor([[[0.2, 0.6], [0.3, 1.0]]]).double(), atol=1e-14)
+
+
+def test_no_gradient_flows_through_a_chain():
+    layer = nn.Linear(4, 1).double()
+    start = torch.rand(3, 2, 2).double().requires_grad_()
+    with torch.no_grad():
+        end = langevin(lambda x: layer(x.flatten(1)).squeeze(1), start, 3, step=1, noise=0.01)
+    assert not end.requires_grad
+    assert layer.weight.grad is None
+    assert layer.weight.requires_grad
+    assert not torch.equal(end, start)
+
+
+def energy(num_replay=16, **changes):
+    return EnergyModel((8, 8), width=4, num_replay=num_replay, chain_steps=2, **changes).double()
+
+
+def test_the_squares_of_both_energies_are_paid_for():
+    """Of a constant energy c only they are left: 2 w c². The article's minus sign would leave nothing."""
+    model = energy(square_weight=0.3)
+    with torch.no_grad():
+        model.layers[-2].weight.zero_()
+        model.layers[-2].bias.fill_(1.5)
+    loss = model.contrastive_loss({**batch(), "replay": model.replay})
+    assert loss.value.item() == pytest.approx(0.3 * 2 * 1.5**2, abs=1e-12)
+
+
+def test_a_step_writes_the_ends_of_its_chains_over_as_many_replayed_rows():
+    model = energy()
+    before = model.replay.clone()
+    model.contrastive_loss({**batch(5), "replay": model.replay[:8]})
+    changed = (before != model.replay).flatten(1).any(1)
+    assert changed.sum() == 5
+    assert not changed[8:].any()
+
+
+def test_a_twentieth_of_the_chains_start_anew():
+    model, n = energy(num_replay=8000), 8000
+    starts = model._starts(torch.zeros_like(model.replay))
+    anew = (starts.flatten(1).amax(1) > 1 / 256).sum().item()
+    assert abs(anew - 0.05 * n) < 4 * math.sqrt(n * 0.05 * 0.95)
+
+
+def test_a_replay_buffer_smaller_than_its_slice_of_the_batch_is_refused():
+    model = energy(num_replay=4)
+    with pytest.raises(BadInput, match="num_replay: wanted 8 or more rows for each logical worker"):
+        model.contrastive_loss({**batch(), "replay": model.replay})
+
+
+def test_the_energy_of_what_was_seen_falls_below_that_of_noise():
+    torch.manual_seed(0)
+    model = energy()
+    seen = {"images": torch.full((8, 8, 8), 100, dtype=torch.uint8), "replay": model.replay}
+    minimise(lambda _: model.contrastive_loss(seen), model.layers, 100)
+    noise = torch.rand(8, 8, 8).double()
+    assert model.energy(seen["images"].double() / 256).max() < model.energy(noise).min()
+
+
+def glann(**changes):
+    return GLANN((8, 8), num_images=20, latent_dim=4, width=4, noise_dim=3, hidden_dim=8, **changes).double()
+
+
+def test_the_bands_of_a_pyramid_add_up_to_the_image():
+    x = torch.rand(3, 8, 12).double()
+    fine, middle, rest = pyramid(x)
+    grown = rest
+    for band in (middle, fine):
+        grown = grown.repeat_interleave(2, 1).repeat_interleave(2, 2) + band
+    assert torch.allclose(grown, x, atol=1e-14)
+    assert [band.shape for band in (fine, middle, rest)] == [(3, 8, 12), (3, 4, 6), (3, 2, 3)]
+
+
+def test_a_change_of_brightness_counts_once_in_the_pyramid_distance():
+    x = torch.rand(3, 8, 8).double()
+    assert pyramid_distance(x, x + 0.25).item() == pytest.approx(0.25, abs=1e-14)
+
+
+def test_whitened_components_are_uncorrelated_and_of_unit_variance():
+    x = torch.randn(50, 6).double() @ torch.randn(6, 6).double()
+    z = whitened(x, 4)
+    assert torch.allclose(z.T @ z / 50, torch.eye(4).double(), atol=1e-10)
+    assert z.mean(0).abs().max() < 1e-12
+
+
+def test_codes_start_from_the_images_that_were_seen():
+    model, seen = glann(), batch()
+    before = model.codes.weight.clone()
+    model.start_codes([seen])
+    expected = whitened(seen["images"].flatten(1).double() / 255, 4)
+    assert torch.allclose(model.codes.weight[:8], expected, atol=1e-4)
+    assert torch.equal(model.codes.weight[8:], before[8:])
+
+
+def test_only_the_codes_of_a_batch_have_a_gradient():
+    model = glann()
+    rows = torch.tensor([3, 7, 11, 0])
+    (gradient,) = gradients(model.reconstruction_error({**batch(4), "rows": rows}), model.codes)
+    assert sorted(gradient.abs().sum(1).nonzero().flatten().tolist()) == [0, 3, 7, 11]
+
+
+def test_codes_are_put_on_the_unit_sphere_without_a_change_of_what_they_decode_to():
+    model = glann().eval()
+    before = model.decode(model.codes.weight)
+    model.normalise_codes([])
+    assert torch.allclose(model.codes.weight.norm(dim=1), torch.ones(20).double(), atol=1e-14)
+    assert torch.allclose(model.decode(model.codes.weight), before, atol=1e-12)
+
+
+def test_each_code_is_pulled_to_by_the_nearest_candidate():
+    model = glann(num_candidates=50)
+    model.normalise_codes([])
+    wanted = batch()
+    torch.manual_seed(0)
+    loss = model.nearest_distance(wanted)
+    torch.manual_seed(0)
+    candidates = model.mapped(torch.randn(50, 3, dtype=torch.float64))
+    distances = torch.cdist(model.codes.weight[:8], candidates).square()
+    assert torch.allclose(loss.value, distances.min(1).values.mean(), atol=1e-12)
+    mine = gradients(loss, model.mapper)
+    for gradient, brute in zip(
+        mine,
+        torch.autograd.grad(distances.min(1).values.mean(), list(model.mapper.parameters())),
+        strict=True,
+    ):
+        assert torch.allclose(gradient, brute, atol=1e-10)
+
+
+def test_the_mapper_does_not_move_the_codes():
+    model = glann()
+    before = copy.deepcopy(model.codes.weight)
+    assert gradients(model.nearest_distance(batch()), model.codes) == (None,)
+    assert torch.equal(before, model.codes.weight)
+
+
+def test_more_latent_dimensions_than_pixels_are_refused():
+    with pytest.raises(BadInput, match="latent_dim: wanted 16 or fewer, the pixels of an image, not 17"):
+        GLANN((4, 4), num_images=20, latent_dim=17)
