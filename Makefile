@@ -34,6 +34,7 @@ bench: install
 	python -m benchmarks.texts $(TEXTS)
 	for name in chinese article english scaling memory durability; do \
 		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
+	python -m benchmarks.training
 
 clean:
 	rm -rf $(VENV) .genpipe .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

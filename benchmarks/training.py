@@ -361,7 +361,7 @@ def first_metrics(case: Case) -> dict[str, float]:
     params = changed(case.train, steps=1)
     with tempfile.TemporaryDirectory(prefix="training-") as scratch:
         Trainer(case.make(data.facts), data, params, SEED, Alone(), Run(Path(scratch))).fit()
-        return rows_of((Path(scratch) / STREAM).read_bytes())[0]
+        return rows_of((Path(scratch) / STREAM).read_bytes().splitlines())[0]
 
 
 def log_seconds(metrics: Mapping[str, float], step: float) -> float:

@@ -231,7 +231,7 @@ def _add_train(commands: Commands) -> None:
     train = commands.add_parser(
         "train",
         help="train a recipe of params.yaml; goes on from the last checkpoint",
-        epilog="the same weights come out whatever --workers is; example: genpipe train nice --workers 2 --steps 400 --out /tmp/nice",
+        epilog="the same weights come out whatever --workers is (on GPUs: from 1 on); example: genpipe train nice --workers 2 --steps 400 --out /tmp/nice",
     )
     train.add_argument("recipe")
     train.add_argument(

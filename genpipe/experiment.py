@@ -86,7 +86,7 @@ def train(
     torch.set_num_threads(1)
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
     card = identity(root, name, params, training, project.seed if seed is None else seed, device)
-    run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", project.cluster.storage)
+    run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", storage_of(root, project.cluster))
     data = root / "artifacts" / params.data
     job = Job(params.model, data, card["data_sha256"], training, card["seed"])
     trainer_of(Alone(), torch.device("cpu"), job, run)  # complains here, before anything is spawned
@@ -110,7 +110,7 @@ def number_of_workers(
 ) -> tuple[int, int]:
     """The fewest and the most processes that train: as asked for, or as the project has, where that many have work."""
     if asked is None:
-        fewest, most = cluster.workers, cluster.max_workers or cluster.workers
+        fewest, most = cluster.workers, (cluster.max_workers if cluster.workers else 0) or cluster.workers
         return min(fewest, logical_workers), min(max(fewest, most), logical_workers)
     if asked[1] > logical_workers:
         raise BadInput(
@@ -118,6 +118,13 @@ def number_of_workers(
             "processes have work; raise logical_workers (that makes other weights) or lower --workers"
         )
     return asked
+
+
+def storage_of(root: Path, cluster: Cluster) -> str | None:
+    """Where checkpoints are kept: a URL as it is, a directory below the project where it is relative."""
+    if cluster.storage is None or "://" in cluster.storage:
+        return cluster.storage
+    return str(root / cluster.storage)
 
 
 def identity(

@@ -62,9 +62,9 @@ def test_where_no_checkpoint_is_whole_the_remedy_is_named(tmp_path):
 
 def test_a_checkpoint_has_no_pickle_time_or_path(tmp_path):
     for run in ("a", "b"):
-        toys.trainer(Run(tmp_path / run)).fit()
-    for file in (tmp_path / "a" / "checkpoints").glob("*/*"):
-        twin = tmp_path / "b" / "checkpoints" / file.parent.name / file.name
+        toys.trainer(Run(tmp_path / run / "toy")).fit()
+    for file in (tmp_path / "a" / "toy" / "checkpoints").glob("*/*"):
+        twin = tmp_path / "b" / "toy" / "checkpoints" / file.parent.name / file.name
         assert file.suffix in (".safetensors", ".json", ".jsonl")
         assert file.read_bytes() == twin.read_bytes()
 
@@ -113,7 +113,10 @@ def test_a_saver_takes_a_copy(tmp_path):
 def test_a_saver_tells_what_went_wrong(tmp_path):
     run = Run(tmp_path)
     (tmp_path / "checkpoints").write_text("in the way")
-    with pytest.raises(OSError, match="checkpoints"), Saver(run, Keeping()) as saver:
+    with (
+        pytest.raises(BadInput, match=r"cannot be read or written: .*checkpoints"),
+        Saver(run, Keeping()) as saver,
+    ):
         saver.save(Checkpoint(1, {}, {}, b""))
 
 
@@ -128,7 +131,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_none(tmp_path):
 def test_the_best_checkpoint_is_that_of_the_best_mean_since_the_one_before(tmp_path):
     trainer = toys.trainer(Run(tmp_path), best={"metric": "critic.loss", "direction": "highest"}, keep=1)
     trainer.fit()
-    rows = rows_of(latest_checkpoint(trainer.run).log)
+    rows = rows_of(latest_checkpoint(trainer.run).log.splitlines())
     means = {
         step: (rows[step - 2]["critic.loss"] + rows[step - 1]["critic.loss"]) / 2 for step in (6, 8, 10)
     }  # the first two checkpoints are of the phase before
@@ -157,6 +160,45 @@ def test_a_training_goes_on_in_an_object_store_from_another_machine(tmp_path):
     assert found.step == 10
     assert all(torch.equal(value, found.weights[name]) for name, value in wanted.weights.items())
     assert [path.name for path in (tmp_path / "b" / "run").iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_stray_file_costs_no_checkpoint(tmp_path):
+    run = Run(tmp_path)
+    assert saved(run, [0.0], Keeping(2)) == ["1"]
+    (tmp_path / "checkpoints" / ".DS_Store").touch()
+    assert saved(run, [0.0, 0.0], Keeping(2)) == [".DS_Store", "1", "2"]
+
+
+def test_a_path_with_colons_is_a_path(tmp_path):
+    """fsspec would read `::` as a chain of file systems, and put the checkpoints of all runs into one place."""
+    run = Run(tmp_path / "a::b")
+    assert saved(run, [0.0], Keeping(2)) == ["1"]
+    assert (tmp_path / "a::b" / "checkpoints").is_dir()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    saved(Run(tmp_path / "a"), [0.0], Keeping(2))
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(BadInput, match="none of its 1 checkpoints can be used"):
+        latest_checkpoint(Run(tmp_path / "b"))
+
+
+def test_a_damaged_newest_checkpoint_does_not_outlive_those_written_after_it(tmp_path):
+    run = Run(tmp_path)
+    saved(run, [0.0, 0.0, 0.0], Keeping(2))
+    truncate(tmp_path / "checkpoints" / "step-00000003" / "weights.safetensors")
+    with Saver(run, Keeping(1)) as saver:
+        saver.save(Checkpoint(2, {}, {}, b""))
+    assert stored(run) == ["step-00000002"]
+
+
+def test_a_state_without_its_hashes_is_damaged(tmp_path, capsys):
+    run = Run(tmp_path)
+    saved(run, [0.0, 0.0], Keeping(2))
+    state = tmp_path / "checkpoints" / "step-00000002" / "state.json"
+    state.write_text('{"run": "x", "step": 2, "sha256": {}, "score": null}')
+    assert latest_checkpoint(run).step == 1
+    assert "state.json: the checkpoint is damaged: wanted run, step" in capsys.readouterr().err
 
 
 def test_a_storage_that_is_none_is_named(tmp_path):

@@ -204,7 +204,7 @@ def changed(project: Path, root: Path, change: Callable[[dict], object]) -> list
         ({"hidden_dim": "wide"}, "train.network.hidden_dim: Input should be a valid integer"),
         (
             {"hidden_dim": -2},
-            "train.network of NICE: {'hidden_dim': -2}: Trying to create tensor with negative",
+            "train.network.hidden_dim: Input should be greater than or equal to 1, not -2",
         ),
     ],
 )

@@ -75,11 +75,18 @@ def test_another_seed_makes_other_weights(name, tmp_path):
     assert not same(*results)
 
 
+@every_recipe
+def test_it_trains_in_bfloat16(name, tmp_path):
+    fitted = trainer(name, tmp_path, precision="bfloat16", steps=2)
+    fitted.fit()
+    assert {p.dtype for p in fitted.recipe.parameters()} == {torch.float32}
+
+
 @pytest.mark.parametrize(("name", "loss"), sorted(tiny.FALLING.items()))
 def test_a_tiny_data_set_is_learned(name, loss, tmp_path):
     fitted = trainer(name, tmp_path, steps=150, checkpoint_every=150)
     fitted.fit()
-    values = [row[loss] for row in rows_of(latest_checkpoint(fitted.run).log) if loss in row]
+    values = [row[loss] for row in rows_of(latest_checkpoint(fitted.run).log.splitlines()) if loss in row]
     assert fmean(values[-5:]) < values[0] - 0.1 * abs(values[0])
 
 

@@ -5,12 +5,16 @@ import weakref
 
 import pytest
 import torch
+from torch import nn
 
 from genpipe.errors import BadInput
+from genpipe.recipe import Loss, Phase, Recipe, Update
 from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.buffers import Buffers
 from genpipe.training.logical import Alone, owned, subtrees, sum_over_slices
+from genpipe.training.runs import Run
 from genpipe.training.slices import own_memory
+from genpipe.training.trainer import Trainer
 from tests import toys
 
 
@@ -177,3 +181,53 @@ def test_shared_buffers_move_by_the_mean_of_their_changes():
     buffers.settle(opening, [torch.stack(change).mean(0) for change in zip(*changes, strict=True)])
     assert recipe.mean.tolist() == [1.5, 1.5]
     assert recipe.generator[1].num_batches_tracked == 2
+
+
+class Holding(Recipe):
+    """A buffer of any kind, and what its loss does to it."""
+
+    def __init__(self, buffer, do, persistent=True):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        self.do = do
+        self.register_buffer("held", buffer, persistent=persistent)
+
+    def phases(self):
+        return (Phase("only", (Update("sum", self.loss, (self.layer,)),)),)
+
+    def loss(self, batch):
+        self.do(self)
+        return Loss(self.layer(batch["points"]).sum())
+
+
+def held(tmp_path, *arguments) -> torch.Tensor:
+    """The buffer after one step."""
+    recipe = Holding(*arguments)
+    params = toys.training(solvers={"sum": {}}, steps=1)
+    Trainer(recipe, toys.Points(), params, 0, Alone(), Run(tmp_path)).fit()
+    return recipe.held
+
+
+def test_a_mask_of_infinities_stays(tmp_path):
+    mask = torch.full((3, 3), -torch.inf).triu(1)
+    assert torch.equal(held(tmp_path, mask.clone(), lambda recipe: None), mask)
+
+
+def test_small_integers_do_not_wrap(tmp_path):
+    steps = iter([-2, 2, 2, 2])
+    buffer = torch.tensor([5], dtype=torch.uint8)
+    assert held(tmp_path, buffer, lambda recipe: recipe.held.add_(next(steps))).tolist() == [6]
+
+
+def test_buffers_that_would_depend_on_the_processes_are_refused(tmp_path):
+    def reassign(recipe):
+        recipe.held = recipe.held + 1
+
+    cases = {
+        "is another tensor than at the start; change it in place": (torch.zeros(2), reassign),
+        "is made of booleans and changes": (torch.zeros(2).bool(), lambda r: r.held.logical_not_()),
+        "changes and is not persistent": (torch.zeros(2), lambda r: r.held.add_(1), False),
+    }
+    for words, arguments in cases.items():
+        with pytest.raises(BadInput, match=f"Holding.held: the buffer {words}"):
+            held(tmp_path, *arguments)

@@ -8,6 +8,7 @@ from torch import nn
 from genpipe.errors import BadInput
 from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Loss, Phase, Recipe, Update
+from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.complaints import Diverged
 from genpipe.training.log import Log, rows_of
 from genpipe.training.logical import Alone
@@ -98,9 +99,64 @@ def test_an_update_that_does_not_reach_a_parameter_names_it(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tmp_path):
     with pytest.raises(
-        Diverged, match=r"update 'sum' of Broken at step 0 is not finite: loss (nan|inf|-inf); .*: none yet"
+        Diverged, match=r"update 'sum' of Broken at step 0 is not finite: sum.loss (nan|inf|-inf); lower"
     ):
         broken(float("inf"), tmp_path).fit()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    solvers = {"sum": {"optimiser": "sgd", "lr": 3e38}}
+    params = toys.training(solvers=solvers, steps=1)
+    trainer = Trainer(Broken(1e6), toys.Points(), params, 0, Alone(), Run(tmp_path))
+    with pytest.raises(Diverged, match=r"a weight of Broken after step 1 is not finite; lower"):
+        trainer.fit()
+    assert latest_checkpoint(Run(tmp_path)) is None
+
+
+class Ambiguous(Broken):
+    def phases(self):
+        other = Update("sum", lambda batch: self.loss(batch), (self.used,))
+        return (*super().phases(), Phase("second", (other,)))
+
+
+class Backwards(Broken):
+    def phases(self):
+        return (Phase("only", (Update("sum", self.loss, (self.used,), every=0),)),)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [(Ambiguous, "two updates are called 'sum'; rename one"), (Backwards, "wanted a turn every 1 or more")],
+)
+def test_updates_that_cannot_be_told_apart_or_never_play_are_refused(recipe, words, tmp_path):
+    params = toys.training(solvers={"sum": {}})
+    with pytest.raises(BadInput, match=words):
+        Trainer(recipe(0.0), toys.Points(), params, 0, Alone(), Run(tmp_path))
+
+
+class Tied(Recipe):
+    """Two names of one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 2, bias=False)
+        self.second = nn.Linear(2, 2, bias=False)
+        self.second.weight = self.first.weight
+
+    def phases(self):
+        return (Phase("only", (Update("sum", self.loss, (self.first, self.second)),)),)
+
+    def loss(self, batch):
+        return Loss(self.second(self.first(batch["points"])).square().sum())
+
+
+def test_the_average_of_a_shared_parameter_has_both_its_names(tmp_path):
+    params = toys.training(solvers={"sum": {}}, ema=0.9, steps=3)
+    trainer = Trainer(Tied(), toys.Points(), params, 0, Alone(), Run(tmp_path))
+    trainer.fit()
+    result = latest_checkpoint(trainer.run).result
+    assert torch.equal(result["first.weight"], result["second.weight"])
+    assert not torch.equal(result["first.weight"], trainer.recipe.first.weight)
 
 
 # ---------------------------------------------------------------------------------------------------- solvers
@@ -216,7 +272,7 @@ def test_a_log_tells_all_its_lines_at_last(tmp_path):
         log.append({"step": step})
     log.flush()
     assert (tmp_path / STREAM).read_bytes() == log.lines
-    assert [row["step"] for row in rows_of(log.lines)] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows_of(log.lines.splitlines())] == [1, 2, 3, 4]
 
 
 def test_without_tensorboard_the_option_says_so(tmp_path):

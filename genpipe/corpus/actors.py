@@ -121,7 +121,7 @@ def _start_local(workers: int) -> None:
             ray.init(
                 address="local",
                 num_cpus=max(workers, os.cpu_count() or 1),  # more actors than cores run too, only slower
-                object_store_memory=100 << 20,  # only file names pass through it: all share this disk
+                object_store_memory=100 << 20,  # checkpoints that are larger go by way of the disk
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

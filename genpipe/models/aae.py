@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
+from genpipe.params.blocks import Count
 from genpipe.recipe import Batch, Decodes, Encodes, Loss, Phase, Recipe, Samples, Update
 
 
@@ -16,7 +17,7 @@ class AAE(Recipe, Samples, Encodes, Decodes):
     """Encoder and decoder against the error of reconstruction; encoder against a critic of codes."""
 
     def __init__(
-        self, image_shape: tuple[int, int], latent_dim: int = 8, width: int = 32, hidden_dim: int = 256
+        self, image_shape: tuple[int, int], latent_dim: Count = 8, width: Count = 32, hidden_dim: Count = 256
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.conv import ConvEncoder
+from genpipe.params.blocks import Count
 from genpipe.recipe import Batch, Classifies, Embeds, Loss, Phase, Recipe, Update
 
 
@@ -12,7 +13,7 @@ class Classifier(Recipe, Classifies, Embeds):
     """Convolutions, `feature_dim` ReLU features, and a linear layer."""
 
     def __init__(
-        self, image_shape: tuple[int, int], num_classes: int, width: int = 16, feature_dim: int = 64
+        self, image_shape: tuple[int, int], num_classes: int, width: Count = 16, feature_dim: Count = 64
     ) -> None:
         super().__init__()
         self.encoder = ConvEncoder(image_shape, width, feature_dim)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.gated import GatedResidualConv
+from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Tags, Update
 
 
@@ -15,7 +16,7 @@ class Couplet(Recipe, Tags):
     """Answers a line of verse with a line of the same length."""
 
     def __init__(
-        self, num_tokens: int, embedding_dim: int = 128, num_layers: int = 6, dropout: float = 0.25
+        self, num_tokens: int, embedding_dim: Count = 128, num_layers: Count = 6, dropout: DecayRate = 0.25
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_tokens, embedding_dim)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genpipe.errors import BadInput
 from genpipe.nn.conv import quarter
 from genpipe.nn.langevin import langevin
+from genpipe.params.blocks import Count, DecayRate, Factor
 from genpipe.recipe import Batch, Energy, Loss, Phase, Recipe, Samples, Update
 
 
@@ -25,15 +26,15 @@ class EnergyModel(Recipe, Samples, Energy):
     def __init__(
         self,
         image_shape: tuple[int, int],
-        width: int = 16,
-        num_replay: int = 2048,
-        restart: float = 0.05,
-        chain_steps: int = 20,
-        sample_steps: int = 60,
-        step: float = 10.0,
-        noise: float = 0.005,
-        bound: float = 0.03,
-        square_weight: float = 0.1,
+        width: Count = 16,
+        num_replay: Count = 2048,
+        restart: DecayRate = 0.05,
+        chain_steps: Count = 20,
+        sample_steps: Count = 60,
+        step: Factor = 10.0,
+        noise: Factor = 0.005,
+        bound: Factor = 0.03,
+        square_weight: Factor = 0.1,
     ) -> None:
         super().__init__()
         self.restart = restart

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvGenerator
+from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Decodes, Loss, Phase, Recipe, Samples, Update
 
 
@@ -52,12 +53,12 @@ class GLANN(Recipe, Samples, Decodes):
         self,
         image_shape: tuple[int, int],
         num_images: int,
-        latent_dim: int = 32,
-        width: int = 32,
-        noise_dim: int = 16,
-        hidden_dim: int = 128,
-        num_candidates: int = 4096,
-        mapper_share: float = 0.3,
+        latent_dim: Count = 32,
+        width: Count = 32,
+        noise_dim: Count = 16,
+        hidden_dim: Count = 128,
+        num_candidates: Count = 4096,
+        mapper_share: DecayRate = 0.3,
     ) -> None:
         super().__init__()
         if latent_dim > math.prod(image_shape):
@@ -88,7 +89,7 @@ class GLANN(Recipe, Samples, Decodes):
         )
 
     def start_codes(self, batches: Iterable[Batch]) -> None:
-        """Codes start from the principal components of their images; images that no batch shows keep random ones."""
+        """Codes start from the principal components of their images."""
         images: list[Tensor] = []
         rows: list[Tensor] = []
         for batch in batches:

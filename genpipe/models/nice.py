@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.coupling import AdditiveCoupling
+from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, LogProb, Loss, Phase, Recipe, Samples, Update
 
 
@@ -21,10 +22,10 @@ class NICE(Recipe, LogProb, Samples):
     def __init__(
         self,
         image_shape: tuple[int, int],
-        num_couplings: int = 4,
-        hidden_dim: int = 400,
-        num_hidden: int = 2,
-        temperature: float = 0.75,
+        num_couplings: Count = 4,
+        hidden_dim: Count = 400,
+        num_hidden: Count = 2,
+        temperature: Factor = 0.75,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)

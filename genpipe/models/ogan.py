@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
+from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, Decodes, Encodes, Loss, Phase, Recipe, Samples, Update
 
 
@@ -29,9 +30,9 @@ class OGAN(Recipe, Samples, Encodes, Decodes):
     def __init__(
         self,
         image_shape: tuple[int, int],
-        latent_dim: int = 32,
-        width: int = 32,
-        correlation_weight: float = 0.5,
+        latent_dim: Count = 32,
+        width: Count = 32,
+        correlation_weight: Factor = 0.5,
     ) -> None:
         super().__init__()
         if latent_dim < 3:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
+from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, Decodes, Loss, Phase, Recipe, Samples, Update
 
 
@@ -25,7 +26,7 @@ def between(real: Tensor, fake: Tensor) -> Tensor:
     """A uniform point on the segment from each real image to its fake, [batch, height, width]."""
     # one weight an image, not one a pixel
     weight = torch.rand(len(real), 1, 1, dtype=real.dtype, device=real.device)
-    return torch.lerp(real, fake, weight)
+    return torch.lerp(real, fake.to(real), weight)
 
 
 class WGANGP(Recipe, Samples, Decodes):
@@ -34,11 +35,11 @@ class WGANGP(Recipe, Samples, Decodes):
     def __init__(
         self,
         image_shape: tuple[int, int],
-        latent_dim: int = 32,
-        width: int = 32,
-        feature_dim: int = 64,
-        critic_steps: int = 5,
-        penalty_weight: float = 10.0,
+        latent_dim: Count = 32,
+        width: Count = 32,
+        feature_dim: Count = 64,
+        critic_steps: Count = 5,
+        penalty_weight: Factor = 10.0,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim

@@ -14,4 +14,4 @@ class GatedResidualConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, dim, time] → [batch, dim, time]."""
         gate, new = self.conv(x).chunk(2, dim=1)
-        return torch.lerp(new, x, gate.sigmoid())
+        return torch.lerp(new, x.to(new), gate.sigmoid())

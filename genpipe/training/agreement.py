@@ -17,15 +17,16 @@ Result = TypeVar("Result")
 
 def together(exchange: Exchange, device: torch.device, work: Callable[[], Result]) -> Result:
     """What `work` returns; where it is bad input to one process, every process raises that."""
-    complaint, results = "", []
+    mine, results = None, []
     try:
         results.append(work())
     except BadInput as error:
-        complaint = str(error)
+        mine = error
+    complaint = str(mine or "")
     told = (_text(row) for row in _tell(exchange, device, complaint.encode()[:MESSAGE_BYTES]))
     complaint = next(filter(None, told), "")
     if complaint:
-        raise BadInput(complaint)
+        raise mine or BadInput(complaint)
     return results[0]
 
 

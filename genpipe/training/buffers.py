@@ -15,10 +15,11 @@ class Buffers:
 
     def __init__(self, recipe: Recipe, num_slices: int) -> None:
         there = dict(recipe.named_buffers())
+        self._recipe = recipe
         self._num_slices = num_slices
         self._sliced = {name: there[name] for name in recipe.sliced}
-        # masks do not change; what changes is a number
-        self._shared = {n: b for n, b in there.items() if n not in self._sliced and b.dtype != torch.bool}
+        self._shared = {name: buffer for name, buffer in there.items() if name not in self._sliced}
+        self._saved = recipe.state_dict().keys()
         for name, buffer in self._sliced.items():
             if len(buffer) % num_slices:
                 raise BadInput(
@@ -37,14 +38,35 @@ class Buffers:
 
     def changes(self, opening: Values) -> list[Tensor]:
         """What a slice made of the shared values; changes of integers as floats, so that they have a mean."""
-        changes = [buffer - opening[name] for name, buffer in self._shared.items()]
-        return [change if change.is_floating_point() else change.double() for change in changes]
+        for name, buffer in [*self._shared.items(), *self._sliced.items()]:
+            if self._recipe.get_buffer(name) is not buffer:
+                raise self._cannot(name, "is another tensor than at the start; change it in place")
+        return [self._change(name, buffer, opening[name]) for name, buffer in self._shared.items()]
+
+    def _change(self, name: str, buffer: Tensor, before: Tensor) -> Tensor:
+        same = (buffer == before) | (buffer.isnan() & before.isnan())
+        if not same.all():
+            if buffer.dtype == torch.bool:
+                raise self._cannot(name, "is made of booleans and changes: they have no mean; take numbers")
+            if name not in self._saved:
+                raise self._cannot(
+                    name, "changes and is not persistent: no checkpoint has it; make it persistent"
+                )
+        wide = torch.promote_types(
+            buffer.dtype, torch.float32 if buffer.is_floating_point() else torch.float64
+        )
+        # a mask may hold infinities, whose difference is no number
+        return torch.where(same, 0, buffer.to(wide) - before.to(wide))
+
+    def _cannot(self, name: str, why: str) -> BadInput:
+        return BadInput(f"{type(self._recipe).__name__}.{name}: the buffer {why}")
 
     def settle(self, opening: Values, changes: list[Tensor]) -> None:
         """Move the shared values from where they were by the mean change."""
         for (name, buffer), change in zip(self._shared.items(), changes, strict=True):
-            moved = change if buffer.is_floating_point() else change.round().to(buffer.dtype)
-            buffer.copy_(opening[name] + moved)
+            before = opening[name]
+            moved = before + change if buffer.is_floating_point() else before.long() + change.round().long()
+            buffer.copy_(torch.where(change == 0, before, moved.to(buffer.dtype)))
 
     def rows(self, v: int) -> Values:
         """The rows of slice `v`, views that its loss may write to."""

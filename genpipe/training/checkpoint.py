@@ -21,8 +21,9 @@ from genpipe.errors import BadInput
 from genpipe.files import existing
 from genpipe.training.runs import RunFiles
 
-DIRECTORY = "checkpoints"  # of a run
+START = "checkpoints/step-"  # of the names of all their files
 PARTS = ("weights", "optimiser", "average")
+FILES = (*(f"{part}.safetensors" for part in PARTS), "metrics.jsonl")
 
 Tensors = dict[str, Tensor]
 
@@ -106,27 +107,31 @@ def save_checkpoint(run: RunFiles, checkpoint: Checkpoint, keeping: Keeping) -> 
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     for name, content in contents.items():
         run.write(f"{directory}/{name}", content)
-    state = {"step": checkpoint.step, "sha256": hashes, "score": checkpoint.score}
+    run_name = run.directory.name
+    state = {"run": run_name, "step": checkpoint.step, "sha256": hashes, "score": checkpoint.score}
     run.write(f"{directory}/state.json", json.dumps(state, indent=2, sort_keys=True).encode())
-    _drop_others(run, keeping)
+    _drop_others(run, keeping, directory)
 
 
-def _drop_others(run: RunFiles, keeping: Keeping) -> None:
-    whole = _whole(run)
+def _drop_others(run: RunFiles, keeping: Keeping, newest: str) -> None:
+    names = run.names()
+    # a later one than was just written is damaged: the training went on from before it
+    whole = [directory for directory in _whole(names) if directory <= newest]
     kept = {*whole[-keeping.last :], keeping.best_of(_scores(run, whole))}
-    there = {name.rsplit("/", 1)[0] for name in run.names() if name.startswith(DIRECTORY)}
+    there = {name.rsplit("/", 1)[0] for name in names if name.startswith(START)}
     for directory in sorted(there - kept):  # also what killed processes left half-written
         run.remove(directory)
 
 
 def directory_of(step: int) -> str:
     """Where the checkpoint of a step lies below its run; names sort as steps do."""
-    return f"{DIRECTORY}/step-{step:08d}"
+    return f"{START}{step:08d}"
 
 
-def _whole(run: RunFiles) -> list[str]:
+def _whole(names: list[str]) -> list[str]:
     """The directories of the checkpoints that were written to their end, oldest first."""
-    return sorted(name.rsplit("/", 1)[0] for name in run.names() if name.endswith("/state.json"))
+    ends = (name for name in names if name.startswith(START) and name.endswith("/state.json"))
+    return sorted(name.rsplit("/", 1)[0] for name in ends)
 
 
 def _scores(run: RunFiles, directories: list[str]) -> dict[str, float]:
@@ -141,7 +146,7 @@ def _scores(run: RunFiles, directories: list[str]) -> dict[str, float]:
 
 def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
     """The newest whole checkpoint of a run, or None where there is none yet; a broken one is named and passed over."""
-    found = _whole(run)
+    found = _whole(run.names())
     for directory in reversed(found):
         try:
             return read_checkpoint(run, directory)
@@ -156,20 +161,33 @@ def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
 
 def best_checkpoint(run: RunFiles, keeping: Keeping) -> Checkpoint | None:
     """The checkpoint with the best score, or None where none has one."""
-    best = keeping.best_of(_scores(run, _whole(run)))
-    return (best and read_checkpoint(run, best)) or None
+    best = keeping.best_of(_scores(run, _whole(run.names())))
+    if best is None:
+        return None
+    try:
+        return read_checkpoint(run, best)
+    except BadInput as error:
+        raise BadInput(
+            f"{error}; it is the best one: delete {run.place} to train anew, or take train.best out"
+        ) from None
 
 
 def read_state(run: RunFiles, directory: str) -> dict[str, Any]:
     """What state.json says."""
     try:
         state = json.loads(run.read(f"{directory}/state.json"))
-        return {key: state[key] for key in ("step", "sha256", "score")}
+        hashes = {name: state["sha256"][name] for name in FILES}
+        found = {"run": state["run"], "step": state["step"], "sha256": hashes, "score": state["score"]}
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{run.place}/{directory}/state.json: the checkpoint is damaged: wanted step, sha256 and score as JSON: "
+            f"{run.place}/{directory}/state.json: the checkpoint is damaged: wanted run, step, sha256 and score as JSON: "
             f"{error!r}"
         ) from None
+    if found["run"] != run.directory.name:
+        raise BadInput(
+            f"{run.place}/{directory}: wanted a checkpoint of {run.directory.name}, found one of {found['run']}"
+        )
+    return found
 
 
 def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:

@@ -32,7 +32,7 @@ def export(
     if last is None or last.step != training["steps"]:
         raise BadInput(f"{run.place}: the last checkpoint is missing; run the same command again to finish")
     chosen = best_checkpoint(run, keeping) or last
-    rows = averaged(rows_of(last.log), training["log_every"])
+    rows = averaged(rows_of(last.log.splitlines()), training["log_every"])
     parameters = sum(tensor.numel() for tensor in chosen.weights.values())
     with new_directory(out) as partial:
         save_weights(chosen.result, partial / "weights.safetensors")
@@ -44,7 +44,7 @@ def export(
         writer.writeheader()
         writer.writerows(rows)
     print(
-        f"wrote {out} ({parameters:,} parameters, the weights of step {chosen.step} of {training['steps']})"
+        f"wrote {out} ({parameters:,} parameters and buffers, the weights of step {chosen.step} of {training['steps']})"
     )
 
 
@@ -67,10 +67,12 @@ def model_card(
     """What a person who finds the weights wants to know."""
     training = card["train"]
     libraries = ", ".join(f"{name} {version}" for name, version in card["libraries"].items())
-    figures = ", ".join(f"{name} {value:g}" for name, value in last.items() if name != "step")
+    figures = ", ".join(
+        f"{name} {value:g}" for name, value in last.items() if name != "step" and value == value
+    )
     return (
         f"# {card['recipe']}\n\n{summary}\n\n"
-        f"- parameters: {parameters:,}\n- steps: {step} of {training['steps']}, batch {training['batch_size']} in "
+        f"- parameters and buffers: {parameters:,}\n- steps: {step} of {training['steps']}, batch {training['batch_size']} in "
         f"{training['logical_workers']} slices, seed {card['seed']}\n- data: {card['data']}, sha256 {card['data_sha256']}\n"
         f"- code: sha256 {card['code_sha256']}, on {card['device']} with {libraries}\n- end of training: {figures}\n\n"
         f"The weights are a function of the data, code and parameters above; {PROCESSES[training['exchange']]}.\n"

@@ -39,6 +39,6 @@ class Log:
         return bytes(self._lines)
 
 
-def rows_of(lines: bytes) -> list[dict[str, Any]]:
+def rows_of(lines: list[bytes]) -> list[dict[str, Any]]:
     """The metrics of each step."""
-    return [json.loads(line) for line in lines.splitlines()]
+    return [json.loads(line) for line in lines]

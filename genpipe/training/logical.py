@@ -163,4 +163,9 @@ def _combined(
         rows = torch.stack([torch.cat([t.flatten() for t in row if t.dtype == dtype]) for row in mine])
         sizes = [tensor.numel() for tensor in like if tensor.dtype == dtype]
         totals[dtype] = list(exchange.combine(rows, counts, add).split(sizes))
-    return [totals[tensor.dtype].pop(0).view(tensor.shape) for tensor in like]
+    return [_aligned(totals[tensor.dtype].pop(0)).view(tensor.shape) for tensor in like]
+
+
+def _aligned(part: Tensor) -> Tensor:
+    """A GPU adds up a tensor that starts between two words in another order: give it memory of its own."""
+    return part.clone() if part.is_cuda else part

@@ -23,11 +23,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput
 from genpipe.files import hash_of, new_directory
+from genpipe.training.agreement import together
+from genpipe.training.complaints import OutOfMemory
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
 from genpipe.training.runs import Run
 
-MAX_FAILURES = 3  # of workers, in one run of the command
+MAX_STARTS = 4  # from one checkpoint
+MAX_DEATHS = 100  # in one run of the command, where checkpoints come between
 RESIZE_S = 5.0  # how often an elastic training looks for new nodes; each change costs a restart
 
 Work = Callable[[Exchange, torch.device, Job, Any], None]
@@ -35,6 +38,25 @@ Work = Callable[[Exchange, torch.device, Job, Any], None]
 
 class _Keeper(Run):
     """What runs on the driver's node: the files of the run, and the data for who does not see it."""
+
+    def __init__(self, directory: Path, storage: str | None) -> None:
+        super().__init__(directory, storage)
+        self._starts = 0  # since the last checkpoint
+        self._last_words = ""
+
+    def start(self) -> tuple[int, str]:
+        """How often processes have started since the last checkpoint, and what one of them said before it died."""
+        self._starts += 1
+        return self._starts, self._last_words
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a file."""
+        super().write(name, content)
+        self._starts = 0
+
+    def hear(self, words: str) -> None:
+        """What a process says before it dies."""
+        self._last_words = words
 
     def pack(self, directory: Path) -> dict[str, bytes]:
         """The files below a directory."""
@@ -53,6 +75,20 @@ class KeptRun:
     def begin(self, rows: bytes) -> None:
         """The stream of metrics goes on after `rows`."""
         ray.get(self._keeper.begin.remote(rows))
+
+    def start(self) -> None:
+        """A group of processes starts; BadInput where that was tried too often since the last checkpoint."""
+        starts, last_words = ray.get(self._keeper.start.remote())
+        if starts > MAX_STARTS:
+            raise BadInput(
+                f"training processes died {MAX_STARTS} times before the next checkpoint: "
+                f"{last_words or 'killed, or out of memory'}; mend that (--workers 0 shows where it happens), "
+                "then the same command goes on"
+            )
+
+    def say(self, words: str) -> None:
+        """Leave last words."""
+        ray.get(self._keeper.hear.remote(words))
 
     def append(self, rows: bytes) -> None:
         """Add to the stream; nobody waits for it."""
@@ -104,7 +140,7 @@ def train_on_workers(
             run_config=RunConfig(
                 name=name,
                 storage_path=str(storage),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=FailureConfig(max_failures=MAX_DEATHS),
             ),
         )
         try:
@@ -117,7 +153,7 @@ def train_on_workers(
 
 def _keeper(run: Run) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, max_restarts=MAX_FAILURES, max_task_retries=MAX_FAILURES)(_Keeper)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=MAX_STARTS, max_task_retries=MAX_STARTS)(_Keeper)
     return actor.options(scheduling_strategy=here).remote(run.directory, run.storage)
 
 
@@ -135,11 +171,19 @@ def _worker(config: dict[str, Any]) -> str | None:
     """Run the work; bad input is returned, not raised: trying again would not mend it."""
     torch.set_num_threads(1)  # two busy threads made tiny steps 40 times slower
     work, job, run = config["work"], config["job"], config["run"]
-    exchange = Fast() if job.params.exchange == "fast" else Processes()
+    exchange, device = Fast() if job.params.exchange == "fast" else Processes(), get_device()
     try:
-        work(exchange, get_device(), replace(job, data=_data_here(job, run)), run)
-    except BadInput as error:
+        together(exchange, device, lambda: run.start() if exchange.rank == 0 else None)
+        data = together(exchange, device, lambda: _data_here(job, run))
+        work(exchange, device, replace(job, data=data), run)
+    except OutOfMemory as error:  # of this process alone: the others wait for it, and Ray must end them
+        run.say(str(error))
+        raise
+    except BadInput as error:  # of all of them
         return str(error)
+    except Exception as error:
+        run.say(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        raise
     return None
 
 

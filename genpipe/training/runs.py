@@ -1,10 +1,13 @@
 """Where the files of a training are: on a disk, or in an object store that fsspec knows."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from genpipe.errors import BadInput
@@ -52,46 +55,70 @@ class Run:
         self.directory = directory
         self.storage = storage
         self.place = f"{storage.rstrip('/')}/{directory.name}" if storage else str(directory)
-        try:
-            self._files, self._root = fsspec.url_to_fs(self.place)
-        except (ImportError, ValueError, OSError) as error:
-            raise BadInput(f"cluster.storage: wanted a directory or a URL, {storage}: {error}") from None
+        self._files: AbstractFileSystem = LocalFileSystem()
+        self._root = self.place
+        if storage and "://" in storage:
+            try:
+                self._files, self._root = fsspec.url_to_fs(self.place)
+            except (ImportError, ValueError, OSError) as error:
+                raise BadInput(f"cluster.storage: wanted a directory or a URL, {storage}: {error}") from None
 
     def begin(self, rows: bytes) -> None:
         """The stream of metrics goes on after `rows`."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / STREAM).write_bytes(rows)
+        with _told(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / STREAM).write_bytes(rows)
 
     def append(self, rows: bytes) -> None:
         """Add to the stream."""
-        with (self.directory / STREAM).open("ab") as file:
+        with _told(self.directory), (self.directory / STREAM).open("ab") as file:
             file.write(rows)
 
     def names(self) -> list[str]:
         """All stored files, as DIRECTORY/FILE."""
-        if not self._files.exists(self._root):
-            return []
-        found = self._files.find(self._root)
+        with _told(self.place):
+            found = self._files.find(self._root) if self._files.exists(self._root) else []
         return sorted(os.path.relpath(path, self._root) for path in found)
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file, whole or not at all; it outlives a power cut."""
         path = f"{self._root}/{name}"
-        if not isinstance(self._files, LocalFileSystem):
-            self._files.pipe_file(path, content)
-            return
-        with new_file(Path(path)) as partial, partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with _told(self.place):
+            if isinstance(self._files, LocalFileSystem):
+                _write_durably(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        try:
-            return self._files.cat_file(f"{self._root}/{name}")
-        except OSError as error:
-            raise BadInput(f"{self.place}/{name}: cannot be read: {error}") from None
+        with _told(self.place):
+            return cast(bytes, self._files.cat_file(f"{self._root}/{name}"))
 
     def remove(self, directory: str) -> None:
-        """Drop a directory and all below it."""
-        self._files.rm(f"{self._root}/{directory}", recursive=True)
+        """Drop a directory and all below it, where it is still there."""
+        with _told(self.place), contextlib.suppress(FileNotFoundError):
+            self._files.rm(f"{self._root}/{directory}", recursive=True)
+
+
+@contextlib.contextmanager
+def _told(place: Path | str) -> Iterator[None]:
+    """Where the files of a run cannot be read or written, say so in one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise BadInput(
+            f"{place}: the files of the run cannot be read or written: {reason}; mend that"
+        ) from error
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with new_file(path) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    directory = os.open(path.parent, os.O_RDONLY)  # the new name, too, must outlive a power cut
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

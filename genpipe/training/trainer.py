@@ -5,7 +5,8 @@ not matter; no random generator is carried from step to step, so none is saved.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -20,7 +21,7 @@ from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.buffers import Buffers
 from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, latest_checkpoint
-from genpipe.training.complaints import diverged, memory_named
+from genpipe.training.complaints import diverged, memory_named, refuse_ambiguous
 from genpipe.training.log import Log, rows_of
 from genpipe.training.logical import Exchange, sum_over_slices
 from genpipe.training.runs import RunFiles
@@ -54,15 +55,16 @@ class Trainer:
         self.starts = phase_starts(self.phases, params.steps)
         self.buffers = Buffers(recipe, params.logical_workers)
         self.solvers = self._solvers()
-        kept = recipe.named_parameters() if params.ema else ()
-        self.average = {name: parameter.detach().clone() for name, parameter in kept}
+        self.average = {name: p.detach().clone() for name, p in self._averaged()}
         self.step = 0
 
     def fit(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
         lines = together(self.exchange, self.device, self._resume)
         refuse_other_states(self.exchange, self.device, self.step, self.recipe.state_dict())
-        log = Log(self.run, lines) if self.exchange.rank == 0 else None
+        log = together(
+            self.exchange, self.device, lambda: Log(self.run, lines) if self.exchange.rank == 0 else None
+        )
         with Saver(self.run, keeping_of(self.params)) as saver:
             while self.step < self.params.steps:
                 metrics = self._play_step()
@@ -71,19 +73,19 @@ class Trainer:
                     log.append({"step": self.step, **metrics})
                 if self._is_checkpoint():
                     self.buffers.share(self.exchange)
-                    if log:
-                        log.flush()
-                        saver.save(self._checkpoint(log.lines))
+                    refuse_other_states(self.exchange, self.device, self.step, self.recipe.state_dict())
+                    together(self.exchange, self.device, lambda: self._save(log, saver))
+            together(self.exchange, self.device, saver.wait)
 
     def _play_step(self) -> dict[str, float]:
         """All updates of one step; their metrics."""
-        index = max(i for i, start in enumerate(self.starts) if start <= self.step)
+        index = bisect_right(self.starts, self.step) - 1
         phase = self.phases[index]
         if phase.prepare and self.step == self.starts[index]:
             self.buffers.share(self.exchange)
             self._seed("prepare", phase.name)
             phase.prepare(self._batches())
-        batch = {name: value.to(self.device) for name, value in self._batch(self.step).items()}
+        batch = self._batch(self.step)
         metrics: dict[str, float] = {}
         for update in phase.updates:
             if (self.step + 1) % update.every == 0:
@@ -93,7 +95,7 @@ class Trainer:
                 metrics |= turn.metrics | {f"{update.name}.{name}": value for name, value in noted.items()}
         if self.params.ema:
             move = get_ema_multi_avg_fn(self.params.ema)
-            move(list(self.average.values()), [p.detach() for p in self.recipe.parameters()], 0)
+            move(list(self.average.values()), [p.detach() for _, p in self._averaged()], 0)
         return metrics
 
     def _play(self, update: Update, batch: Batch) -> Turn:
@@ -110,7 +112,7 @@ class Trainer:
             )
             scalars = {"loss": loss.value, **dict(sorted(loss.metrics.items()))}
             names[:] = [f"{update.name}.{name}" for name in scalars]
-            stacked = torch.stack([x.detach().to(loss.value.dtype) for x in scalars.values()])
+            stacked = torch.stack([x.detach().double() for x in scalars.values()])
             return [*gradients, stacked, *self.buffers.changes(opening)]
 
         with memory_named(self._where(update), self.params):
@@ -121,7 +123,8 @@ class Trainer:
         self.buffers.settle(opening, changes)
         values = scalars.tolist()
         if not torch.isfinite(torch.stack([scalars.sum(), *torch._foreach_norm(gradients)])).all():
-            raise diverged(self._where(update), values[0], self.run.directory.name, self._last_checkpoint())
+            scalars = dict(zip(names, values, strict=True))
+            raise diverged(self._where(update), self.run.directory.name, scalars)
         return Turn(gradients, values[0], dict(zip(names, values, strict=True)))
 
     def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, list[Tensor]]:
@@ -144,12 +147,10 @@ class Trainer:
     def _where(self, update: Update) -> str:
         return f"update {update.name!r} of {type(self.recipe).__name__} at step {self.step}"
 
-    def _last_checkpoint(self) -> int:
-        return self.step // self.params.checkpoint_every * self.params.checkpoint_every
-
     def _solvers(self) -> dict[str, Solver]:
         """A solver for each update; the names in params.yaml must be those of the recipe."""
         updates = [update for phase in self.phases for update in phase.updates]
+        refuse_ambiguous(self.phases)
         wanted, given = {update.name for update in updates}, set(self.params.solvers)
         if wanted != given:
             raise BadInput(
@@ -167,15 +168,29 @@ class Trainer:
             for u in updates
         }
 
-    def _batch(self, step: int) -> Mapping[str, Tensor]:
-        return self.data.train_batch(self.seed, step, self.params.batch_size)
+    def _batch(self, step: int) -> Batch:
+        batch = self.data.train_batch(self.seed, step, self.params.batch_size)
+        return {name: value.to(self.device) for name, value in batch.items()}
 
     def _batches(self) -> Iterable[Batch]:
         """The batches of all steps, from the first on and without end."""
         return (self._batch(step) for step in itertools.count())
 
+    def _averaged(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that are averaged; one that two modules share has two names."""
+        return list(self.recipe.named_parameters(remove_duplicate=False)) if self.params.ema else []
+
     def _is_checkpoint(self) -> bool:
         return self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps
+
+    def _save(self, log: Log | None, saver: Saver) -> None:
+        """Write a checkpoint of weights that are numbers; on the first process."""
+        if not all(torch.isfinite(parameter).all() for parameter in self.recipe.parameters()):
+            where = f"a weight of {type(self.recipe).__name__} after step {self.step}"
+            raise diverged(where, self.run.directory.name)
+        if log:
+            log.flush()
+            saver.save(self._checkpoint(log.lines))
 
     def _checkpoint(self, lines: bytes) -> Checkpoint:
         optimiser = {
@@ -210,11 +225,12 @@ def score_of(lines: bytes, params: Training) -> float | None:
     """The mean of the metric that tells the best checkpoint, over the steps since the last one."""
     if params.best is None:
         return None
-    rows = rows_of(lines)
-    since = (rows[-1]["step"] - 1) // params.checkpoint_every * params.checkpoint_every
+    steps = lines.splitlines()
+    since = (len(steps) - 1) // params.checkpoint_every * params.checkpoint_every
+    rows = rows_of(steps[since:])
     metric = params.best.metric
-    values = [row[metric] for row in rows[since:] if metric in row]
-    there = sorted(set().union(*rows[since:]) - {"step"})
+    values = [row[metric] for row in rows if metric in row]
+    there = sorted(set().union(*rows) - {"step"})
     if not values and metric.partition(".")[0] in {name.partition(".")[0] for name in there}:
         raise BadInput(f"train.best.metric: no {metric!r}; there is: {', '.join(there)}")
     return fmean(values) if values else None  # its update is of another phase
@@ -222,6 +238,5 @@ def score_of(lines: bytes, params: Training) -> float | None:
 
 def phase_starts(phases: tuple[Phase, ...], steps: int) -> list[int]:
     """The first step of each phase; the shares of the phases cut the budget."""
-    total = sum(phase.share for phase in phases)
-    done = [sum(phase.share for phase in phases[:i]) for i in range(len(phases))]
-    return [round(steps * share / total) for share in done]
+    done = list(itertools.accumulate((phase.share for phase in phases), initial=0.0))
+    return [round(steps * share / done[-1]) for share in done[:-1]]

@@ -46,23 +46,27 @@ class Tail:
             self._place = file.seek(min(self._place, self._path.stat().st_size))
             whole, newline, _ = file.read().rpartition(b"\n")
         self._place += len(whole + newline)
-        return [json.loads(line) for line in whole.splitlines()]
+        lines = whole.splitlines()  # a power cut may leave zeros
+        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
 
 def _follow(name: str, path: Path, steps: int, write: Callable[[Row], None], stop: threading.Event) -> None:
     tail = Tail(path)
     with Progress(name, steps, "steps") as progress:
-        rows, ending = tail.new_rows(), False  # of an earlier try: shown, and not written again
-        while True:
-            if rows:
-                note = next((f"{key} {value:.4g}" for key, value in rows[-1].items() if key != "step"), "")
-                progress.reach(rows[-1]["step"], note)
-            if ending:
-                break
+        _show(tail.new_rows(), progress)  # of an earlier try: not written again
+        ending = False
+        while not ending:
             ending = stop.wait(POLL_S)
             rows = tail.new_rows()
+            _show(rows, progress)
             for row in rows:
                 write(row)
+
+
+def _show(rows: list[Row], progress: Progress) -> None:
+    if rows:
+        note = next((f"{key} {value:.4g}" for key, value in rows[-1].items() if key != "step"), "")
+        progress.reach(rows[-1]["step"], note)
 
 
 @contextlib.contextmanager
