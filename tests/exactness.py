@@ -163,7 +163,7 @@ def run_group(name: str, directory: Path, attempt: Attempt, store: Path) -> None
 
 
 def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
-    """MD5 of the weights that a training ends with after these attempts."""
+    """MD5 of what a training ends with after these attempts: weights, averages, optimisers, and the log of every step."""
     run = directory / "run"
     for number, attempt in enumerate(attempts):
         run_group(name, run, attempt, directory / f"store-{number}")
@@ -172,7 +172,8 @@ def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
     checkpoint = latest_checkpoint(Run(run))
     if checkpoint is None or checkpoint.step != STEPS:
         raise BadInput(f"{name}: the training did not reach step {STEPS}")
-    return hashlib.md5(save({**checkpoint.result, **checkpoint.optimiser})).hexdigest()
+    parts = (checkpoint.weights, checkpoint.average, checkpoint.optimiser)
+    return hashlib.md5(b"".join([*map(save, parts), checkpoint.log])).hexdigest()
 
 
 def digests(name: str) -> Iterator[tuple[str, str]]:
@@ -195,7 +196,7 @@ def table(results: Mapping[str, Mapping[str, str]]) -> str:
 PAGE = """# Exactness
 
 What every recipe ends on, small as in `tests/tiny.py` and `tests/toys.py`, {steps} steps with a checkpoint after every third: the first
-digits of the MD5 of all weights and of the state of all optimisers. A column must hold one number. Made by
+digits of the MD5 of all weights, averages, states of optimisers and the log of every step. A column must hold one number. Made by
 
     python -m tests.exactness --write docs/exactness.md
 
