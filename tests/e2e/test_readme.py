@@ -19,8 +19,8 @@ ELSEWHERE = {
     "prefect --no-prompt deploy --all": "test_deployment.py",
     "prefect worker start --pool local": "test_deployment.py",
     "prefect deployment run 'retrain/manual' --watch": "test_deployment.py",
-    "export RAY_ADDRESS=HEAD:6379 RAY_AUTH_MODE=token": "test_training_ray.py, on a cluster of its own",
-    "genpipe train nice --workers 4": "test_training_ray.py, on a cluster of its own",
+    'eval "$(deploy/ray/start.sh head --interface 10.0.0.5)"': "test_deploy.py",
+    "genpipe train nice --workers 1-4": "test_training_ray.py, on a cluster of its own",
 }
 
 
