@@ -1,13 +1,18 @@
 """Every recipe ends on the same weights whatever is done to its processes."""
 
+import multiprocessing
+from pathlib import Path
+
 import pytest
 import torch
 
+from genpipe.errors import BadInput
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.log import rows_of
 from genpipe.training.logical import Fast, Processes
 from genpipe.training.runs import Run
-from tests import exactness
+from genpipe.training.trainer import Trainer
+from tests import exactness, toys
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,3 +44,52 @@ def test_the_fast_exchange_is_close_and_does_as_it_says(tmp_path):
             row["fit.loss"] for row in rows_of(latest_checkpoint(Run(run)).log.splitlines()[:4])
         ]
     assert results[Fast] == pytest.approx(results[Processes], rel=1e-4)
+
+
+class Drifting(exactness.Deadly):
+    """Data whose reader moves a weight of its own, as a broken processor might."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer.data, None)
+        self._weight = next(trainer.recipe.parameters())
+
+    def train_batch(self, seed, step, batch_size):
+        if step == 1:
+            self._weight.data[0] += 1
+        return super().train_batch(seed, step, batch_size)
+
+
+def _complain(rank: int, directory: Path, fault: str, complaints) -> None:
+    torch.set_num_threads(1)
+    store = directory / "store"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    best = {"best": {"metric": "fit.los"}} if fault == "metric" else {}
+    trainer = toys.trainer(Run(directory / "run"), Processes(), **best)
+    if fault == "drift" and rank == 1:
+        trainer.data = Drifting(trainer)
+    try:
+        trainer.fit()
+    except BadInput as error:
+        complaints.put(str(error))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("metric", "no 'fit.los'; there is: fit.loss"),
+        ("drift", "the processes do not start from the same weights"),
+    ],
+)
+def test_what_goes_wrong_on_one_process_is_told_by_both_at_the_next_checkpoint(fault, words, tmp_path):
+    """The metric is looked up by the first process, the weight drifts on the second; nobody is left waiting."""
+    context = multiprocessing.get_context("fork")
+    complaints = context.Queue()
+    group = [context.Process(target=_complain, args=(rank, tmp_path, fault, complaints)) for rank in (0, 1)]
+    for process in group:
+        process.start()
+    try:
+        told = [complaints.get(timeout=60) for _ in group]
+    finally:
+        for process in group:
+            process.kill()
+    assert all(words in complaint for complaint in told)

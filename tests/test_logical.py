@@ -107,12 +107,16 @@ def test_the_memory_of_a_sum_grows_with_the_logarithm_of_the_slices():
 
 def test_gradients_that_share_memory_can_be_added_to_one_by_one():
     a, b = torch.zeros(3, requires_grad=True), torch.zeros(3, requires_grad=True)
-    gradients = list(torch.autograd.grad((a + b).sum(), [a, b]))
-    assert gradients[0].data_ptr() == gradients[1].data_ptr()
-    first, second = own_memory(gradients)
-    first.add_(1)
-    assert first.tolist() == [2, 2, 2]
-    assert second.tolist() == [1, 1, 1]
+    one_number = list(torch.autograd.grad((a + b).sum(), [a, b]))
+    one_tensor = list(torch.autograd.grad((a + b).tanh().sum(), [a, b]))
+    assert one_number[0].stride() == (0,)
+    assert one_tensor[0].is_contiguous()
+    for gradients in (one_number, one_tensor):
+        assert gradients[0].data_ptr() == gradients[1].data_ptr()
+        first, second = own_memory(gradients)
+        first.add_(1)
+        assert first.tolist() == [2, 2, 2]
+        assert second.tolist() == [1, 1, 1]
 
 
 def complaints(size: int, do) -> list[str]:

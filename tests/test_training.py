@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from genpipe.training.logical import Alone
 from genpipe.training.runs import STREAM, Run
 from genpipe.training.solver import schedule
 from genpipe.training.trainer import Trainer, phase_starts
-from genpipe.training.watching import Tail, watched
+from genpipe.training.watching import POLL_S, Tail, _follow, watched
 from tests import toys
 
 # ---------------------------------------------------------------------------------------------------- the trainer
@@ -263,6 +265,21 @@ def test_a_tail_reads_whole_lines_and_outlives_a_stream_that_was_cut(tmp_path):
     with stream.open("a") as file:
         file.write('{"step": 2}\n')
     assert tail.new_rows() == [{"step": 2}]
+
+
+def test_a_follower_writes_new_rows_and_only_shows_those_of_an_earlier_try(tmp_path, capsys):
+    stream = tmp_path / STREAM
+    stream.write_text('{"step": 1, "a.loss": 5}\n')
+    written, stop = [], threading.Event()
+    follower = threading.Thread(target=_follow, args=("toy", stream, 3, written.append, stop))
+    follower.start()
+    time.sleep(POLL_S / 2)
+    with stream.open("a") as file:
+        file.write('{"step": 2, "a.loss": 4}\n{"step": 3, "a.loss": 3}\n')
+    stop.set()
+    follower.join()
+    assert [row["step"] for row in written] == [2, 3]
+    assert "toy: 100 % (3 of 3 steps, a.loss 3)" in capsys.readouterr().err
 
 
 def test_a_log_tells_all_its_lines_at_last(tmp_path):
