@@ -1,0 +1,78 @@
+"""The `genpipe` command: one sub-command a stage calls, one a person calls.
+
+Imports of torch, ray and pandas stay inside the commands: `genpipe --help` must answer at once.
+"""
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+from pathlib import Path
+
+from genpipe.cli import corpus, training, views
+from genpipe.errors import BadInput
+
+DESCRIPTION = """\
+genpipe trains generative and language models from versioned data.
+An artifact is a function of data, code and parameters, never of the cluster.
+
+  genpipe data                  fetch and verify the raw data
+  dvc repro                     run every stage that is out of date (or: make run)
+  genpipe plan                  what is out of date, and why
+"""
+
+# by a person, without our code
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 when it went well, 2 when the input was at fault."""
+    from genpipe import lease
+
+    arguments = build_parser().parse_args(argv)
+    if arguments.command is None:
+        build_parser().print_help()
+        return 0
+    root = Path(arguments.root).resolve()
+    stage = os.environ.get("DVC_STAGE")
+    try:
+        with contextlib.ExitStack() as held:
+            if stage:
+                lease.die_with_parent()
+            named = getattr(arguments, "recipe", None) or getattr(arguments, "corpus", None)
+            writer = stage or (named and f"{arguments.command}@{named}")
+            if writer:  # two at once would share a run, by hand or under DVC
+                held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
+            arguments.run(root, arguments)
+    except lease.Busy as error:
+        print(f"genpipe: {error}", file=sys.stderr)
+        return lease.BUSY
+    except BadInput as error:
+        print(f"genpipe: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        print(
+            f"genpipe: {error.filename or 'writing'}: {error.strerror}; make room or change the rights, and run it again",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="genpipe", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    for part in (corpus, training, views):
+        part.add(commands)
+    return parser

@@ -1,0 +1,7 @@
+"""`python -m genpipe.cli`, where the command is not installed."""
+
+import sys
+
+from genpipe.cli import main
+
+sys.exit(main())

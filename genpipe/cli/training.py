@@ -1,0 +1,100 @@
+"""A recipe: train it, draw from it, judge it."""
+
+import argparse
+from pathlib import Path
+
+from genpipe.cli.arguments import Commands, new_directory, new_file, range_of_workers, seed, steps
+
+
+def add(commands: Commands) -> None:
+    """Add the commands about recipes."""
+    _add_train(commands)
+    _add_sample_and_evaluate(commands)
+
+
+def _add_train(commands: Commands) -> None:
+    """Training."""
+    train = commands.add_parser(
+        "train",
+        help="train a recipe of params.yaml; goes on from the last checkpoint",
+        epilog="the same weights come out whatever --workers is (on GPUs: from 1 on); example: genpipe train nice --workers 2 --steps 400 --out /tmp/nice",
+    )
+    train.add_argument("recipe")
+    train.add_argument(
+        "--workers",
+        type=range_of_workers,
+        metavar="N",
+        help="training processes; 0 trains in process; 1-4 is elastic, from one to four as Ray nodes come and go; "
+        "default: cluster.workers",
+    )
+    train.add_argument(
+        "--steps", type=steps, metavar="S", help="instead of recipes.RECIPE.train.steps; wants --out"
+    )
+    train.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; wants --out")
+    train.add_argument("--out", type=new_directory, metavar="DIR", help="default: artifacts/models/RECIPE")
+    train.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="write the metrics there too; wants pip install tensorboard",
+    )
+    train.set_defaults(run=_train)
+
+
+def _add_sample_and_evaluate(commands: Commands) -> None:
+    """What is done with a trained recipe."""
+    sample = commands.add_parser(
+        "sample", help="draw from a trained recipe: image grids, reconstructions, text"
+    )
+    sample.add_argument("recipe")
+    sample.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="another trained model than artifacts/models/RECIPE; wants --out",
+    )
+    sample.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; wants --out")
+    sample.add_argument("--out", type=new_directory, metavar="DIR", help="default: artifacts/samples/RECIPE")
+    sample.set_defaults(run=_sample)
+
+    evaluate = commands.add_parser("evaluate", help="judge a trained recipe on its test data")
+    evaluate.add_argument("recipe")
+    evaluate.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="another trained model than artifacts/models/RECIPE; wants --out",
+    )
+    evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; wanted with --model")
+    evaluate.add_argument(
+        "--out", type=new_file, metavar="FILE", help="default: artifacts/metrics/RECIPE.json"
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _train(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    experiment.train(
+        root,
+        arguments.recipe,
+        workers=arguments.workers,
+        steps=arguments.steps,
+        seed=arguments.seed,
+        out=arguments.out,
+        tensorboard=arguments.tensorboard,
+    )
+
+
+def _sample(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    experiment.sample(root, arguments.recipe, model=arguments.model, seed=arguments.seed, out=arguments.out)
+
+
+def _evaluate(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    experiment.evaluate(
+        root, arguments.recipe, model=arguments.model, samples=arguments.samples, out=arguments.out
+    )

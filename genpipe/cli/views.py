@@ -1,0 +1,43 @@
+"""What shows and changes nothing else."""
+
+import argparse
+from pathlib import Path
+
+from genpipe.cli.arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    """What shows and changes nothing else."""
+    report = commands.add_parser(
+        "report", help="write artifacts/report/index.html, one page that needs no network"
+    )
+    report.set_defaults(run=_report)
+
+    recipes = commands.add_parser("recipes", help="list the models and what each can do")
+    recipes.set_defaults(run=_recipes)
+
+    plan = commands.add_parser("plan", help="what is out of date, and why; runs nothing")
+    plan.add_argument("--json", action="store_true", help="for programs")
+    plan.set_defaults(run=_plan)
+
+
+def _report(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.params.project import read_params
+    from genpipe.report.page import write_report
+
+    write_report(root, read_params(root))
+
+
+def _recipes(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe import experiment
+
+    print(experiment.describe_recipes())
+
+
+def _plan(root: Path, arguments: argparse.Namespace) -> None:
+    import json
+
+    from genpipe.graph import read_plan
+
+    plan = read_plan(root)
+    print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
