@@ -10,8 +10,9 @@ from torch import nn
 from genpipe.errors import BadInput
 from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Loss, Phase, Recipe, Update
+from genpipe.training import complaints
+from genpipe.training.agreement import Agreed
 from genpipe.training.checkpoint import latest_checkpoint
-from genpipe.training.complaints import Diverged
 from genpipe.training.log import Log, rows_of
 from genpipe.training.logical import Alone
 from genpipe.training.runs import STREAM, Run
@@ -101,16 +102,41 @@ def test_an_update_that_does_not_reach_a_parameter_names_it(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tmp_path):
     with pytest.raises(
-        Diverged, match=r"update 'sum' of Broken at step 0 is not finite: sum.loss (nan|inf|-inf); lower"
+        Agreed, match=r"update 'sum' of Broken at step 0 is not finite: sum.loss (nan|inf|-inf); lower"
     ):
         broken(float("inf"), tmp_path).fit()
+
+
+class Pairs(Broken):
+    """A loss of two numbers."""
+
+    def loss(self, batch):
+        return super().loss(batch)._replace(metrics={"pair": torch.ones(2)})
+
+
+def test_a_metric_of_two_numbers_is_refused_by_name(tmp_path):
+    solvers = {"sum": {"optimiser": "sgd", "lr": 0.1}}
+    trainer = Trainer(Pairs(2.0), toys.Points(), toys.training(solvers=solvers), 0, Alone(), Run(tmp_path))
+    with pytest.raises(
+        BadInput, match=r"'sum' of Pairs at step 0: wanted one number for pair, found shape \[2\]"
+    ):
+        trainer.fit()
+
+
+def test_a_training_in_which_nothing_happens_is_refused():
+    with pytest.raises(BadInput, match="no update has a turn within 1 steps"):
+        complaints.refuse_idle(
+            [Phase("rare", (Update("u", None, (), every=2),))], [0, 1], toys.training(steps=1)
+        )
+    with pytest.raises(BadInput, match="wanted a share above 0"):
+        complaints.refuse_ambiguous([Phase("none", (), share=0.0)])
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     solvers = {"sum": {"optimiser": "sgd", "lr": 3e38}}
     params = toys.training(solvers=solvers, steps=1)
     trainer = Trainer(Broken(1e6), toys.Points(), params, 0, Alone(), Run(tmp_path))
-    with pytest.raises(Diverged, match=r"a weight of Broken after step 1 is not finite; lower"):
+    with pytest.raises(Agreed, match=r"a weight of Broken after step 1 is not finite; lower"):
         trainer.fit()
     assert latest_checkpoint(Run(tmp_path)) is None
 

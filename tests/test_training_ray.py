@@ -21,6 +21,36 @@ pytestmark = pytest.mark.ray
 
 STEPS = 240
 
+ONE_ALONE = """
+import sys, tempfile
+from pathlib import Path
+import torch
+from genpipe.errors import BadInput
+from genpipe.files import hash_of
+from genpipe.params.training import Training
+from genpipe.training.complaints import memory_named
+from genpipe.training.job import Job
+from genpipe.training.ray import train_on_workers
+from genpipe.training.runs import Run
+from tests import tiny
+
+def work(exchange, device, job, run):
+    with memory_named("update 'nll'", job.params):
+        if exchange.rank == 1:
+            torch.empty(1 << 50)
+        exchange.gather(torch.zeros(1, 1), [1, 1])
+
+place = Path(tempfile.mkdtemp(dir=sys.argv[1]))
+params = Training.model_validate(tiny.training("classifier", batch_size=12, logical_workers=4))
+data = place / "data"
+tiny.write_images(data)
+job = Job("classifier", data, hash_of([data], data), params, 1)
+try:
+    train_on_workers(work, job, Run(place / "run"), (2, 2), 0, place / "ray")
+except BadInput as error:
+    print("one line:", error)
+"""
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
@@ -132,6 +162,19 @@ def test_bad_input_on_a_worker_is_one_line(project, ray_temp):
     assert process.returncode == 2
     assert "update 'ogan' of OGAN at step 1 is not finite" in errors.splitlines()[-1]
     assert not (project / "diverged").exists()
+
+
+def test_memory_that_one_process_of_two_lacks_is_one_line(tmp_path, ray_temp):
+    """The other one waits for it, and must not do so for ever."""
+    ray_temp.mkdir(exist_ok=True)
+    environment = os.environ | {"RAY_TMPDIR": str(ray_temp), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment.pop("RAY_ADDRESS", None)
+    words = [sys.executable, "-c", ONE_ALONE, str(tmp_path)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert (
+        "one line: update 'nll': out of memory on a slice of 3 examples; lower batch_size (12), or"
+        in done.stdout
+    )
 
 
 def test_a_cluster_without_the_gpus_that_are_wanted_is_one_line(project, ray_temp):

@@ -15,18 +15,20 @@ MESSAGE_BYTES = 1000
 Result = TypeVar("Result")
 
 
+class Agreed(BadInput):
+    """Bad input that every process has been told of."""
+
+
 def together(exchange: Exchange, device: torch.device, work: Callable[[], Result]) -> Result:
-    """What `work` returns; where it is bad input to one process, every process raises that."""
-    mine, results = None, []
+    """What `work` returns; where it is bad input to one process, every process raises Agreed."""
+    complaint, results = "", []
     try:
         results.append(work())
     except BadInput as error:
-        mine = error
-    complaint = str(mine or "")
+        complaint = str(error)
     told = (_text(row) for row in _tell(exchange, device, complaint.encode()[:MESSAGE_BYTES]))
-    complaint = next(filter(None, told), "")
-    if complaint:
-        raise mine or BadInput(complaint)
+    if first := next(filter(None, told), ""):
+        raise Agreed(complaint or first)
     return results[0]
 
 
@@ -41,7 +43,7 @@ def refuse_other_states(
     told = _tell(exchange, device, f"{digest.hexdigest()} step {step}".encode())
     if len(set(told)) > 1:
         steps = ", ".join(f"process {rank}: {_text(row).split(' ', 1)[1]}" for rank, row in enumerate(told))
-        raise BadInput(
+        raise Agreed(
             f"the processes do not start from the same weights ({steps}); every machine must have the same genpipe, "
             "the same packages and processors of one family"
         )

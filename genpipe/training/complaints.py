@@ -1,38 +1,35 @@
 """What a training says when it cannot go on: where, why, and what to change."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 
 import torch
+from torch import Tensor
 
 from genpipe.errors import BadInput
 from genpipe.params.training import Training
 from genpipe.recipe import Phase, Update
+from genpipe.training.agreement import Agreed
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
-class Diverged(BadInput):
-    """A loss or a gradient is not a finite number."""
-
-
-class OutOfMemory(BadInput):
-    """The memory of one process did not suffice."""
-
-
-def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> Diverged:
-    """The error of an update, or a weight, that is not finite; the scalars of the update tell which."""
+def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> Agreed:
+    """The error of an update, or a weight, that is not finite; all processes see the same sum and find it."""
     told = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-    return Diverged(
+    return Agreed(
         f"{where} is not finite{': ' + told if told else ''}; lower its learning rate, or clip its gradients "
         f"(gradients: [{{do: clip_norm, bound: 1}}]); the last good checkpoint is the newest in .genpipe/runs/{run}"
     )
 
 
-def refuse_ambiguous(phases: Iterable[Phase]) -> None:
+def refuse_ambiguous(phases: Sequence[Phase]) -> None:
     """Raise where phases have shares that are none, or two updates have one name."""
     updates: dict[str, Update] = {}
+    if not sum(phase.share for phase in phases):
+        raise BadInput("phases: wanted a share above 0 for one of them at least, found none")
     for phase in phases:
         if not phase.share >= 0:
             raise BadInput(f"phase {phase.name!r}: wanted a share of 0 or more, found {phase.share}")
@@ -45,18 +42,53 @@ def refuse_ambiguous(phases: Iterable[Phase]) -> None:
                 raise BadInput(f"two updates are called {update.name!r}; rename one")
 
 
+def refuse_other_names(recipe: str, phases: Iterable[Phase], params: Training) -> None:
+    """Raise where the names in params.yaml are not those of the recipe's updates."""
+    wanted, given = {update.name for phase in phases for update in phase.updates}, set(params.solvers)
+    if wanted != given:
+        raise BadInput(f"train.solvers of {recipe}: wanted {sorted(wanted)}, found {sorted(given)}")
+
+
+def refuse_shapes(where: str, scalars: Mapping[str, Tensor]) -> None:
+    """Raise where a loss or a metric of a slice is more than one number."""
+    for name, value in scalars.items():
+        if value.dim():
+            raise BadInput(
+                f"{where}: wanted one number for {name}, found shape {list(value.shape)}; take its mean"
+            )
+
+
+def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training) -> None:
+    """Raise where no update ever has a turn, or not the one that tells the best checkpoint.
+
+    `bounds` are the first steps of the phases, and one past the last step.
+    """
+    active = {
+        update.name
+        for phase, (start, stop) in zip(phases, pairwise(bounds), strict=True)
+        for update in phase.updates
+        if stop // update.every > start // update.every
+    }
+    if not active:
+        raise BadInput(f"train.steps: no update has a turn within {params.steps} steps; take more")
+    if params.best and params.best.metric.partition(".")[0] not in active:
+        raise BadInput(
+            f"train.best.metric: wanted UPDATE.METRIC of {', '.join(sorted(active))}, which have a turn within "
+            f"{params.steps} steps, found {params.best.metric!r}"
+        )
+
+
 @contextlib.contextmanager
 def memory_named(where: str, params: Training) -> Iterator[None]:
     """Where memory does not suffice for the block, say what to lower."""
     try:
         yield
-    except (
-        RuntimeError
-    ) as error:  # torch.OutOfMemoryError is one; the CPU's allocator has no class of its own
+    except RuntimeError as error:
+        # torch.OutOfMemoryError is one; the allocator of CPUs has no class of its own
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         rows = params.batch_size // params.logical_workers
-        raise OutOfMemory(
+        raise BadInput(
             f"{where}: out of memory on a slice of {rows} examples; lower batch_size ({params.batch_size}), or raise "
             f"logical_workers ({params.logical_workers}) for smaller slices; both make other weights"
         ) from None

@@ -16,6 +16,7 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a dead work
 
 import ray
 import torch
+import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -23,8 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput
 from genpipe.files import hash_of, new_directory
-from genpipe.training.agreement import together
-from genpipe.training.complaints import OutOfMemory
+from genpipe.training.agreement import Agreed, together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
 from genpipe.training.runs import Run
@@ -42,19 +42,30 @@ class _Keeper(Run):
     def __init__(self, directory: Path, storage: str | None) -> None:
         super().__init__(directory, storage)
         self._starts = 0  # since the last checkpoint
+        self._complaint = ""
         self._last_words = ""
 
-    def start(self) -> tuple[int, str]:
-        """How often processes have started since the last checkpoint, and what one of them said before it died."""
+    def start(self) -> str:
+        """What forbids another start, if anything does."""
         self._starts += 1
-        return self._starts, self._last_words
+        if self._complaint or self._starts <= MAX_STARTS:
+            return self._complaint
+        return (
+            f"training processes died {MAX_STARTS} times before the next checkpoint: "
+            f"{self._last_words or 'killed, or out of memory'}; mend that (--workers 0 shows where it happens), "
+            "then the same command goes on"
+        )
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file."""
         super().write(name, content)
         self._starts = 0
 
-    def hear(self, words: str) -> None:
+    def complain(self, complaint: str) -> None:
+        """Bad input that one process found: no start would mend it."""
+        self._complaint = complaint
+
+    def say(self, words: str) -> None:
         """What a process says before it dies."""
         self._last_words = words
 
@@ -77,18 +88,17 @@ class KeptRun:
         ray.get(self._keeper.begin.remote(rows))
 
     def start(self) -> None:
-        """A group of processes starts; BadInput where that was tried too often since the last checkpoint."""
-        starts, last_words = ray.get(self._keeper.start.remote())
-        if starts > MAX_STARTS:
-            raise BadInput(
-                f"training processes died {MAX_STARTS} times before the next checkpoint: "
-                f"{last_words or 'killed, or out of memory'}; mend that (--workers 0 shows where it happens), "
-                "then the same command goes on"
-            )
+        """A group of processes starts; BadInput where that cannot help any more."""
+        if refusal := ray.get(self._keeper.start.remote()):
+            raise BadInput(refusal)
+
+    def complain(self, complaint: str) -> None:
+        """Leave word of bad input that the other processes may not have met."""
+        ray.get(self._keeper.complain.remote(complaint))
 
     def say(self, words: str) -> None:
         """Leave last words."""
-        ray.get(self._keeper.hear.remote(words))
+        ray.get(self._keeper.say.remote(words))
 
     def append(self, rows: bytes) -> None:
         """Add to the stream; nobody waits for it."""
@@ -168,7 +178,7 @@ def require(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
 
 
 def _worker(config: dict[str, Any]) -> str | None:
-    """Run the work; bad input is returned, not raised: trying again would not mend it."""
+    """Run the work; bad input that all processes met is returned, not raised: trying again would not mend it."""
     torch.set_num_threads(1)  # two busy threads made tiny steps 40 times slower
     work, job, run = config["work"], config["job"], config["run"]
     exchange, device = Fast() if job.params.exchange == "fast" else Processes(), get_device()
@@ -176,13 +186,15 @@ def _worker(config: dict[str, Any]) -> str | None:
         together(exchange, device, lambda: run.start() if exchange.rank == 0 else None)
         data = together(exchange, device, lambda: _data_here(job, run))
         work(exchange, device, replace(job, data=data), run)
-    except OutOfMemory as error:  # of this process alone: the others wait for it, and Ray must end them
-        run.say(str(error))
-        raise
-    except BadInput as error:  # of all of them
+    except Agreed as error:
         return str(error)
+    except BadInput as error:
+        # maybe of this process alone: the others wait for it, so that Ray must end them
+        run.complain(str(error))
+        raise
     except Exception as error:
-        run.say(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # else another one died before
+            run.say(f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     return None
 
