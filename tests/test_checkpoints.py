@@ -143,7 +143,9 @@ def test_the_best_checkpoint_is_that_of_the_best_mean_since_the_one_before(tmp_p
 def test_a_metric_that_is_not_logged_cannot_tell_the_best(tmp_path):
     with pytest.raises(BadInput, match=r"no 'fit.los'; there is: fit.loss"):
         toys.trainer(Run(tmp_path / "a"), best={"metric": "fit.los"}).fit()
-    with pytest.raises(BadInput, match=r"wanted UPDATE.METRIC of critic, fit, generator, which have a turn within"):
+    with pytest.raises(
+        BadInput, match=r"wanted UPDATE.METRIC of critic, fit, generator, which have a turn within"
+    ):
         toys.trainer(Run(tmp_path / "b"), best={"metric": "loss"})
 
 

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# read by Ray when it is imported: a cluster of our own then listens on loopback alone, which it does by default elsewhere
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1" if os.environ.get("RAY_ADDRESS") else "0")
+
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
