@@ -231,7 +231,12 @@ def _push(root: Path, name: str, remote: str, run: Published) -> Published:
     try:
         git(root, "push", "--quiet", remote, f"refs/heads/{branch}:refs/heads/{branch}")
     except GitFailed as error:
-        raise PublishFailed(f"{branch} is not pushed: {error}; {AGAIN}") from None
+        _fetch(root, remote)
+        if commit_of(root, f"refs/remotes/{remote}/{branch}") in (None, run.commit):
+            raise PublishFailed(f"{branch} is not pushed: {error}; {AGAIN}") from None
+        taken, branch = branch, f"{branch}-{run.commit[:12]}"  # by a run of another clone
+        git(root, "branch", "--move", taken, branch)
+        return _push(root, name, remote, replace(run, branch=branch))
     return replace(run, branch=branch, remote=remote, is_new=True)
 
 

@@ -56,7 +56,7 @@ stages:
     do:
       cmd: python stage.py evaluate ${key}
       deps: ["artifacts/models/${key}", "artifacts/models/${item.judge}", "artifacts/datasets/${item.dataset}", stage.py]
-      metrics: [artifacts/metrics/${key}.json: {cache: false}]
+      metrics: [{"artifacts/metrics/${key}.json": {cache: false}}]
 """
 IGNORED = "/artifacts/*\n!/artifacts/metrics/\n/artifacts/metrics/*\n!/artifacts/metrics/*.json\n/data/\n/.genpipe/\n"
 RULES: list[dict[str, Any]] = [

@@ -167,12 +167,18 @@ def assign(root: Path, version: Version, why: str, author: tuple[str, str] | Non
 
 def tags_of(root: Path, models: Iterable[str]) -> dict[str, str]:
     """The tags of models: their names and the objects they are."""
-    return _listed(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *_patterns(models)))
+    patterns = _patterns(models)  # for-each-ref lists every reference when it is given none
+    return (
+        _listed(git(root, "for-each-ref", "--format=%(objectname)%09%(refname)", *patterns))
+        if patterns
+        else {}
+    )
 
 
 def fetch_tags(root: Path, remote: str, models: Iterable[str]) -> None:
     """Take over the tags of models from a remote; where it has another tag of the same name, the remote is right."""
-    git(root, "fetch", "--quiet", "--no-tags", "--force", remote, *(f"+{p}:{p}" for p in _patterns(models)))
+    if patterns := _patterns(models):
+        git(root, "fetch", "--quiet", "--no-tags", "--force", remote, *(f"+{p}:{p}" for p in patterns))
 
 
 def delete(root: Path, names: Iterable[str]) -> None:
