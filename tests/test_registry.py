@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from genpipe.registry.trace import split_name
 from tasks.publish import is_outstanding, publish
 from tests.registered_project import (
     ENVIRONMENT,
-    RULES,
     copy_template,
     dvc,
     make_template,
@@ -366,13 +366,7 @@ def test_without_a_remote_versions_are_local(root: Path) -> None:
 
 def test_help_of_the_commands_imports_nothing_heavy() -> None:
     code = "import sys; from genpipe.cli import build_parser; build_parser(); print(sorted({'gto', 'yaml', 'torch'} & set(sys.modules)))"
-    import sys
-
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
-
-
-def test_rules_of_the_tests_are_what_these_figures_say() -> None:
-    assert [rule["metric"] for rule in RULES] == ["bits_per_dim", "correlation"]
