@@ -196,11 +196,11 @@ def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Pub
 def _new_branch(root: Path, name: str, commit: str) -> str:
     """A branch of ours at `commit`, with a name that is free."""
     plain = BRANCHES + (re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-") or commit[:12])
-    for branch in (plain, f"{plain}-{commit[:12]}"):
-        if commit_of(root, f"refs/heads/{branch}") in (None, commit):
-            git(root, "update-ref", f"refs/heads/{branch}", commit)
-            return branch
-    raise AssertionError("a branch named after a commit is at that commit")
+    taken = commit_of(root, f"refs/heads/{plain}")
+    branch = plain if taken in (None, commit) else f"{plain}-{commit[:12]}"
+    if commit_of(root, f"refs/heads/{branch}") is None:
+        git(root, "update-ref", f"refs/heads/{branch}", commit, NO_OLD_VALUE)
+    return branch
 
 
 def _base(root: Path, remote: str | None) -> tuple[str, tuple[str, ...]]:

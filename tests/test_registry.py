@@ -325,7 +325,6 @@ def test_pull_leaves_alone_a_directory_that_holds_something_else(root: Path, tmp
 
 
 def test_pull_of_what_is_nowhere_or_damaged_leaves_nothing(root: Path, tmp_path: Path) -> None:
-    run(root, "git", "checkout", "-q", "--detach", "nice@v0.0.1")
     (file,) = [
         path
         for path in (root / ".dvc/cache/files/md5").rglob("*")
@@ -362,6 +361,17 @@ def test_without_a_remote_versions_are_local(root: Path) -> None:
     assert production(root) == "v0.0.3"
     assert rollback(root, "nice", None, remote_of(root))[1].name == "v0.0.2"
     assert remote_tags(root) == FOUR
+
+
+def test_tags_of_commits_that_the_remote_lacks_stay_here(root: Path) -> None:
+    """A tag would make their dvc.lock public, and nobody has pushed its objects."""
+    run(root, "git", "remote", "remove", "origin")
+    rerun(root, nice=3)
+    assert release(root).action == "promote"
+    run(root, "git", "remote", "add", "origin", "../remote.git")
+    rerun(root, nice=4)
+    assert release(root).action == "promote"
+    assert remote_tags(root) == sorted([*FOUR, "nice#prod#4", "nice@v0.0.4"])
 
 
 def test_help_of_the_commands_imports_nothing_heavy() -> None:

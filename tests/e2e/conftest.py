@@ -24,6 +24,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output(root, "git", "init", "--quiet")
     _make_small(root / "params.yaml")
     output(root, sys.executable, "-m", "genpipe.cli", "data")
+    output(root, "git", "add", "--all")  # the deployments publish, which wants a commit to stand on
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    output(root, "git", *identity, "commit", "--quiet", "--message", "begin")
     return root
 
 
