@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from genpipe.errors import BadInput
+from genpipe.params.promotion import Rules
 from genpipe.registry.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
 from genpipe.registry.lock import LOCK, METRICS, read_lock
-from genpipe.registry.promotion import Rules, decide
-from genpipe.registry.tags import fetch_tags, unpushed_tags
 from tasks import guard
 
 BRANCHES = "genpipe/run-"
@@ -88,6 +87,9 @@ def publish(root: Path, name: str, allow_dirty: bool = False) -> Published:
 
 def is_outstanding(root: Path, rules: Rules) -> bool:
     """Whether an earlier run left something to publish or to promote of this dvc.lock."""
+    from genpipe.registry.promotion import decide  # imports gto, which takes a third of a second
+    from genpipe.registry.tags import fetch_tags, unpushed_tags
+
     remote = remote_of(root)
     _fetch(root, remote)
     known = _find(root, remote)

@@ -1,5 +1,6 @@
 """Which metrics a new model must show before it replaces the one in production."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -27,3 +28,6 @@ class Rule(Block):
     def gain(self, new: float, production: float) -> float:
         """How much better the new value is, in units of the metric; negative when it is worse."""
         return new - production if self.direction == "maximise" else production - new
+
+
+Rules = Mapping[str, tuple[Rule, ...]]  # of each recipe that may be promoted

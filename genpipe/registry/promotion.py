@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from genpipe.errors import BadInput
-from genpipe.params.promotion import Rule
+from genpipe.params.promotion import Rule, Rules
 from genpipe.registry import tags
 from genpipe.registry.gate import Judged, Verdict, gate
 from genpipe.registry.git import GitFailed, show
@@ -16,7 +16,6 @@ from genpipe.registry.lock import METRICS, Lock, read_lock
 from genpipe.registry.tags import Model, Version
 
 ATTEMPTS = 3  # at pushing tags, when another run pushes at the same time
-Rules = Mapping[str, tuple[Rule, ...]]
 
 
 @dataclass(frozen=True)
