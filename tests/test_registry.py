@@ -222,6 +222,15 @@ def test_a_rollback_to_nowhere_is_one_line(root: Path, name: str, wanted: str | 
     assert tags(root) == FOUR
 
 
+def test_the_command_rolls_back_and_wants_a_model_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(root, "rollback", "nice@v0.0.1") == 2
+    assert "say genpipe rollback nice --to v0.0.1" in capsys.readouterr().err
+    assert command(root, "rollback", "nice") == 0
+    assert capsys.readouterr().out == "nice@v0.0.1 is in production again, in place of v0.0.2\n"
+
+
 def test_a_rollback_that_cannot_be_pushed_changes_nothing(root: Path) -> None:
     run(root, "git", "remote", "set-url", "origin", "http://ada:hunter2hunter2@127.0.0.1:1/remote.git")
     with pytest.raises(GitFailed, match="git fetch: ") as caught:

@@ -60,9 +60,15 @@ def _rollback(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe import lease
     from genpipe.registry.git import remote_of
     from genpipe.registry.promotion import rollback
+    from genpipe.registry.trace import split_name
 
+    name, wanted = split_name(arguments.model)
+    if wanted is not None:
+        raise BadInput(
+            f"wanted MODEL alone, not {arguments.model!r}; say genpipe rollback {name} --to {wanted}"
+        )
     with lease.hold(root, "registry"):
-        before, now = rollback(root, arguments.model, arguments.to, remote_of(root))
+        before, now = rollback(root, name, arguments.to, remote_of(root))
     print(f"{now.tag} is in production again, in place of {before.name}")
 
 
