@@ -5,11 +5,13 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified, Plan, read_plan
 from genpipe.params.project import read_params
+from tasks.publish import PublishFailed, is_outstanding, require_clean
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project
@@ -28,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the flow here; 0 when all went well, 1 when a stage failed, 2 when the input is at fault."""
     arguments = _parser().parse_args(argv)
     try:
-        return _run(Path.cwd(), arguments.targets or None, arguments.max_parallel)
+        return _run(Path.cwd(), arguments)
     except lease.Busy as error:
         return _fail(error, lease.BUSY)
     except BadInput as error:
         return _fail(error, 2)
-    except (RunFailed, NotVerified) as error:
+    except (RunFailed, NotVerified, PublishFailed) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped", 130)
@@ -50,23 +52,29 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
     return limit, plan
 
 
-def _run(root: Path, targets: list[str] | None, max_parallel: int | None) -> int:
+def _run(root: Path, arguments: argparse.Namespace) -> int:
+    asked = {name: getattr(arguments, name) for name in ("max_parallel", "publish", "allow_dirty")}
+    asked["targets"] = arguments.targets or None
+    if arguments.allow_dirty and not arguments.publish:
+        raise BadInput("--allow-dirty: wanted beside --publish only; without it nothing is committed")
     with lease.hold(root, LEASE):
-        _, plan = prepare(root, targets, max_parallel)
+        _, plan = prepare(root, asked["targets"], arguments.max_parallel)
+        if arguments.publish:
+            require_clean(root, arguments.allow_dirty)
     print(plan.describe(), flush=True)
-    if plan.stale:
-        _run_flow(targets, max_parallel)
+    if plan.stale or (arguments.publish and is_outstanding(root, read_params(root).promotion)):
+        _run_flow(asked)
     if (root / REPORT).exists():
         print(f"open {REPORT}")
     return 0
 
 
-def _run_flow(targets: list[str] | None, max_parallel: int | None) -> None:
+def _run_flow(asked: dict[str, Any]) -> None:
     for name, value in PREFECT.items():
         os.environ.setdefault(name, value)
     from flows.retrain import retrain  # only now: importing it reads the environment, and takes seconds
 
-    retrain(targets, max_parallel)
+    retrain(**asked)
     logging.getLogger("prefect").setLevel(logging.WARNING)  # its goodbye would follow our last line
 
 
@@ -80,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
     )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="push objects (dvc push), commit dvc.lock and metrics on a branch genpipe/run-…, promote models that pass their rules",
+    )
+    parser.add_argument("--allow-dirty", action="store_true", help="publish in spite of uncommitted changes")
     return parser
 
 

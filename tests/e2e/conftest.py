@@ -24,6 +24,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output(root, "git", "init", "--quiet")
     _make_small(root / "params.yaml")
     output(root, sys.executable, "-m", "genpipe.cli", "data")
+    output(root, "git", "add", "--all")  # the deployments publish, which wants a commit to stand on
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    output(root, "git", *identity, "commit", "--quiet", "--message", "begin")
     return root
 
 
@@ -32,6 +35,7 @@ def _make_small(path: Path) -> None:
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["cluster"] = {"workers": 0, "max_parallel": 2}
     params["recipes"] = {name: params["recipes"][name] | {"num_samples": 16} for name in RECIPES}
+    params["promotion"] = {name: params["promotion"][name] for name in RECIPES}
     for recipe in params["recipes"].values():
         recipe["train"] |= TINY
     params["corpora"] = {"couplets": params["corpora"]["couplets"]}
