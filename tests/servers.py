@@ -47,9 +47,7 @@ class Prefect:
 
 
 @contextlib.contextmanager
-def prefect_server(
-    home: Path, settings: Mapping[str, str] | None = None, *, health: httpx.BasicAuth | None = None
-) -> Iterator[Prefect]:
+def prefect_server(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Prefect]:
     """A server whose files are below `home`, with `settings` of its own; on SQLite where these name no database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
@@ -58,7 +56,7 @@ def prefect_server(
     environment = kept | own
     words = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     with _prefect(home / "server.log", environment, *words) as process:
-        _wait_for(f"{address}/health", process, home / "server.log", health)
+        _wait_for(f"{address}/health", process, home / "server.log")
         yield Prefect(address, environment, process)
 
 
@@ -95,13 +93,11 @@ def _end(process: subprocess.Popen[bytes], ask: signal.Signals) -> None:
     process.wait()
 
 
-def _wait_for(
-    address: str, process: subprocess.Popen[bytes], log: Path, auth: httpx.BasicAuth | None
-) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + UP
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(address, auth=auth, timeout=10).is_success:
+            if httpx.get(address, timeout=10).is_success:
                 return
         time.sleep(0.3)
     raise TimeoutError(f"{address} does not answer\n{log.read_text(encoding='utf-8')[-3000:]}")
