@@ -152,7 +152,7 @@ def test_the_ray_of_a_stage_listens_on_loopback_alone_and_lets_nobody_in_without
             "no token": {"RAY_AUTH_MODE": "disabled"},
             "another token": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64},
         }
-        for _, own in strangers.items():
+        for own in strangers.values():
             joining = [sys.executable, "-c", JOIN.format(address=address)]
             stranger = environment(tmp_path / "stranger", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", **own)
             done = subprocess.run(joining, env=stranger, capture_output=True, text=True, timeout=120)
