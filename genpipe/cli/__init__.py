@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, training, views
+from genpipe.cli import corpus, training, upkeep, views
 from genpipe.errors import BadInput
 
 DESCRIPTION = """\
@@ -27,7 +27,7 @@ MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 2 when the input was at fault."""
+    """Run one command; 0 when it went well, 1 when it found something wrong, 2 when the input was at fault."""
     from genpipe import lease
 
     arguments = build_parser().parse_args(argv)
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             writer = stage or (named and f"{arguments.command}@{named}")
             if writer:  # two at once would share a run, by hand or under DVC
                 held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
-            arguments.run(root, arguments)
+            return arguments.run(root, arguments) or 0
     except lease.Busy as error:
         print(f"genpipe: {error}", file=sys.stderr)
         return lease.BUSY
@@ -63,7 +63,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def _keep_ray_on_loopback(arguments: argparse.Namespace) -> None:
@@ -81,6 +80,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    for part in (corpus, training, views):
+    for part in (corpus, training, views, upkeep):
         part.add(commands)
     return parser
