@@ -61,9 +61,9 @@ def prefect_server(home: Path, settings: Mapping[str, str] | None = None) -> Ite
 
 
 @contextlib.contextmanager
-def process_worker(server: Prefect, root: Path, log: Path, pool: str = "local") -> Iterator[None]:
-    """A worker of a process pool; `root` is where it is started."""
-    with _prefect(log, server.environment, "worker", "start", "--pool", pool, cwd=root):
+def process_worker(server: Prefect, root: Path, log: Path, *words: str) -> Iterator[None]:
+    """A worker of the pool `local`, started in `root` with more `words`."""
+    with _prefect(log, server.environment, "worker", "start", "--pool", "local", *words, cwd=root):
         yield
 
 
