@@ -77,7 +77,7 @@ def killed(root: Path, code: str) -> int:
 def age(path: Path, seconds: float = OLD) -> None:
     """Let a file or directory, and all in it, be old."""
     for each in [*path.rglob("*"), path]:
-        os.utime(each, (time.time() - seconds,) * 2)
+        os.utime(each, (time.time() - seconds,) * 2, follow_symlinks=False)
 
 
 @pytest.fixture(scope="module")
@@ -187,19 +187,28 @@ def test_gc_removes_old_logs_shards_and_workspaces_and_keeps_those_in_use(projec
     for name in names:
         (own / name).parent.mkdir(parents=True, exist_ok=True)
         (own / name).write_text("1", encoding="utf-8")
+    raw = project / "raw"  # what a workspace links to is the project's
+    raw.mkdir()
+    (raw / "file").write_text("1", encoding="utf-8")
+    (own / "trials" / "a" / "data").symlink_to(raw)
     age(own)
     (own / "logs" / "new.log").write_text("1", encoding="utf-8")
     with running(own / "trials" / "busy", HOLD.format("train@nice")):
         age(own / "trials" / "busy")
         assert genpipe(project, "gc", "--yes", "--days", "41").stdout == "nothing can go\n"
+        with running(project, HOLD.format("trials")):
+            genpipe(project, "gc", "--yes")
+            assert (own / "trials/a/file").exists(), "a sweep is at work, and may go on in it"
         genpipe(project, "gc", "--yes")
     there = {str(path.relative_to(own)) for path in own.rglob("*") if path.is_file()}
     assert there == {
         "logs/new.log",
         "trials/busy/file",
         "trials/busy/.genpipe/leases/train@nice",
+        "leases/trials",
         "runs.json",
     }
+    assert (raw / "file").exists()
 
 
 def test_gc_keeps_what_a_branch_a_tag_or_a_workspace_needs_of_the_cache(project):

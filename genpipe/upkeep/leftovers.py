@@ -30,12 +30,7 @@ HALF_WRITTEN = re.compile(
     r"\..+\.(?P<pid>\d+)(-[0-9a-f]+)?\.(partial|replaced)"
 )  # as genpipe.files names them
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
-WORKSPACES = (
-    "trials",
-    "backfills",
-    "determinism",
-    "pulled",
-)  # below .genpipe: made again where they are wanted
+TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
 NOT_OURS = {".git", ".venv", ".dvc"}
 
 
@@ -101,13 +96,16 @@ def half_written(root: Path) -> Iterator[Leftover]:
 
 def dead_scratch(root: Path) -> Iterator[Leftover]:
     """Scratch directories of dead processes of this machine."""
-    for path in [*_children(root, "counts"), *_children(root, "encoded", "*")]:
-        pid = _scratch_of(path)
+    scratch = [
+        (path, _writer_of(path)) for path in [*_children(root, "counts"), *_children(root, "encoded", "*")]
+    ]
+    copies = [(path, int(path.name.rpartition("-")[2])) for path in _children(root, "determinism")]
+    for path, pid in [*scratch, *copies]:
         if pid is not None and not psutil.pid_exists(pid):
             yield Leftover(path, f"scratch of process {pid}, which has ended", size_of(path))
 
 
-def _scratch_of(path: Path) -> int | None:
+def _writer_of(path: Path) -> int | None:
     """The process of this machine whose scratch a directory is."""
     found = re.fullmatch(rf"[a-z]+-{re.escape(socket.gethostname())}-(\d+)-.*", path.name)
     return int(found[1]) if found and path.is_dir() else None
@@ -126,15 +124,13 @@ def old_shards(root: Path, days: float) -> Iterator[Leftover]:
 
 
 def unused(root: Path, days: float) -> Iterator[Leftover]:
-    """Logs and workspaces that were not written for long."""
-    for path in [*_children(root, "logs"), *(p for name in WORKSPACES for p in _children(root, name))]:
-        if _age(path) > days * DAY and not _is_used(path):
-            yield Leftover(path, f"not written for {_age(path) / DAY:.0f} days", size_of(path))
-
-
-def _is_used(workspace: Path) -> bool:
-    """Whether somebody holds a lease of a workspace, which is a project of its own."""
-    return workspace.is_dir() and bool(held_leases(workspace))
+    """Logs and workspaces of trials that were not written for long."""
+    is_trying = TRIALS in held_leases(root)
+    aged = [(path, None) for path in _children(root, "logs")]
+    aged += [(path, TRIALS) for path in _children(root, TRIALS) if not is_trying and not held_leases(path)]
+    for path, held_by in aged:
+        if _age(path) > days * DAY:
+            yield Leftover(path, f"not written for {_age(path) / DAY:.0f} days", size_of(path), held_by)
 
 
 def _children(root: Path, *names: str) -> list[Path]:
