@@ -1,45 +1,16 @@
 """dvc.yaml names all the code that a stage's output depends on, and a run is keyed by the same."""
 
+import subprocess
+import sys
 from pathlib import Path
 
-import grimp
 import pytest
-import yaml
 
 from genpipe.experiment import WEIGHTS_DEPEND_ON
-from genpipe.graph import read_plan
+from genpipe.upkeep.declared import ENTRANCES, check, dependencies, modules_of, stages_of, undeclared
 
 PROJECT = Path(__file__).resolve().parents[1]
-STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-
-ENTRANCES = {
-    "prepare": {"genpipe.sources.datasets"},
-    "count": {"genpipe.corpus.counting", "genpipe.corpus.actors"},
-    "vocabulary": {"genpipe.corpus.vocabulary"},
-    "encode": {"genpipe.corpus.encoding"},
-    "train": {"genpipe.assembly", "genpipe.training.export"},
-    "sample": {"genpipe.sampling.showing", "genpipe.data.opening"},
-    "evaluate": {
-        f"genpipe.evaluation.{path.stem}"
-        for path in (PROJECT / "genpipe/evaluation").glob("*.py")
-        if path.stem != "__init__"
-    },
-    "report": {"genpipe.report.page"},
-}
-WITHOUT_EFFECT = {  # on what a result is: they write, complain, show, or read the file of parameters
-    "genpipe",
-    "genpipe.errors",
-    "genpipe.files",
-    "genpipe.lease",
-    "genpipe.progress",
-    "genpipe.params",
-    "genpipe.params.project",
-    "genpipe.params.cluster",
-}
-
-
-def declared(stage: str) -> list[str]:
-    return (STAGES[stage].get("do") or STAGES[stage])["deps"]
+STAGES = stages_of(PROJECT)
 
 
 def test_every_stage_is_looked_at():
@@ -48,31 +19,57 @@ def test_every_stage_is_looked_at():
 
 @pytest.mark.parametrize("stage", ENTRANCES)
 def test_a_stage_declares_the_code_that_it_runs(stage):
-    graph = grimp.build_graph("genpipe")
-    used = set(ENTRANCES[stage])
-    for entrance in ENTRANCES[stage]:
-        used |= graph.find_upstream_modules(entrance)
-    if any(name.startswith("genpipe.models.") for name in used):
-        assert "genpipe/models/${item.model}.py" in declared(stage)
-    missing = {
-        name
-        for name in used - WITHOUT_EFFECT
-        if not name.startswith("genpipe.models")
-        and not (stage == "report" and name.startswith("genpipe.params"))
-        and not any(covers(path, name) for path in declared(stage))
+    assert not undeclared(stage, dependencies(STAGES[stage]))
+
+
+@pytest.mark.parametrize("stage", ENTRANCES)
+def test_every_declared_piece_of_code_is_missed_when_it_is_not_declared(stage):
+    code = [path for path in dependencies(STAGES[stage]) if path.startswith("genpipe/")]
+    needed = [path for path in code if undeclared(stage, [other for other in code if other != path])]
+    assert needed, "no dependency of this stage is known to matter"
+
+
+def test_all_of_a_package_is_looked_at():
+    judges = {
+        f"genpipe.evaluation.{path.stem}" for path in (PROJECT / "genpipe/evaluation").glob("[a-z]*.py")
     }
-    assert not missing
-
-
-def covers(path: str, module: str) -> bool:
-    name = path.removesuffix(".py").replace("/", ".")
-    return module == name or module.startswith(f"{name}.")
+    assert judges <= modules_of("evaluate")
 
 
 def test_a_run_is_keyed_by_what_train_declares():
-    code = {path.removeprefix("genpipe/") for path in declared("train") if path.startswith("genpipe/")}
+    code = {
+        path.removeprefix("genpipe/") for path in dependencies(STAGES["train"]) if path.startswith("genpipe/")
+    }
     assert code - {"models/${item.model}.py"} == set(WEIGHTS_DEPEND_ON)
 
 
-def test_every_declared_file_is_there():
-    assert not [problem for problem in read_plan(PROJECT).problems if "genpipe/" in problem]
+def test_nothing_is_found_in_this_project():
+    assert [line for line in check(PROJECT) if "data/" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "complaint"),
+    [
+        (
+            "genpipe/corpus, genpipe/params/blocks.py",
+            "genpipe/params/blocks.py",
+            "count imports genpipe.corpus.",
+        ),
+        ("        - genpipe/nn\n", "", "train imports genpipe.nn."),
+        ("        - genpipe/models/${item.model}.py\n", "", "train imports genpipe.models"),
+        ("genpipe/report\n", "genpipe/reports\n", "genpipe/reports: report needs it and it is missing"),
+        ("cmd: genpipe report", "cmd: python report.py", "what `python report.py` imports is not known"),
+    ],
+)
+def test_genpipe_check_names_what_is_not_declared(line, changed, complaint, tmp_path):
+    text = (PROJECT / "dvc.yaml").read_text(encoding="utf-8")
+    assert line in text
+    (tmp_path / "dvc.yaml").write_text(text.replace(line, changed), encoding="utf-8")
+    for name in ("params.yaml", "requirements.lock", "genpipe", ".dvc"):
+        (tmp_path / name).symlink_to(PROJECT / name) if name != ".dvc" else None
+    for words in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(words, cwd=tmp_path, check=True)
+    command = [sys.executable, "-m", "genpipe.cli", "check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert complaint in done.stdout

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, registry, training, views
+from genpipe.cli import corpus, registry, training, upkeep, views
 from genpipe.errors import BadInput
 
 DESCRIPTION = """\
@@ -27,7 +27,7 @@ MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 2 when the input was at fault."""
+    """Run one command; 0 when it went well, 1 when it found something wrong, 2 when the input was at fault."""
     from genpipe import lease
 
     arguments = build_parser().parse_args(argv)
@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         build_parser().print_help()
         return 0
     root = Path(arguments.root).resolve()
+    _keep_ray_on_loopback(arguments)
     stage = os.environ.get("DVC_STAGE")
     try:
         with contextlib.ExitStack() as held:
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
             writer = stage or (named and f"{arguments.command}@{named}")
             if writer:  # two at once would share a run, by hand or under DVC
                 held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
-            arguments.run(root, arguments)
+            return arguments.run(root, arguments) or 0
     except lease.Busy as error:
         print(f"genpipe: {error}", file=sys.stderr)
         return lease.BUSY
@@ -62,7 +63,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    return 0
+
+
+def _keep_ray_on_loopback(arguments: argparse.Namespace) -> None:
+    """A Ray of this machine alone listens on this machine alone; Ray reads this when it is imported."""
+    address = getattr(arguments, "address", None) or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,6 +80,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    for part in (corpus, training, registry, views):
+    for part in (corpus, training, registry, views, upkeep):
         part.add(commands)
     return parser

@@ -53,6 +53,14 @@ class Params(Block):
                 raise ValueError(f"promotion.{name}: no recipe {name!r} (has: {', '.join(self.recipes)})")
         return self
 
+    @model_validator(mode="after")
+    def _files_of_a_corpus_are_its_data_sets(self) -> Self:
+        for name, corpus in self.corpora.items():
+            for file in (*corpus.files, *corpus.encode):
+                if Path(file).is_absolute() or ".." in Path(file).parts:
+                    raise ValueError(f"corpora.{name}: wanted files of its data set, not {file!r}")
+        return self
+
     def named(self, block: Literal["datasets", "corpora", "recipes"], name: str) -> Any:
         """The item of a block, or the error that lists what there is."""
         items = getattr(self, block)

@@ -1,0 +1,330 @@
+"""What is missing or wrong on this machine, and the command that mends each. Imports neither torch, DVC nor Ray."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import psutil
+import yaml
+
+from genpipe.errors import BadInput
+from genpipe.params.project import read_params
+from genpipe.upkeep.holders import holders
+from genpipe.upkeep.leftovers import dead_scratch, half_written
+from genpipe.upkeep.sizes import readable
+
+PYTHON = (3, 11)
+LITTLE_DISK, FULL_DISK = 5 << 30, 1 << 30  # bytes; the environment, the data and one run take 4 GB
+LITTLE_MEMORY = 2 << 30
+SHARED_MEMORY = 150 << 20  # Ray's object store of a stage is 100 MB
+PORTS = {4200: "Prefect", 6379: "Ray", 8265: "Ray's dashboard"}
+PATIENCE = 1.5  # seconds for the server to answer
+LOCK = "make install, or: python -m pip install -r requirements.lock"
+
+Level = Literal["ok", "warning", "missing"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, and what mends it where it is not ok."""
+
+    subject: str
+    level: Level
+    found: str
+    remedy: str = ""
+
+    def describe(self) -> str:
+        """One line; the remedy is part of it."""
+        line = f"{self.level:<8} {self.subject}: {self.found}"
+        return f"{line}; {self.remedy}" if self.remedy else line
+
+
+def examine(root: Path) -> list[Finding]:
+    """All findings, in the order in which they are best mended."""
+    looks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+        _python, _git, _packages, _project, _data, _disk, _machine, _gpus, _locks, _leftovers, _prefect, _remote, _ports,
+    )  # fmt: skip
+    return [finding for look in looks for finding in look(root)]
+
+
+def _python(root: Path) -> Iterator[Finding]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < PYTHON:
+        yield Finding("Python", "missing", found, "wanted 3.11 or newer; make install PYTHON=python3.11")
+    else:
+        yield Finding("Python", "ok", f"{found} in {sys.prefix}")
+
+
+def _git(root: Path) -> Iterator[Finding]:
+    if not shutil.which("git"):
+        yield Finding("Git", "missing", "not installed", "apt-get install git")
+        return
+    who = [_output(root, "git", "config", f"user.{key}") for key in ("name", "email")]
+    if all(who) or all(os.environ.get(f"GIT_AUTHOR_{key}") for key in ("NAME", "EMAIL")):
+        yield Finding("Git", "ok", "installed, with an identity")
+    else:
+        remedy = "git config --global user.name NAME; git config --global user.email ADDRESS"
+        yield Finding("Git", "warning", "no identity, so nothing can be committed", remedy)
+
+
+def _output(root: Path, *words: str) -> str:
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _packages(root: Path) -> Iterator[Finding]:
+    path = root / "requirements.lock"
+    if not path.exists():
+        yield Finding("packages", "missing", "no requirements.lock", "git checkout requirements.lock")
+        return
+    wanted = locked(path.read_text(encoding="utf-8"))
+    there = {_normal(package.name): package.version for package in importlib.metadata.distributions()}
+    absent = [name for name in wanted if name not in there]
+    other = [name for name in wanted if name in there and there[name].split("+")[0] != wanted[name]]
+    if absent:
+        yield Finding("packages", "missing", f"{_few(absent)} not installed", LOCK)
+    if other:
+        told = _few([f"{name} {there[name]} instead of {wanted[name]}" for name in other])
+        yield Finding("packages", "warning", f"{told}: results may differ", LOCK)
+    if not absent and not other:
+        yield Finding("packages", "ok", f"all {len(wanted)} of requirements.lock")
+
+
+def locked(text: str) -> dict[str, str]:
+    """The packages of a lock file, name to version, without the local part."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;+]+)", text, re.M)
+    return {_normal(name): version for name, version in pins}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _few(words: list[str]) -> str:
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+
+
+def _project(root: Path) -> Iterator[Finding]:
+    wanted = [name for name in (".dvc/config", "dvc.yaml", "params.yaml") if not (root / name).exists()]
+    if wanted:
+        yield Finding(
+            "project", "missing", f"no {', '.join(wanted)} in {root}", "go to the root of the project"
+        )
+        return
+    try:
+        read_params(root)
+    except BadInput as error:
+        yield Finding("project", "missing", str(error), "mend params.yaml")
+    else:
+        yield Finding("project", "ok", "a DVC project whose params.yaml is valid")
+
+
+def _data(root: Path) -> Iterator[Finding]:
+    from genpipe.sources.fetch import PARTS
+    from genpipe.sources.pin import look, pinned_md5, verify
+
+    absent = [f"data/{part.directory}" for part in PARTS if not (root / "data" / part.directory).is_dir()]
+    if absent:
+        yield Finding("data", "missing", f"no {', '.join(absent)}", "genpipe data")
+        return
+    try:
+        pinned = pinned_md5(root)
+        if pinned is None:
+            yield Finding("data", "warning", "no data.dvc says what it must be", "git checkout data.dvc")
+            return
+        verify(root, pinned, look(root), {part.directory for part in PARTS}, rewritten=False)
+    except BadInput as error:
+        yield Finding("data", "missing", str(error))
+    else:
+        yield Finding("data", "ok", "complete and verified")
+
+
+def _disk(root: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(root).free
+    level: Level = "missing" if free < FULL_DISK else "warning" if free < LITTLE_DISK else "ok"
+    yield Finding("disk", level, f"{readable(free)} free", "" if level == "ok" else "genpipe gc")
+
+
+def _machine(root: Path) -> Iterator[Finding]:
+    cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().available
+    workers = _cluster_workers(root)
+    if workers > cores:
+        yield Finding(
+            "cores", "warning", f"{cores}, and cluster.workers is {workers}", "lower it in params.yaml"
+        )
+    else:
+        yield Finding("cores", "ok", f"{cores}")
+    if memory < LITTLE_MEMORY:
+        yield Finding("memory", "warning", f"{readable(memory)} free", "end other programs, or lower cluster.workers")  # fmt: skip
+    else:
+        yield Finding("memory", "ok", f"{readable(memory)} free")
+    shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
+    if shared < SHARED_MEMORY:
+        remedy = "in a container: --shm-size=1g (compose: shm_size); or cluster.workers 0, which needs no Ray"
+        yield Finding("shared memory", "warning", f"{readable(shared)} free, Ray wants 150 MB", remedy)
+    else:
+        yield Finding("shared memory", "ok", f"{readable(shared)} free for Ray")
+
+
+def _cluster_workers(root: Path) -> int:
+    try:
+        return read_params(root).cluster.workers
+    except BadInput:
+        return 0  # told already
+
+
+def _gpus(root: Path) -> Iterator[Finding]:
+    devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if not devices:
+        yield Finding("GPU", "ok", "none; everything runs on processors")
+        return
+    if not _torch_has_cuda():
+        yield Finding("GPU", "warning", f"{devices} here, but this torch is for processors only", "install a torch with CUDA")  # fmt: skip
+        return
+    import torch  # takes seconds, so only where there is a GPU to ask for
+
+    seen = torch.cuda.device_count()
+    if seen:
+        yield Finding("GPU", "ok", f"torch sees {seen} of {devices}")
+    else:
+        yield Finding("GPU", "warning", f"{devices} here, torch sees none", "nvidia-smi says why; unset CUDA_VISIBLE_DEVICES")  # fmt: skip
+
+
+def _torch_has_cuda() -> bool:
+    """Whether torch was built for GPUs, by its own word, without importing it."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    version = Path(found.origin).with_name("version.py")
+    return version.exists() and re.search(r"^cuda\b.*= *'", version.read_text(encoding="utf-8"), re.M) is not None  # fmt: skip
+
+
+def _locks(root: Path) -> Iterator[Finding]:
+    try:
+        found = holders(root)
+    except BadInput as error:
+        yield Finding("locks", "warning", str(error))
+        return
+    dead = [holder for holder in found if not holder.is_alive]
+    living = sorted({holder.pid for holder in found if holder.is_alive})
+    if dead:
+        yield Finding("locks", "warning", f"{len(dead)} left by processes that have ended", "genpipe unlock")
+    elif living:
+        yield Finding("locks", "ok", f"held by running processes: {', '.join(map(str, living))}")
+    else:
+        yield Finding("locks", "ok", "nobody holds any")
+
+
+def _leftovers(root: Path) -> Iterator[Finding]:
+    found = [*half_written(root), *dead_scratch(root)]
+    if found:
+        size = readable(sum(item.size for item in found))
+        yield Finding("leftovers", "warning", f"{len(found)} of killed processes, {size}", "genpipe gc")
+    else:
+        yield Finding("leftovers", "ok", "none of killed processes")
+    orphans = orphaned_rays()
+    if orphans:
+        pids = " ".join(map(str, orphans))
+        yield Finding("Ray", "warning", f"processes run though what started them has ended: {pids}", f"if none is a cluster of yours: kill {pids}")  # fmt: skip
+
+
+def orphaned_rays() -> list[int]:
+    """This user's Ray daemons whose session was started by a process that has ended; so are those of `ray start`."""
+    found = []
+    for process in psutil.process_iter(["pid", "name", "uids", "cmdline"]):
+        own = process.info["uids"] is not None and process.info["uids"].real == os.getuid()
+        if own and process.info["name"] in ("raylet", "gcs_server"):
+            session = re.search(r"/session_\S+?_(\d+)(?=[/ ]|$)", " ".join(process.info["cmdline"] or ()))
+            if session and not psutil.pid_exists(int(session[1])):
+                found.append(process.pid)
+    return sorted(found)
+
+
+def _prefect(root: Path) -> Iterator[Finding]:
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        yield Finding("Prefect", "ok", "PREFECT_API_URL is not set; a flow starts a server of its own")
+        return
+    name, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    try:
+        with httpx.Client(base_url=address, auth=(name, password), timeout=PATIENCE) as client:
+            answer = client.get("/admin/version")
+            yield from _server(root, client, address, answer)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        remedy = "start it: prefect server start; or unset PREFECT_API_URL"
+        yield Finding("Prefect", "missing", f"no server answers at {address} ({error})", remedy)
+
+
+def _server(root: Path, client: httpx.Client, address: str, answer: httpx.Response) -> Iterator[Finding]:
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        remedy = "export PREFECT_API_AUTH_STRING=USER:PASSWORD"
+        yield Finding("Prefect", "missing", f"{address} wants another password", remedy)
+        return
+    answer.raise_for_status()
+    here, there = importlib.metadata.version("prefect"), answer.json()
+    if here != there:
+        yield Finding("Prefect", "warning", f"version {there} at {address}, {here} here", LOCK)
+    else:
+        yield Finding("Prefect", "ok", f"version {there} at {address}")
+    yield from _deployments(root, client)
+
+
+def _deployments(root: Path, client: httpx.Client) -> Iterator[Finding]:
+    path = root / "prefect.yaml"
+    wanted = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"] if path.exists() else []
+    absent = []
+    for deployment in wanted:
+        flow = deployment["entrypoint"].rpartition(":")[2].replace("_", "-")
+        if client.get(f"/deployments/name/{flow}/{deployment['name']}").status_code == httpx.codes.NOT_FOUND:
+            absent.append(f"{flow}/{deployment['name']}")
+    if absent:
+        yield Finding("deployments", "warning", f"the server has no {_few(absent)}", "prefect --no-prompt deploy --all")  # fmt: skip
+    elif wanted:
+        yield Finding("deployments", "ok", f"all {len(wanted)} of prefect.yaml")
+
+
+def _remote(root: Path) -> Iterator[Finding]:
+    name = ""
+    for file in ("config", "config.local"):
+        config = ConfigParser(strict=False, interpolation=None)
+        try:
+            config.read(root / ".dvc" / file, encoding="utf-8")
+        except ConfigError:
+            yield Finding("remote", "warning", f".dvc/{file} cannot be read", f"git checkout .dvc/{file}")
+            return
+        name = config.get("core", "remote", fallback=name)
+    if name:
+        yield Finding("remote", "ok", f"dvc push goes to {name}")
+    else:
+        yield Finding(
+            "remote", "warning", "none: results are on this machine alone", "dvc remote add -d NAME URL"
+        )
+
+
+def _ports(root: Path) -> Iterator[Finding]:
+    taken = [
+        port for port in PORTS if _answers(port) and f":{port}" not in os.environ.get("PREFECT_API_URL", "")
+    ]
+    if taken:
+        told = ", ".join(f"{port} ({PORTS[port]}'s)" for port in taken)
+        yield Finding("ports", "warning", f"taken on this machine: {told}", "fine if it is yours; else name another with --port")  # fmt: skip
+    else:
+        yield Finding("ports", "ok", "those of Prefect and Ray are free, or theirs")
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as knock:
+        knock.settimeout(0.2)
+        return knock.connect_ex(("127.0.0.1", port)) == 0
