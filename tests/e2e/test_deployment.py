@@ -5,16 +5,25 @@
 Needs the archives of the raw data, in genpipe's cache or over the network. Everything else is in a temporary directory.
 """
 
+import contextlib
+import json
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tests.e2e.conftest import commit, output
 from tests.servers import Prefect, postgresql, prefect_server, process_worker, why_no_postgresql
+
+IMAGES = ("classifier", "nice")  # the recipes on digits
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -65,6 +74,75 @@ def test_the_deployment_trains_shows_and_then_has_nothing_to_do(
     assert second is not None
     assert (second.type.value, second.name) == ("COMPLETED", "UpToDate")
     assert logs == sorted(path.stat().st_mtime_ns for path in project.glob(".genpipe/logs/*.log"))
+
+
+def test_a_changed_digit_runs_what_is_downstream_and_a_worse_model_stays_out_of_production(
+    project: Path, server: Prefect, client: SyncPrefectClient
+) -> None:
+    params, digits = project / "params.yaml", project / "data/digits/train-labels-idx1-ubyte"
+    assert _in_production(project) == "v0.0.1"  # of the test before
+    with _restored(project, params, digits):
+        _swap_two_labels(digits)
+        output(project, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data.dvc")
+        commit(project, "Correct a label")
+        assert _stages_of_a_run(project, server, client) == {
+            "prepare@digits", *(f"{verb}@{name}" for verb in ("train", "sample", "evaluate") for name in IMAGES), "report"
+        }  # fmt: skip
+        assert _in_production(project) == "v0.0.2"  # measured by other data: only bounds count
+
+        _train_less(params)
+        commit(project, "Train less")
+        assert "train@classifier" in _stages_of_a_run(project, server, client)
+        assert _in_production(project) == "v0.0.2"
+        (verdict,) = (row for row in _artifact(client, "promotion") if row["model"] == "classifier")
+        assert verdict["outcome"] == "not promoted"
+        assert re.search(
+            r"accuracy is [\d.]+, classifier@v0.0.2 has [\d.]+: a gain of -[\d.]+, wanted 0 \(missed by",
+            verdict["why"],
+        )
+
+
+@contextlib.contextmanager
+def _restored(root: Path, *paths: Path) -> Iterator[None]:
+    """Put files back as they were, for the tests that follow."""
+    before = {path: path.read_bytes() for path in paths}
+    yield
+    for path, content in before.items():
+        path.write_bytes(content)
+    output(root, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data.dvc")
+    commit(root, "As it was")
+
+
+def _swap_two_labels(path: Path) -> None:
+    """Behind the header of 8 bytes, the first label and the first one that differs from it."""
+    content = bytearray(path.read_bytes())
+    other = next(i for i in range(9, len(content)) if content[i] != content[8])
+    content[8], content[other] = content[other], content[8]
+    path.write_bytes(content)
+
+
+def _train_less(path: Path) -> None:
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["recipes"]["classifier"]["train"] |= {"steps": 1, "checkpoint_every": 1}
+    path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def _stages_of_a_run(root: Path, server: Prefect, client: SyncPrefectClient) -> set[str]:
+    """The stages that a run of the deployment ran or restored."""
+    server.call(root, "deployment", "run", "retrain/manual", "--watch")
+    rows = re.findall(r"^\| (\S+) \| (ran|restored) \|", _artifact(client, "stages"), re.M)
+    return {stage for stage, _ in rows}
+
+
+def _artifact(client: SyncPrefectClient, key: str) -> Any:
+    """What the newest artifact of that name says."""
+    newest = max((a for a in client.read_artifacts() if a.key == key), key=lambda a: a.created)
+    return json.loads(newest.data) if newest.type == "table" else newest.data
+
+
+def _in_production(root: Path) -> str:
+    listed = json.loads(output(root, sys.executable, "-m", "genpipe.cli", "models", "classifier", "--json"))
+    return next(row["version"] for row in listed if "prod" in row["stages"])
 
 
 def test_the_nightly_deployment_has_its_schedule_and_the_directory_it_was_deployed_from(
