@@ -18,7 +18,7 @@ import yaml
 
 from genpipe.experiment import identity, run_key
 from genpipe.params.project import read_params
-from genpipe.upkeep.doctor import locked
+from genpipe.upkeep.doctor import locked, orphaned_rays
 from genpipe.upkeep.holders import is_running
 from tests.clusters import free_port
 from tests.servers import prefect_server
@@ -421,6 +421,22 @@ def test_the_doctor_sees_stale_locks_leftovers_and_bad_parameters(project):
     bad = findings(project)
     assert (bad["project"]["level"], bad["locks"]["level"], bad["leftovers"]["level"]) == ("missing", "warning", "warning")  # fmt: skip
     assert (bad["locks"]["remedy"], bad["leftovers"]["remedy"]) == ("genpipe unlock", "genpipe gc")
+
+
+def test_the_doctor_sees_a_ray_whose_starter_has_ended(tmp_path):
+    daemon = tmp_path / "raylet"  # the kernel names a process after the file
+    daemon.write_text("#!/bin/sh\nsleep 600\n", encoding="utf-8")
+    daemon.chmod(0o755)
+    starters = (killed(tmp_path, "print(1)"), os.getpid())
+    names = [f"--log-dir=/tmp/ray/session_2026-11-21_22-07-36_881027_{pid}/logs" for pid in starters]
+    daemons = [subprocess.Popen([daemon, name], start_new_session=True) for name in names]
+    try:
+        time.sleep(0.5)
+        assert {process.pid for process in daemons} & set(orphaned_rays()) == {daemons[0].pid}
+    finally:
+        for process in daemons:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_the_doctor_knows_where_results_are_pushed(project):
