@@ -218,11 +218,11 @@ def _locks(root: Path) -> Iterator[Finding]:
         yield Finding("locks", "warning", str(error))
         return
     dead = [holder for holder in found if not holder.is_alive]
-    living = sorted({holder.pid for holder in found if holder.is_alive})
+    living = sorted({str(holder.pid or "unknown") for holder in found if holder.is_alive})
     if dead:
         yield Finding("locks", "warning", f"{len(dead)} left by processes that have ended", "genpipe unlock")
     elif living:
-        yield Finding("locks", "ok", f"held by running processes: {', '.join(map(str, living))}")
+        yield Finding("locks", "ok", f"held by running processes: {', '.join(living)}")
     else:
         yield Finding("locks", "ok", "nobody holds any")
 
@@ -262,7 +262,7 @@ def _prefect(root: Path) -> Iterator[Finding]:
         with httpx.Client(base_url=address, auth=(name, password), timeout=PATIENCE) as client:
             answer = client.get("/admin/version")
             yield from _server(root, client, address, answer)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: what answers is no Prefect
         remedy = "start it: prefect server start; or unset PREFECT_API_URL"
         yield Finding("Prefect", "missing", f"no server answers at {address} ({error})", remedy)
 
@@ -282,17 +282,28 @@ def _server(root: Path, client: httpx.Client, address: str, answer: httpx.Respon
 
 
 def _deployments(root: Path, client: httpx.Client) -> Iterator[Finding]:
-    path = root / "prefect.yaml"
-    wanted = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"] if path.exists() else []
-    absent = []
-    for deployment in wanted:
-        flow = deployment["entrypoint"].rpartition(":")[2].replace("_", "-")
-        if client.get(f"/deployments/name/{flow}/{deployment['name']}").status_code == httpx.codes.NOT_FOUND:
-            absent.append(f"{flow}/{deployment['name']}")
+    try:
+        wanted = deployments_of(root)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        yield Finding("deployments", "warning", "prefect.yaml cannot be read", "git checkout prefect.yaml")
+        return
+    known = {name: client.get(f"/deployments/name/{name}").status_code for name in wanted}
+    absent = [name for name, status in known.items() if status == httpx.codes.NOT_FOUND]
     if absent:
-        yield Finding("deployments", "warning", f"the server has no {_few(absent)}", "prefect --no-prompt deploy --all")  # fmt: skip
+        remedy = "prefect --no-prompt deploy --all"
+        yield Finding("deployments", "warning", f"the server has no {_few(absent)}", remedy)
     elif wanted:
         yield Finding("deployments", "ok", f"all {len(wanted)} of prefect.yaml")
+
+
+def deployments_of(root: Path) -> list[str]:
+    """FLOW/NAME of each deployment of prefect.yaml; a flow is named as its function."""
+    path = root / "prefect.yaml"
+    if not path.exists():
+        return []
+    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    flows = [deployment["entrypoint"].rpartition(":")[2].replace("_", "-") for deployment in deployments]
+    return [f"{flow}/{deployment['name']}" for flow, deployment in zip(flows, deployments, strict=True)]
 
 
 def _remote(root: Path) -> Iterator[Finding]:

@@ -16,11 +16,12 @@ from typing import Any
 import psutil
 
 from genpipe.errors import BadInput
-from genpipe.files import new_file, read_json
+from genpipe.files import new_file
 
 TABLE = Path(".dvc/tmp/rwlock")  # below the project, as the next two
 GUARD = Path(".dvc/tmp/rwlock.lock")  # DVC holds it while it edits the table
 REPOSITORY = Path(".dvc/tmp/lock")
+NAMELESS = "core.hardlink_lock is on; where no DVC runs, delete the file"
 PATIENCE = 5.0  # seconds: DVC edits its table in milliseconds
 
 
@@ -29,12 +30,14 @@ class Holder:
     """Who holds something: `what` is it, `pid` and `command` of the process, and whether that is still there."""
 
     what: str
-    pid: int
+    pid: int | None
     command: str
     is_alive: bool
 
     def describe(self) -> str:
         """One line about it."""
+        if self.pid is None:
+            return f"{self.what}: held by a process that cannot be told ({self.command})"
         if self.is_alive:
             return f"{self.what}: held by process {self.pid} ({self.command})"
         return f"{self.what}: left by process {self.pid} ({self.command}), which has ended"
@@ -53,8 +56,10 @@ def held_leases(root: Path) -> set[str]:
 
 def release(root: Path) -> list[Holder]:
     """Let go of what dead processes left; what was let go of. A living holder keeps what it has."""
-    if not any(not holder.is_alive for holder in holders(root)):
+    if all(holder.is_alive for holder in holders(root)):
         return []
+    if not (root / GUARD).exists() or _is_hard_link(root / GUARD):
+        raise BadInput(f"{root / TABLE}: {NAMELESS}")  # DVC would not see our lock on its table
     with _guarded(root / GUARD):
         dead = [holder for holder in _table_holders(root) if not holder.is_alive]
         with new_file(root / TABLE) as partial:
@@ -76,13 +81,13 @@ def is_running(pid: int, command: str) -> bool:
 
 
 def _is_same(words: list[str], command: str) -> bool:
-    """Whether a process of these words has this sys.argv: the program may be named otherwise (python -m dvc)."""
+    """Whether a process of these words has this sys.argv, whose program may be named otherwise (python -m dvc)."""
     program, _, rest = command.partition(" ")
-    now = " ".join(words)
-    if not (now == rest or now.endswith(f" {rest}") or not rest):
+    if rest and not " ".join(words).endswith(f" {rest}"):
         return False
-    name = Path(program).parent.name if Path(program).name == "__main__.py" else Path(program).name
-    return any(Path(word).name == name for word in words)
+    path = Path(program)
+    name = path.parent.name if path.name == "__main__.py" else path.stem
+    return any(Path(word).stem == name or word.rpartition(".")[2] == name for word in words)
 
 
 def _locked(root: Path) -> Iterator[Holder]:
@@ -92,6 +97,13 @@ def _locked(root: Path) -> Iterator[Holder]:
             pid = lockers.get(path.stat().st_ino)
             if pid is not None:
                 yield Holder(str(path.relative_to(root)), pid, command_of(pid), is_alive=True)
+            elif _is_hard_link(path):
+                yield Holder(str(path.relative_to(root)), None, NAMELESS, is_alive=True)
+
+
+def _is_hard_link(path: Path) -> bool:
+    """Whether a lock is held by being there (core.hardlink_lock); it then names a file, and no process."""
+    return path.parent == path.parents[1] / "tmp" and path.read_text(encoding="utf-8").startswith("/")
 
 
 def _leases(root: Path) -> list[Path]:
@@ -123,10 +135,15 @@ def _table(root: Path) -> dict[str, Any]:
     path = root / TABLE
     if not path.exists() or not path.stat().st_size:
         return {}
-    table = read_json(path)
-    if not isinstance(table, dict):
-        raise BadInput(f"{path}: wanted DVC's table of busy paths; no DVC runs here? then delete it")
-    return table
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(who["pid"], int) and isinstance(who["cmd"], str) for _, _, who in _entries(table)):
+            return table
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise BadInput(
+        f"{path}: wanted DVC's table of busy paths, found something else; where no DVC runs, delete it"
+    )
 
 
 def _entries(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

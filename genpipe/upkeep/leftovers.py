@@ -26,11 +26,11 @@ from genpipe.upkeep.sizes import readable, size_of
 
 RECENT = 3600.0  # seconds: a process number says nothing of a worker on another machine; its files are recent
 DAY = 86400.0  # seconds
-HALF_WRITTEN = re.compile(
-    r"\..+\.(?P<pid>\d+)(-[0-9a-f]+)?\.(partial|replaced)"
-)  # as genpipe.files names them
+# as genpipe.files names them
+HALF_WRITTEN = re.compile(r"\..+\.(?P<pid>\d+)(-[0-9a-f]+)?\.(partial|replaced)")
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
 TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
+NUMBERED = ("determinism", "ray")  # below .genpipe: NAME-PID of who works there
 NOT_OURS = {".git", ".venv", ".dvc"}
 
 
@@ -96,18 +96,19 @@ def half_written(root: Path) -> Iterator[Leftover]:
 
 def dead_scratch(root: Path) -> Iterator[Leftover]:
     """Scratch directories of dead processes of this machine."""
-    scratch = [
-        (path, _writer_of(path)) for path in [*_children(root, "counts"), *_children(root, "encoded", "*")]
-    ]
-    copies = [(path, int(path.name.rpartition("-")[2])) for path in _children(root, "determinism")]
-    for path, pid in [*scratch, *copies]:
+    scratch = [*_children(root, "counts"), *_children(root, "encoded", "*")]
+    for path in [*scratch, *(path for name in NUMBERED for path in _children(root, name))]:
+        pid = _writer_of(path)
         if pid is not None and not psutil.pid_exists(pid):
             yield Leftover(path, f"scratch of process {pid}, which has ended", size_of(path))
 
 
 def _writer_of(path: Path) -> int | None:
     """The process of this machine whose scratch a directory is."""
-    found = re.fullmatch(rf"[a-z]+-{re.escape(socket.gethostname())}-(\d+)-.*", path.name)
+    name = (
+        r".+-(\d+)" if path.parent.name in NUMBERED else rf"[a-z]+-{re.escape(socket.gethostname())}-(\d+)-.*"
+    )
+    found = re.fullmatch(name, path.name)
     return int(found[1]) if found and path.is_dir() else None
 
 
