@@ -1,42 +1,22 @@
 """`python -m flows.retrain`: what is wrong or already done is said before Prefect is imported or a server is started."""
 
 import argparse
-import logging
-import os
-import sys
 from pathlib import Path
 
+from flows.starting import run_flow, status_of
 from genpipe import lease
 from genpipe.errors import BadInput
-from genpipe.graph import NotVerified, Plan, read_plan
+from genpipe.graph import Plan, read_plan
 from genpipe.params.project import read_params
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project
-PREFECT = {  # what the user has set stays
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine needs more than the default
-}
-
-
-class RunFailed(Exception):
-    """Some stages failed: one line a stage."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the flow here; 0 when all went well, 1 when a stage failed, 2 when the input is at fault."""
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(Path.cwd(), arguments.targets or None, arguments.max_parallel)
-    except lease.Busy as error:
-        return _fail(error, lease.BUSY)
-    except BadInput as error:
-        return _fail(error, 2)
-    except (RunFailed, NotVerified) as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it stopped", 130)
+    return status_of(lambda: _run(Path.cwd(), arguments.targets or None, arguments.max_parallel))
 
 
 def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> tuple[int, Plan]:
@@ -50,24 +30,14 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
     return limit, plan
 
 
-def _run(root: Path, targets: list[str] | None, max_parallel: int | None) -> int:
+def _run(root: Path, targets: list[str] | None, max_parallel: int | None) -> None:
     with lease.hold(root, LEASE):
         _, plan = prepare(root, targets, max_parallel)
     print(plan.describe(), flush=True)
     if plan.stale:
-        _run_flow(targets, max_parallel)
+        run_flow("retrain", targets=targets, max_parallel=max_parallel)
     if (root / REPORT).exists():
         print(f"open {REPORT}")
-    return 0
-
-
-def _run_flow(targets: list[str] | None, max_parallel: int | None) -> None:
-    for name, value in PREFECT.items():
-        os.environ.setdefault(name, value)
-    from flows.retrain import retrain  # only now: importing it reads the environment, and takes seconds
-
-    retrain(targets, max_parallel)
-    logging.getLogger("prefect").setLevel(logging.WARNING)  # its goodbye would follow our last line
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,8 +51,3 @@ def _parser() -> argparse.ArgumentParser:
         "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
     )
     return parser
-
-
-def _fail(message: object, status: int) -> int:
-    print(f"genpipe: {message}", file=sys.stderr)
-    return status

@@ -78,12 +78,13 @@ def run_stage(root: Path, stage: Stage, processes: Processes) -> StageRun:
     return run
 
 
-def run_stages(root: Path, plan: Plan, max_parallel: int) -> Outcomes:
+def run_stages(root: Path, plan: Plan, max_parallel: int, processes: Processes | None = None) -> Outcomes:
     """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it.
 
-    However this is left (a signal, Ctrl-C, an error), no stage goes on running.
+    However this is left (a signal, Ctrl-C, an error), no stage goes on running. A caller that has several of these under way,
+    each in a thread, gives all the same `processes` and ends them by that.
     """
-    processes = Processes()
+    processes = processes or Processes()
     try:
         return _run_all(root, list(plan.stale), max_parallel, processes)
     except BaseException:
