@@ -20,6 +20,7 @@ from tasks.trial import Trial
 from tasks.workspace import Contents
 
 TRIALS_LEASE = "trials"  # of all flows that write to .genpipe/trials
+WATCH_LEASE = "watch"
 
 
 def corpus_targets(root: Path, names: list[str] | None) -> list[str]:

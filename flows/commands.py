@@ -1,15 +1,26 @@
 """The commands of the flows beside retrain: what is wrong or already done is said before Prefect is imported."""
 
 import argparse
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from flows.asking import TRIALS_LEASE, BackfillRequest, SweepRequest, corpus_targets, trials_at_once
+from flows.asking import (
+    TRIALS_LEASE,
+    WATCH_LEASE,
+    BackfillRequest,
+    SweepRequest,
+    corpus_targets,
+    trials_at_once,
+)
 from flows.direct import LEASE, prepare
-from flows.starting import run_flow, status_of
+from flows.starting import prepare_prefect, run_flow, status_of
 from genpipe import lease
+from genpipe.errors import BadInput
 from tasks.failing import RunFailed
 from tasks.sweeping import read_setting
+from tasks.watching import announce, look
 
 
 def corpus_main(argv: list[str] | None = None) -> int:
@@ -64,6 +75,21 @@ def backfill_main(argv: list[str] | None = None) -> int:
     return status_of(lambda: _backfill(Path.cwd(), arguments))
 
 
+def watch_main(argv: list[str] | None = None) -> int:
+    """`python -m flows.watch`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.watch", description="Tell Prefect when the raw data has changed."
+    )
+    parser.add_argument(
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="look again and again, until it is ended; default: look once",
+    )
+    arguments = parser.parse_args(argv)
+    return status_of(lambda: _watch(Path.cwd(), arguments.every))
+
+
 def _add_max_parallel(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--max-parallel", type=int, metavar="N", help=f"{what} at once; default: cluster.max_parallel"
@@ -97,6 +123,35 @@ def _backfill(root: Path, arguments: argparse.Namespace) -> None:
         request.trials(root)
     asked = {name: getattr(arguments, name) for name in ("revisions", "targets", "max_parallel")}
     _run_and_show(root / request.directory, ("revisions.tsv",), "backfill", **asked)
+
+
+def _watch(root: Path, every: float | None) -> None:
+    if every is not None and not every > 0:
+        raise BadInput(f"--every: wanted more than 0 seconds, not {every:g}")
+    with lease.hold(root, WATCH_LEASE):
+        _look_once(root)
+        while every is not None:
+            time.sleep(every)
+            _look_again(root)
+
+
+def _look_once(root: Path) -> None:
+    change = look(root)
+    if change is None:
+        return
+    prepare_prefect()
+    from tasks.events import send  # imports Prefect, which takes seconds
+
+    announce(root, change, send)
+    print(f"announced: {', '.join(change.names)}", flush=True)
+
+
+def _look_again(root: Path) -> None:
+    """A watcher goes on when the server is away or params.yaml is being edited: the next look sees the same change."""
+    try:
+        _look_once(root)
+    except (BadInput, OSError) as error:
+        print(f"genpipe: {error}", file=sys.stderr, flush=True)
 
 
 def _run_and_show(directory: Path, names: tuple[str, ...], flow: str, **parameters: Any) -> None:

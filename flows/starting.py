@@ -36,8 +36,7 @@ def status_of(work: Callable[[], None]) -> int:
 
 def run_flow(name: str, **parameters: Any) -> None:
     """Run the flow `name` of flows/NAME.py here; raises what it failed with, or Busy when another run holds its lease."""
-    for variable, value in PREFECT.items():
-        os.environ.setdefault(variable, value)
+    prepare_prefect()
     module = importlib.import_module(f"flows.{name}")  # only now: it reads the environment, and takes seconds
     state = getattr(module, name)(**parameters, return_state=True)
     logging.getLogger("prefect").setLevel(logging.WARNING)  # its goodbye would follow our last line
@@ -45,6 +44,12 @@ def run_flow(name: str, **parameters: Any) -> None:
         raise lease.Busy(state.message)
     if not state.is_completed():
         state.result()
+
+
+def prepare_prefect() -> None:
+    """Set what Prefect reads from the environment when it is imported."""
+    for variable, value in PREFECT.items():
+        os.environ.setdefault(variable, value)
 
 
 def _fail(message: object, status: int) -> int:
