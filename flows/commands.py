@@ -19,6 +19,7 @@ from flows.starting import prepare_prefect, run_flow, status_of
 from genpipe import lease
 from genpipe.errors import BadInput
 from tasks.failing import RunFailed
+from tasks.judging import JUDGED, require_data, versions
 from tasks.sweeping import read_setting
 from tasks.watching import announce, look
 
@@ -75,6 +76,21 @@ def backfill_main(argv: list[str] | None = None) -> int:
     return status_of(lambda: _backfill(Path.cwd(), arguments))
 
 
+def evaluate_main(argv: list[str] | None = None) -> int:
+    """`python -m flows.evaluate`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.evaluate",
+        description="Judge models of the registry on the data set of now; artifacts/ is left alone.",
+        epilog="example: python -m flows.evaluate nice@prod couplet",
+    )
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL[@VERSION]",
+        help="a model, one of its versions, or one of its stages as in nice@prod; default: all there are",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    return status_of(lambda: _evaluate(Path.cwd(), arguments.models))
+
+
 def watch_main(argv: list[str] | None = None) -> int:
     """`python -m flows.watch`."""
     parser = argparse.ArgumentParser(
@@ -123,6 +139,13 @@ def _backfill(root: Path, arguments: argparse.Namespace) -> None:
         request.trials(root)
     asked = {name: getattr(arguments, name) for name in ("revisions", "targets", "max_parallel")}
     _run_and_show(root / request.directory, ("revisions.tsv",), "backfill", **asked)
+
+
+def _evaluate(root: Path, models: list[str]) -> None:
+    with lease.hold(root, LEASE):
+        for recipe in sorted({version.model for version in versions(root, models)}):
+            require_data(root, recipe)
+    _run_and_show(root / JUDGED, ("models.tsv",), "evaluate", models=models)
 
 
 def _watch(root: Path, every: float | None) -> None:

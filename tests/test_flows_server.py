@@ -141,6 +141,7 @@ def test_every_deployment_has_its_limit_its_tag_and_its_trigger(client: SyncPref
         "corpus/manual",
         "sweep/manual",
         "backfill/manual",
+        "evaluate/manual",
     ]
     for name in names:
         deployment = client.read_deployment_by_name(name)
