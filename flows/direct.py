@@ -8,6 +8,7 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import Plan, read_plan
 from genpipe.params.project import read_params
+from tasks.publish import is_outstanding, require_clean
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project
@@ -16,7 +17,7 @@ REPORT = Path("artifacts/report/index.html")  # below the project
 def main(argv: list[str] | None = None) -> int:
     """Run the flow here; 0 when all went well, 1 when a stage failed, 2 when the input is at fault."""
     arguments = _parser().parse_args(argv)
-    return status_of(lambda: _run(Path.cwd(), arguments.targets or None, arguments.max_parallel))
+    return status_of(lambda: _run(Path.cwd(), arguments))
 
 
 def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> tuple[int, Plan]:
@@ -30,12 +31,18 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
     return limit, plan
 
 
-def _run(root: Path, targets: list[str] | None, max_parallel: int | None) -> None:
+def _run(root: Path, arguments: argparse.Namespace) -> None:
+    asked = {name: getattr(arguments, name) for name in ("max_parallel", "publish", "allow_dirty")}
+    asked["targets"] = arguments.targets or None
+    if arguments.allow_dirty and not arguments.publish:
+        raise BadInput("--allow-dirty: wanted beside --publish only; without it nothing is committed")
     with lease.hold(root, LEASE):
-        _, plan = prepare(root, targets, max_parallel)
+        _, plan = prepare(root, asked["targets"], arguments.max_parallel)
+        if arguments.publish:
+            require_clean(root, arguments.allow_dirty)
     print(plan.describe(), flush=True)
-    if plan.stale:
-        run_flow("retrain", targets=targets, max_parallel=max_parallel)
+    if plan.stale or (arguments.publish and is_outstanding(root, read_params(root).promotion)):
+        run_flow("retrain", **asked)
     if (root / REPORT).exists():
         print(f"open {REPORT}")
 
@@ -50,4 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
     )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="push objects (dvc push), commit dvc.lock and metrics on a branch genpipe/run-…, promote models that pass their rules",
+    )
+    parser.add_argument("--allow-dirty", action="store_true", help="publish in spite of uncommitted changes")
     return parser

@@ -1,4 +1,4 @@
-"""Bring every artifact up to date: plan, run the stages that are out of date, verify, show.
+"""Bring every artifact up to date: plan, run the stages that are out of date, verify, show; publish if asked to.
 
     python -m flows.retrain [STAGE …]                from the root of the project; starts Prefect's server if none is set
     prefect deployment run 'retrain/manual' --watch  where prefect.yaml is deployed and a worker runs
@@ -17,36 +17,55 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.direct import LEASE, REPORT, prepare
-from genpipe.graph import verify
+from genpipe.graph import Plan, verify
 from tasks.failing import RunFailed, log_failures_in_one_line
 from tasks.leasing import alone
+from tasks.promote import release
+from tasks.publish import require_clean
 from tasks.report import show
 from tasks.stages import Outcomes, run_stages
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # pyright: ignore  (its type is invariant)
 @alone(LEASE)
-def retrain(targets: list[str] | None = None, max_parallel: int | None = None) -> Any:
+def retrain(
+    targets: list[str] | None = None,
+    max_parallel: int | None = None,
+    publish: bool = False,
+    allow_dirty: bool = False,
+) -> Any:
     """Run what is out of date in the project of the current directory.
 
     `targets` are stages or groups of dvc.yaml (all of them when none is given), brought up to date with all they need;
-    `max_parallel` stages run at once (params.yaml's when not given).
+    `max_parallel` stages run at once (params.yaml's when not given). `publish` commits the results on a branch of their
+    own and promotes the models that pass their rules; uncommitted changes are refused then, unless `allow_dirty`.
     """
     log_failures_in_one_line()
     root = Path.cwd()
     limit, plan = prepare(root, targets, max_parallel)
-    if not plan.stale:
+    if publish:
+        require_clean(root, allow_dirty)
+    if plan.stale:
+        _bring_up_to_date(root, plan, limit, targets)
+    is_released = publish and release(root, str(flow_run.name), allow_dirty).is_new
+    if not plan.stale and not is_released:
         return Completed(name="UpToDate", message=plan.describe())
+    return Completed(
+        message=f"{len(plan.stages)} stages are up to date{' and published' if is_released else ''}"
+    )
+
+
+def _bring_up_to_date(root: Path, plan: Plan, limit: int, targets: list[str] | None) -> None:
     get_run_logger().info(f"{len(plan.stale)} of {len(plan.stages)} stages are out of date")
     outcomes = run_stages(root, plan, limit)
     show(root, plan, outcomes, root / REPORT)
     _require_success(outcomes)
     verify(root, targets)
-    return Completed(message=f"{len(outcomes.runs)} stages are up to date")
 
 
 def _require_success(outcomes: Outcomes) -> None:

@@ -11,6 +11,7 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified
 from tasks.failing import RunFailed
+from tasks.publish import PublishFailed
 
 PREFECT = {  # what the user has set stays
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -27,7 +28,7 @@ def status_of(work: Callable[[], None]) -> int:
         return _fail(error, lease.BUSY)
     except BadInput as error:
         return _fail(error, 2)
-    except (RunFailed, NotVerified) as error:
+    except (RunFailed, NotVerified, PublishFailed) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped", 130)

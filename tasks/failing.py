@@ -4,6 +4,7 @@ import logging
 
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified
+from tasks.publish import PublishFailed
 from tasks.reproduce import StageFailed
 
 
@@ -18,6 +19,8 @@ def log_failures_in_one_line() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], StageFailed | RunFailed | NotVerified | BadInput):
+    if record.exc_info and isinstance(
+        record.exc_info[1], StageFailed | RunFailed | NotVerified | PublishFailed | BadInput
+    ):
         record.exc_info = None
     return True

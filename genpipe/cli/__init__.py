@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, training, views
+from genpipe.cli import corpus, registry, training, views
 from genpipe.errors import BadInput
 
 DESCRIPTION = """\
@@ -73,6 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    for part in (corpus, training, views):
+    for part in (corpus, training, registry, views):
         part.add(commands)
     return parser

@@ -1,7 +1,7 @@
 """The whole of params.yaml, read and checked."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -10,6 +10,7 @@ from genpipe.errors import BadInput
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
+from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
 
 
@@ -32,6 +33,7 @@ class Params(Block):
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
     recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
+    promotion: dict[Name, Annotated[tuple[Rule, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
@@ -46,6 +48,9 @@ class Params(Block):
                 raise ValueError(
                     f"recipes.{name}.judge: no recipe {recipe.judge!r} (has: {', '.join(self.recipes)})"
                 )
+        for name in self.promotion:
+            if name not in self.recipes:
+                raise ValueError(f"promotion.{name}: no recipe {name!r} (has: {', '.join(self.recipes)})")
         return self
 
     def named(self, block: Literal["datasets", "corpora", "recipes"], name: str) -> Any:

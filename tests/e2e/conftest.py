@@ -32,6 +32,7 @@ def _make_small(path: Path) -> None:
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["cluster"] = {"workers": 0, "max_parallel": 2}
     params["recipes"] = {name: params["recipes"][name] | {"num_samples": 16} for name in RECIPES}
+    params["promotion"] = {name: params["promotion"][name] for name in RECIPES}
     for recipe in params["recipes"].values():
         recipe["train"] |= TINY
     params["corpora"] = {"couplets": params["corpora"]["couplets"]}

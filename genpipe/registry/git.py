@@ -1,0 +1,99 @@
+"""Git by its own command: what stands at a revision, and what a remote has. Nothing here touches what is checked out."""
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from genpipe.errors import BadInput
+
+BOT = {
+    f"GIT_{role}_{field}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for field, value in (("NAME", "genpipe"), ("EMAIL", "genpipe@localhost"))
+}
+NEVER_ASK = {  # nobody sits before a nightly run
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "true",
+    "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
+}
+PATIENCE = 300.0  # seconds that a remote may take
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+SECRET_NAMES = re.compile("TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL|AUTH_STRING", re.IGNORECASE)
+
+
+class GitFailed(BadInput):
+    """A command of Git did not end well, most often because a remote cannot be reached: one line, without credentials."""
+
+
+def git(root: Path, *words: str, given: str | None = None, extra: Mapping[str, str] | None = None) -> str:
+    """What `git words…` prints, without the last newline; GitFailed when it does not end well."""
+    try:
+        done = _run(root, words, given, extra or {})
+    except subprocess.TimeoutExpired:
+        raise GitFailed(f"git {words[0]}: no answer in {PATIENCE:g} seconds") from None
+    if done.returncode != 0:
+        told = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
+        raise GitFailed(f"git {words[0]}: {one_line(told) or f'exit status {done.returncode}'}")
+    return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
+
+
+def agrees(root: Path, *words: str) -> bool:
+    """Whether `git words…` ends with status 0."""
+    return _run(root, words, None, {}).returncode == 0
+
+
+def show(root: Path, revision: str, path: str) -> bytes | None:
+    """A file of the project as it stands at a revision; None where it is not there."""
+    done = _run(root, ("cat-file", "blob", f"{revision}:./{path}"), None, {})
+    return done.stdout if done.returncode == 0 else None
+
+
+def commit_of(root: Path, revision: str) -> str | None:
+    """The full name of the commit that a revision means."""
+    done = _run(
+        root, ("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}"), None, {}
+    )
+    return done.stdout.decode().strip() if done.returncode == 0 else None
+
+
+def remote_of(root: Path) -> str | None:
+    """The remote to publish to: that of the branch which is checked out, else origin, else the first there is."""
+    remotes = git(root, "remote").split()
+    branch = _run(root, ("symbolic-ref", "--short", "--quiet", "HEAD"), None, {}).stdout.decode().strip()
+    configured = _run(root, ("config", f"branch.{branch}.remote"), None, {}).stdout.decode().strip()
+    return next((name for name in (configured, "origin", *remotes) if name in remotes), None)
+
+
+def is_on_remote(root: Path, remote: str, commit: str) -> bool:
+    """Whether a branch of the remote, as it was last fetched, holds a commit."""
+    return bool(git(root, "for-each-ref", "--count=1", f"--contains={commit}", f"refs/remotes/{remote}"))
+
+
+def one_line(text: str) -> str:
+    """The lines that tell what went wrong, as one, with credentials masked."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("hint:")]
+    telling = [line for line in lines if re.match(r"(fatal|error|remote|ERROR| *!)", line)]
+    return masked("; ".join(telling or lines[-1:]))
+
+
+def masked(text: str) -> str:
+    """`text` without the credentials of URLs and without the values of secret environment variables."""
+    for name, value in os.environ.items():
+        if SECRET_NAMES.search(name) and len(value) >= 8:
+            text = text.replace(value, "***")
+    return CREDENTIALS.sub("***", text)
+
+
+def _run(
+    root: Path, words: tuple[str, ...], given: str | None, extra: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["git", *words],
+        cwd=root,
+        env={**os.environ, **NEVER_ASK, **extra},
+        input=(given or "").encode("utf-8", "surrogateescape"),
+        capture_output=True,
+        timeout=PATIENCE,
+    )

@@ -1,0 +1,108 @@
+"""dvc.lock as the record of what was made from what, in the workspace or at a revision."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from genpipe.errors import BadInput
+from genpipe.registry.git import show
+
+LOCK = "dvc.lock"
+MODELS, METRICS, SAMPLES = "artifacts/models", "artifacts/metrics", "artifacts/samples"
+JUDGING_CODE = "genpipe/evaluation"
+Entry = Mapping[str, Any]  # path, md5, size, for a directory nfiles
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, and as safe
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The stages of a dvc.lock: of each its command, dependencies, parameters and outputs."""
+
+    stages: Mapping[str, Mapping[str, Any]]
+    where: str
+
+    def inputs(self, stage: str) -> tuple[Entry, ...]:
+        """What a stage read; a dependency that it names twice comes once."""
+        entries = self.stages[stage].get("deps", [])
+        return tuple({entry["path"]: entry for entry in entries}.values())
+
+    def outputs(self) -> Iterator[tuple[str, Entry]]:
+        """Every output, with the stage that made it."""
+        for name, stage in self.stages.items():
+            for entry in stage.get("outs", []):
+                yield name, entry
+
+    def makers(self, path: str) -> list[str]:
+        """The stages that made `path`, what holds it, or what is in it."""
+        wanted = PurePosixPath(path)
+        found = []
+        for name, entry in self.outputs():
+            made = PurePosixPath(entry["path"])
+            if made.is_relative_to(wanted) or wanted.is_relative_to(made):
+                found.append(name)
+        return found
+
+    def output(self, path: str) -> Entry | None:
+        """The entry of an output, if a stage made one of just this path."""
+        return next((entry for _, entry in self.outputs() if entry["path"] == path), None)
+
+    def weights(self, model: str) -> str | None:
+        """The hash of a model's directory; equal hashes are equal weights and cards."""
+        entry = self.output(f"{MODELS}/{model}")
+        return entry["md5"] if entry else None
+
+    def yardstick(self, model: str) -> dict[str, str]:
+        """What the metrics of a model were measured by: its data sets, its judge and the code that judges."""
+        own = {f"{MODELS}/{model}", f"{SAMPLES}/{model}"}
+        return {
+            entry["path"]: entry["md5"]
+            for entry in self._evaluation(model)
+            if entry["path"] not in own
+            and (entry["path"].startswith("artifacts/") or entry["path"] == JUDGING_CODE)
+        }
+
+    def is_judged(self, model: str) -> bool:
+        """Whether the metrics are those of the weights, and not of earlier ones."""
+        judged = {entry["path"]: entry["md5"] for entry in self._evaluation(model)}
+        return judged.get(f"{MODELS}/{model}") == self.weights(model)
+
+    def _evaluation(self, model: str) -> tuple[Entry, ...]:
+        makers = self.makers(f"{METRICS}/{model}.json")
+        return self.inputs(makers[0]) if makers else ()
+
+
+def read_lock(root: Path, revision: str | None = None) -> Lock:
+    """dvc.lock of the workspace, or of a revision."""
+    if revision is not None:
+        return _lock_at(root, revision)
+    path = root / LOCK
+    if not path.exists():
+        raise BadInput(f"{path}: no such file; make it by running the stages (make run, or dvc repro)")
+    return _parse(path.read_bytes(), LOCK)
+
+
+@lru_cache(maxsize=64)  # a commit does not change
+def _lock_at(root: Path, revision: str) -> Lock:
+    text = show(root, revision, LOCK)
+    if text is None:
+        raise BadInput(
+            f"{LOCK} at {revision:.12}: no such file in that commit; name a version of the registry"
+        )
+    return _parse(text, f"{LOCK} at {revision:.12}")
+
+
+def _parse(text: bytes, where: str) -> Lock:
+    try:
+        values = yaml.load(text, Loader)
+        stages = values["stages"]
+        if not all(isinstance(stage, dict) for stage in stages.values()):
+            raise TypeError("a stage is not a mapping")
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"{where}: wanted what DVC writes, {' '.join(str(error).split())}; restore it from Git"
+        ) from None
+    return Lock(stages, where)

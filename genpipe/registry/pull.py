@@ -1,0 +1,78 @@
+"""`genpipe pull`: the weights and the card of a version, just those bytes, from DVC's cache or remote."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from genpipe.errors import BadInput
+from genpipe.files import new_directory
+from genpipe.registry.git import one_line
+from genpipe.registry.lock import MODELS, read_lock
+
+MODEL_FILES = {"weights.safetensors", "recipe.json", "card.md"}
+
+
+def pull(root: Path, model: str, commit: str, out: Path) -> None:
+    """Write the model of a commit to `out`, whole or not at all; a directory that holds something else is refused."""
+    weights = read_lock(root, commit).weights(model)
+    if weights is None:
+        raise BadInput(f"{MODELS}/{model}: not in dvc.lock of {commit:.12}; see genpipe models")
+    _refuse_what_would_be_lost(out)
+    with new_directory(out.resolve()) as partial:
+        fetch(root, f"{MODELS}/{model}", commit, partial / "model")
+        got = directory_md5(partial / "model")
+        if got != weights:
+            raise BadInput(
+                f"{MODELS}/{model}: wanted {weights}, DVC gave {got}; its cache is damaged: remove that and fetch again"
+            )
+        for file in (partial / "model").iterdir():
+            file.rename(partial / file.name)
+        (partial / "model").rmdir()
+
+
+def fetch(root: Path, path: str, commit: str, out: Path) -> None:
+    """Write an output of a commit to `out`, from DVC's cache or remote."""
+    config = root / ".dvc" / "config.local"  # the remote's credentials, which no clone has
+    extra = ["--config", str(config)] if config.exists() else []
+    command = [
+        sys.executable,
+        "-m",
+        "dvc",
+        "get",
+        "--quiet",
+        str(root),
+        path,
+        "--rev",
+        commit,
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run([*command, *extra], cwd=out.parent, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BadInput(
+            f"{path} of {commit:.12}: neither in DVC's cache nor to be had from its remote: {one_line(done.stderr)}"
+        )
+
+
+def directory_md5(directory: Path) -> str:
+    """The hash that DVC gives to a directory: MD5 over the list of its files and their MD5."""
+    files = sorted(
+        (path.relative_to(directory).as_posix(), path) for path in directory.rglob("*") if path.is_file()
+    )
+    entries = [{"md5": _md5(path), "relpath": name} for name, path in files]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _refuse_what_would_be_lost(out: Path) -> None:
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if (out.exists() and not out.is_dir()) or held - MODEL_FILES:
+        raise BadInput(
+            f"--out {out}: wanted a new or empty directory or a pulled model, it holds something else; name another"
+        )

@@ -1,0 +1,291 @@
+"""Publish a verified run: its objects by `dvc push`, then dvc.lock and metrics on a branch `genpipe/run-…`. No Prefect here.
+
+The commit is made by Git's plumbing with an index of its own: what is checked out, staged or edited is never touched.
+Objects go first, so that no published dvc.lock names one that is missing; a run that ends anywhere on the way is
+published by the next one.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from genpipe.errors import BadInput
+from genpipe.registry.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
+from genpipe.registry.lock import LOCK, METRICS, read_lock
+from genpipe.registry.promotion import Rules, decide
+from genpipe.registry.tags import fetch_tags, unpushed_tags
+from tasks import guard
+
+BRANCHES = "genpipe/run-"
+RAW_DATA = "data.dvc"  # which data/ a run read; who brings new data may leave the commit to us
+GRAPH = ("dvc.yaml", "params.yaml")
+NO_OLD_VALUE = "0" * 40  # a reference that must be new
+AGAIN = "nothing is lost: the same command again publishes it"
+NO_STORE = (
+    "not pushed, for DVC has no remote and nobody else could get the objects; dvc remote add -d gives it one"
+)
+
+
+class PublishFailed(Exception):
+    """A run is not published: one line that says why."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The commit that has a run's dvc.lock, and the Git remote that has the commit (None: it is only here)."""
+
+    commit: str
+    branch: str | None = None  # None where somebody committed it on another branch than ours
+    remote: str | None = None
+    notes: tuple[str, ...] = ()
+    is_new: bool = False  # committed or pushed just now
+
+    def describe(self) -> str:
+        """One line."""
+        place = f"pushed to {self.remote}" if self.remote else "local"
+        return "; ".join((f"{self.branch or 'HEAD'} ({self.commit:.12}, {place})", *self.notes))
+
+
+def require_clean(root: Path, allow_dirty: bool) -> None:
+    """Refuse, before anything is run, to publish from a tree with code that no commit has."""
+    if commit_of(root, "HEAD") is None:
+        raise BadInput(
+            f"{root}: publishing wants a Git repository with a commit; git init, git add and git commit"
+        )
+    changed = [] if allow_dirty else [*_changed(root), *_uncommitted_inputs(root, _untracked(root))]
+    if changed:
+        raise BadInput(
+            f"publishing wants a tree without uncommitted changes, found {_some(changed)}; commit them, or say --allow-dirty"
+        )
+
+
+def publish(root: Path, name: str, allow_dirty: bool = False) -> Published:
+    """Publish what dvc.lock says on a branch with `name` in it; the same lock is published once.
+
+    BadInput when the code was changed since the stages ran, PublishFailed when a remote fails or an object is missing.
+    """
+    remote = remote_of(root)
+    trouble = _fetch(root, remote)
+    known = _find(root, remote)
+    if known and (known.remote or remote is None):
+        return known
+    if known is None and not allow_dirty:
+        _require_committed_inputs(root)
+    has_store = _push_objects(root)
+    run = known or _commit(root, name, None if trouble else remote, allow_dirty)
+    if remote is None:
+        return run
+    if not has_store:
+        return replace(run, notes=(*run.notes, NO_STORE))
+    if trouble:
+        raise PublishFailed(f"{run.branch or 'HEAD'} is not pushed: {trouble}; {AGAIN}")
+    return _push(root, name, remote, run)
+
+
+def is_outstanding(root: Path, rules: Rules) -> bool:
+    """Whether an earlier run left something to publish or to promote of this dvc.lock."""
+    remote = remote_of(root)
+    _fetch(root, remote)
+    known = _find(root, remote)
+    if known is None or (remote and known.remote is None and _has_store(root)):
+        return True
+    if known.remote:
+        fetch_tags(root, known.remote, rules)
+        if unpushed_tags(root, known.remote, rules):
+            return True
+    return any(decision.action == "promote" for decision in decide(root, known.commit, rules))
+
+
+def _fetch(root: Path, remote: str | None) -> str | None:
+    """Bring what is known of a remote's branches up to date; what went wrong, if something did."""
+    try:
+        if remote:
+            git(root, "fetch", "--quiet", "--no-tags", remote, f"+refs/heads/*:refs/remotes/{remote}/*")
+    except GitFailed as error:
+        return str(error)
+    return None
+
+
+def _find(root: Path, remote: str | None) -> Published | None:
+    """A commit that has this dvc.lock, if there is one; one on the remote rather than one that is only here."""
+    there = f"refs/remotes/{remote}"
+    found = git(root, "for-each-ref", "--format=%(refname)", there, f"refs/heads/{BRANCHES}*").splitlines()
+    names = [name for name in (*found, "HEAD") if name != f"{there}/HEAD"]
+    wanted = git(root, "hash-object", LOCK) if (root / LOCK).exists() else None
+    objects = git(
+        root, "cat-file", "--batch-check=%(objectname)", given="".join(f"{n}:./{LOCK}\n" for n in names)
+    )
+    pairs = zip(names, objects.splitlines(), strict=True)
+    same = [name for name, line in pairs if line == wanted and _has_metrics(root, name)]
+    for name in same:
+        commit = git(root, "rev-parse", name)
+        if remote and is_on_remote(root, remote, commit):
+            return Published(commit, _branch(name), remote)
+    return Published(git(root, "rev-parse", same[0]), _branch(same[0])) if same else None
+
+
+def _has_metrics(root: Path, revision: str) -> bool:
+    """Whether a commit has the metrics beside dvc.lock; one that a person made may lack them."""
+    committed = set(git(root, "ls-tree", "-r", "-z", "--name-only", revision, "--", METRICS).split("\0"))
+    return {path for path in _published_files(root) if path.startswith(METRICS)} <= committed
+
+
+def _branch(reference: str) -> str | None:
+    _, ours, rest = reference.partition(BRANCHES)
+    return ours + rest or None
+
+
+def _push_objects(root: Path) -> bool:
+    """`dvc push`; False where DVC has no remote. PublishFailed when it fails, or an object is nowhere."""
+    has_store = _has_store(root)
+    if has_store:
+        _dvc(root, "--wait-for-lock", "push", "--quiet", "--run-cache")
+    # dvc push ends well though it warns that objects are missing
+    where, key = (["--not-in-remote", "--granular"], "not_in_remote") if has_store else ([], "not_in_cache")
+    missing = json.loads(_dvc(root, "data", "status", "--json", *where)).get(key, [])
+    if missing:
+        raise PublishFailed(
+            f"not published: DVC has no object of {_some(missing)}, neither here nor on a remote; make them again "
+            "with dvc repro --force STAGE, or bring the cache back"
+        )
+    return has_store
+
+
+def _has_store(root: Path) -> bool:
+    words = [sys.executable, "-m", "dvc", "config", "core.remote"]
+    return bool(subprocess.run(words, cwd=root, capture_output=True, text=True).stdout.strip())
+
+
+def _dvc(root: Path, *words: str) -> str:
+    """What a command of DVC prints; its processes end with this one."""
+    command = [sys.executable, guard.__file__, "-", sys.executable, "-m", "dvc", *words]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as told,
+        subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=told, text=True) as process,
+    ):
+        assert process.stdout
+        printed = process.stdout.read()
+        if process.wait() != 0:
+            told.seek(0)
+            raise PublishFailed(f"not published: dvc push failed: {one_line(told.read())}; {AGAIN}")
+    return printed
+
+
+def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Published:
+    """A new branch with one commit: dvc.lock, the pin of the raw data and the metrics, on HEAD or on the remote's main."""
+    base, notes = _base(root, remote)
+    with tempfile.TemporaryDirectory() as directory:
+        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
+        git(root, "read-tree", base, extra=index)
+        git(root, "add", "--force", "--", *_published_files(root), extra=index)
+        tree = git(root, "write-tree", extra=index)
+    uncommitted = _changed(root) if allow_dirty else []
+    body = [
+        f"genpipe run {name}",
+        f"Made with uncommitted changes of {_some(uncommitted)}." if uncommitted else "",
+    ]
+    commit = git(root, "commit-tree", tree, "-p", base, given="\n\n".join(filter(None, body)), extra=BOT)
+    return Published(commit, _new_branch(root, name, commit), None, notes, is_new=True)
+
+
+def _new_branch(root: Path, name: str, commit: str) -> str:
+    """A branch of ours at `commit`, with a name that is free."""
+    plain = BRANCHES + (re.sub("[^A-Za-z0-9_-]+", "-", name).strip("-") or commit[:12])
+    for branch in (plain, f"{plain}-{commit[:12]}"):
+        if commit_of(root, f"refs/heads/{branch}") in (None, commit):
+            git(root, "update-ref", f"refs/heads/{branch}", commit)
+            return branch
+    raise AssertionError("a branch named after a commit is at that commit")
+
+
+def _base(root: Path, remote: str | None) -> tuple[str, tuple[str, ...]]:
+    """What the commit goes on: the remote's main branch where that has moved on in nothing the run read, else HEAD."""
+    head = git(root, "rev-parse", "HEAD")
+    main = _main_of(root, remote) if remote else None
+    if main is None or agrees(root, "merge-base", "--is-ancestor", main, head):
+        return head, ()
+    if not agrees(root, "merge-base", "--is-ancestor", head, main):
+        return head, (f"not rebased: the main branch of {remote} and this one have gone different ways",)
+    moved = git(root, "diff", "--name-only", "-z", "--relative", head, main).split("\0")
+    met = [path for path in moved if _is_ours(path)] + _inputs_among(root, moved)
+    if met:
+        why = f"not rebased: the main branch of {remote} has moved on in {_some(met)}, which this run used; run it again there"
+        return head, (why,)
+    return main, (f"rebased on the main branch of {remote}",)
+
+
+def _main_of(root: Path, remote: str) -> str | None:
+    found = re.search(
+        r"^ref: refs/heads/(\S+)\tHEAD$", git(root, "ls-remote", "--symref", remote, "HEAD"), re.M
+    )
+    return commit_of(root, f"refs/remotes/{remote}/{found[1]}") if found else None
+
+
+def _push(root: Path, name: str, remote: str, run: Published) -> Published:
+    branch = run.branch or _new_branch(root, name, run.commit)
+    try:
+        git(root, "push", "--quiet", remote, f"refs/heads/{branch}:refs/heads/{branch}")
+    except GitFailed as error:
+        _fetch(root, remote)
+        if commit_of(root, f"refs/remotes/{remote}/{branch}") in (None, run.commit):
+            raise PublishFailed(f"{branch} is not pushed: {error}; {AGAIN}") from None
+        taken, branch = branch, f"{branch}-{run.commit[:12]}"  # by a run of another clone
+        git(root, "branch", "--move", taken, branch)
+        return _push(root, name, remote, replace(run, branch=branch))
+    return replace(run, branch=branch, remote=remote, is_new=True)
+
+
+def _require_committed_inputs(root: Path) -> None:
+    """What the stages read must still be what HEAD has; other files may have been edited meanwhile."""
+    changed = _uncommitted_inputs(root, [*_changed(root), *_untracked(root)])
+    if changed:
+        raise BadInput(
+            f"not published: uncommitted changes of {_some(changed)}; commit them and run the same command again, or say "
+            "--allow-dirty"
+        )
+
+
+def _uncommitted_inputs(root: Path, paths: list[str]) -> list[str]:
+    return _inputs_among(root, [path for path in paths if not _is_ours(path)])
+
+
+def _changed(root: Path) -> list[str]:
+    """Tracked files that differ from HEAD, but for those that a run writes."""
+    paths = git(root, "diff", "--name-only", "-z", "--relative", "HEAD").split("\0")
+    return [path for path in paths if path and not _is_ours(path)]
+
+
+def _untracked(root: Path) -> list[str]:
+    return git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+
+
+def _inputs_among(root: Path, paths: list[str]) -> list[str]:
+    """Those of `paths` that define the graph or that a stage of dvc.lock reads."""
+    read = [PurePosixPath(path) for path in (*GRAPH, *_read_by_stages(root))]
+    return [path for path in paths if path and any(PurePosixPath(path).is_relative_to(part) for part in read)]
+
+
+def _read_by_stages(root: Path) -> set[str]:
+    if not (root / LOCK).exists():
+        return set()
+    lock = read_lock(root)
+    return {entry["path"] for stage in lock.stages for entry in lock.inputs(stage)}
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a run writes the file, and its commit has it."""
+    return path in (LOCK, RAW_DATA) or (path.startswith(f"{METRICS}/") and path.endswith(".json"))
+
+
+def _published_files(root: Path) -> list[str]:
+    made = [entry["path"] for _, entry in read_lock(root).outputs() if _is_ours(entry["path"])]
+    return [path for path in (LOCK, RAW_DATA, *made) if (root / path).exists()]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
