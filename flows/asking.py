@@ -64,7 +64,8 @@ class SweepRequest:
         """One for each combination; all values are checked before this returns."""
         values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
         trials: list[Trial] = []
-        read_params(root)
+        read_params(root).named("recipes", self.recipe)
+        read_plan(root, [f"evaluate@{self.recipe}"]).require_inputs()
         for settings in combinations(self.grid, self.random, self.seed):
             params = params_of(values, self.recipe, settings)
             if any(path.startswith("train.network") for path in settings):

@@ -207,10 +207,11 @@ def test_of_two_deployments_in_one_checkout_the_second_ends_as_busy(
     project: Path, server: Prefect, client: SyncPrefectClient, worker: psutil.Process
 ) -> None:
     begin_training(project, server, 20)
-    server.call(project, "deployment", "run", "retrain/nightly", "--watch")
+    start(server, project, "retrain/nightly")
+    wait_until(lambda: state_of(client, runs_of(client, "retrain/nightly")[0].id) == "Busy", 60)
     nightly = runs_of(client, "retrain/nightly")[0]
     assert nightly.state is not None
-    assert (nightly.state.type.value, nightly.state.name) == ("CANCELLED", "Busy")
+    assert nightly.state.is_cancelled()
     assert "retrain is being run by process" in str(nightly.state.message)
     start(server, project, "retrain/manual")  # of one deployment, the server itself refuses the second
     wait_until(lambda: "Cancelled" in states_of(client, runs_of(client, "retrain/manual")[0]), 60)

@@ -188,6 +188,13 @@ def test_bad_values_are_one_line_before_anything_runs(
     assert workspaces(project) == []
 
 
+def test_a_sweep_without_raw_data_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(project / "data")
+    assert sweep_main(["nice", "--set", "train.steps=1,2"]) == 2
+    assert capsys.readouterr().err == "genpipe: data: raw data is missing; fetch it with `genpipe data`\n"
+    assert workspaces(project) == []
+
+
 def test_a_second_sweep_ends_as_busy(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with lease.hold(project, TRIALS_LEASE):
         state = ended(sweep, recipe="nice", grid=GRID)
