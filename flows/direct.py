@@ -1,44 +1,23 @@
 """`python -m flows.retrain`: what is wrong or already done is said before Prefect is imported or a server is started."""
 
 import argparse
-import logging
-import os
-import sys
 from pathlib import Path
-from typing import Any
 
+from flows.starting import run_flow, status_of
 from genpipe import lease
 from genpipe.errors import BadInput
-from genpipe.graph import NotVerified, Plan, read_plan
+from genpipe.graph import Plan, read_plan
 from genpipe.params.project import read_params
-from tasks.publish import PublishFailed, is_outstanding, require_clean
+from tasks.publish import is_outstanding, require_clean
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project
-PREFECT = {  # what the user has set stays
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine needs more than the default
-}
-
-
-class RunFailed(Exception):
-    """Some stages failed: one line a stage."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the flow here; 0 when all went well, 1 when a stage failed, 2 when the input is at fault."""
     arguments = _parser().parse_args(argv)
-    try:
-        return _run(Path.cwd(), arguments)
-    except lease.Busy as error:
-        return _fail(error, lease.BUSY)
-    except BadInput as error:
-        return _fail(error, 2)
-    except (RunFailed, NotVerified, PublishFailed) as error:
-        return _fail(error, 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it stopped", 130)
+    return status_of(lambda: _run(Path.cwd(), arguments))
 
 
 def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> tuple[int, Plan]:
@@ -52,7 +31,7 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
     return limit, plan
 
 
-def _run(root: Path, arguments: argparse.Namespace) -> int:
+def _run(root: Path, arguments: argparse.Namespace) -> None:
     asked = {name: getattr(arguments, name) for name in ("max_parallel", "publish", "allow_dirty")}
     asked["targets"] = arguments.targets or None
     if arguments.allow_dirty and not arguments.publish:
@@ -63,19 +42,9 @@ def _run(root: Path, arguments: argparse.Namespace) -> int:
             require_clean(root, arguments.allow_dirty)
     print(plan.describe(), flush=True)
     if plan.stale or (arguments.publish and is_outstanding(root, read_params(root).promotion)):
-        _run_flow(asked)
+        run_flow("retrain", **asked)
     if (root / REPORT).exists():
         print(f"open {REPORT}")
-    return 0
-
-
-def _run_flow(asked: dict[str, Any]) -> None:
-    for name, value in PREFECT.items():
-        os.environ.setdefault(name, value)
-    from flows.retrain import retrain  # only now: importing it reads the environment, and takes seconds
-
-    retrain(**asked)
-    logging.getLogger("prefect").setLevel(logging.WARNING)  # its goodbye would follow our last line
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,8 +64,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--allow-dirty", action="store_true", help="publish in spite of uncommitted changes")
     return parser
-
-
-def _fail(message: object, status: int) -> int:
-    print(f"genpipe: {message}", file=sys.stderr)
-    return status

@@ -13,7 +13,6 @@ if __name__ == "__main__":  # what needs no Prefect is done first: its import ta
 
     sys.exit(main())
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,18 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.direct import LEASE, REPORT, RunFailed, prepare
-from genpipe import lease
-from genpipe.errors import BadInput
-from genpipe.graph import NotVerified, Plan, verify
+from flows.direct import LEASE, REPORT, prepare
+from genpipe.graph import Plan, verify
+from tasks.failing import RunFailed, log_failures_in_one_line
+from tasks.leasing import alone
 from tasks.promote import release
-from tasks.publish import PublishFailed, require_clean
+from tasks.publish import require_clean
 from tasks.report import show
-from tasks.reproduce import StageFailed
 from tasks.stages import Outcomes, run_stages
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # pyright: ignore  (its type is invariant)
+@alone(LEASE)
 def retrain(
     targets: list[str] | None = None,
     max_parallel: int | None = None,
@@ -46,15 +45,14 @@ def retrain(
     `max_parallel` stages run at once (params.yaml's when not given). `publish` commits the results on a branch of their
     own and promotes the models that pass their rules; uncommitted changes are refused then, unless `allow_dirty`.
     """
-    _log_failures_in_one_line()
+    log_failures_in_one_line()
     root = Path.cwd()
-    with lease.hold(root, LEASE):
-        limit, plan = prepare(root, targets, max_parallel)
-        if publish:
-            require_clean(root, allow_dirty)
-        if plan.stale:
-            _bring_up_to_date(root, plan, limit, targets)
-        is_released = publish and release(root, str(flow_run.name), allow_dirty).is_new
+    limit, plan = prepare(root, targets, max_parallel)
+    if publish:
+        require_clean(root, allow_dirty)
+    if plan.stale:
+        _bring_up_to_date(root, plan, limit, targets)
+    is_released = publish and release(root, str(flow_run.name), allow_dirty).is_new
     if not plan.stale and not is_released:
         return Completed(name="UpToDate", message=plan.describe())
     return Completed(
@@ -74,16 +72,3 @@ def _require_success(outcomes: Outcomes) -> None:
     if outcomes.failures:
         lost = f"not run because of that: {', '.join(outcomes.not_run)}"
         raise RunFailed("\n".join([*outcomes.failures, *([lost] if outcomes.not_run else [])]))
-
-
-def _log_failures_in_one_line() -> None:
-    for name in ("prefect.task_runs", "prefect.flow_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(
-        record.exc_info[1], StageFailed | RunFailed | NotVerified | PublishFailed | BadInput
-    ):
-        record.exc_info = None  # the message says it all; where it was raised says nothing
-    return True

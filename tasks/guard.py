@@ -4,33 +4,45 @@ Killing `dvc` leaves the command of its stage running, and a second copy would t
 starts this guard, which starts the command in a session of its own and ends that whole group when
 - its standard input closes: the task closed it, or the task's process is gone, even by SIGKILL;
 - it is told to end (SIGTERM), or the time limit is over.
+On Linux it adopts what the command leaves behind, so that processes which left the group end as well; and the command
+ends with a guard that is killed.
 
     python guard.py TIMEOUT_SECONDS|- COMMAND …
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 ENDED, TIMED_OUT = 143, 124  # exit statuses, as a shell and timeout(1) give them
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
 
 
 def main(timeout: float | None, command: list[str]) -> int:
     """Run `command`; its exit status, or ENDED or TIMED_OUT."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
     finished = threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True)
     finished.start()
     threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
     in_time = over.wait(timeout)
     status = child.returncode
-    end_group(child.pid, 0.0 if status is not None else GRACE)
+    _end_all(child.pid, 0.0 if status is not None else GRACE)
     finished.join()
     if not in_time:
         print(f"timed out after {timeout:g} seconds", file=sys.stderr, flush=True)
@@ -38,15 +50,39 @@ def main(timeout: float | None, command: list[str]) -> int:
     return ENDED if status is None else status % 256  # a signal is negative: -9 becomes 247
 
 
-def end_group(group: int, grace: float) -> None:
-    """Ask every process of the group to end, and make those end that still run after `grace` seconds."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while time.monotonic() < deadline:
-            os.killpg(group, 0)
-            time.sleep(0.05)
-        os.killpg(group, signal.SIGKILL)
+def _end_all(group: int, grace: float) -> None:
+    """Ask the group to end; after `grace` seconds kill what still runs, and whatever was left behind."""
+    deadline = time.monotonic() + grace
+    running = _signal_group(group, signal.SIGTERM)
+    while running and time.monotonic() < deadline:
+        time.sleep(0.05)
+        _reap(group)  # else the dead keep the group alive
+        running = _signal_group(group, 0)
+    while _signal_group(group, signal.SIGKILL) or _reap(group):
+        for orphan in _reap(group):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _reap(own: int) -> list[int]:
+    """Bury the adopted processes that have ended; those that have not. `own` is waited for elsewhere."""
+    return [orphan for orphan in _children() - {own} if os.waitpid(orphan, os.WNOHANG) == (0, 0)]
+
+
+def _children() -> set[int]:
+    """Child processes of this one; none where there is no /proc."""
+    return {
+        int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()
+    }
 
 
 if __name__ == "__main__":

@@ -8,11 +8,15 @@ from genpipe.graph import Stage
 
 
 def next_to_start(waiting: list[Stage], running: Collection[Stage], max_parallel: int) -> Stage | None:
-    """The first stage of `waiting` that needs none of the unfinished ones and for which there is room, or None."""
+    """Of the stages that need none of the unfinished ones and for which there is room, the one of highest priority.
+
+    Of equal ones it is the first; None when none may start.
+    """
     if len(running) >= max_parallel:
         return None
     unfinished = {stage.name for stage in [*waiting, *running]}
-    return next((s for s in waiting if not unfinished & set(s.upstream) and _has_room(s, running)), None)
+    may_start = [s for s in waiting if not unfinished & set(s.upstream) and _has_room(s, running)]
+    return max(may_start, key=lambda stage: stage.needs.priority, default=None)
 
 
 def downstream(name: str, waiting: list[Stage]) -> list[Stage]:
@@ -25,7 +29,10 @@ def downstream(name: str, waiting: list[Stage]) -> list[Stage]:
 
 
 def _has_room(stage: Stage, running: Collection[Stage]) -> bool:
-    """Whether the processors and GPUs that `meta.genpipe` claims are free; a stage alone always has room."""
+    """Whether the processors and GPUs that `meta.genpipe` claims are free.
+
+    A stage alone always has room: a smaller machine makes the same artifacts, only later.
+    """
     cpus = sum(s.needs.cpus for s in running) + stage.needs.cpus
     gpus = sum(s.needs.gpus for s in running) + stage.needs.gpus
     return not running or (cpus <= (os.cpu_count() or 1) and gpus <= num_gpus())

@@ -6,13 +6,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from genpipe import lease
 from genpipe.graph import Stage
-from tasks import guard
+from tasks import attempts, guard
+from tasks.redaction import masker
+from tasks.watchdog import Watchdog, blockers
 
 PROGRESS = re.compile(r"\s*(?P<name>.*\S): +(?P<percent>\d+(?:\.\d+)?) ?% \((?P<rest>.*)\)\s*")
 HOUSEKEEPING = re.compile(  # DVC's own lines; only the log has them
@@ -20,9 +24,13 @@ HOUSEKEEPING = re.compile(  # DVC's own lines; only the log has them
     r"|\s+dvc config|Use `dvc push`|Stage '.*' (didn't change|is cached)|Verifying data|Checking out"
     r"|ERROR: failed to reproduce|Data and pipelines are up to date"
 )
+BUSY = re.compile(r".*' is busy, it is being blocked by:")
 BAD_INPUT = 2  # exit status of a stage whose input is at fault
+BUSY_PATIENCE = 120.0  # seconds to wait for who works on the same files
+BUSY_DELAY = 2.0  # seconds between two looks
 
 Outcome = Literal["ran", "restored", "skipped"]
+Fault = Literal["died", "bad input", "ended", "busy", "stuck", "refused"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,14 @@ class StageRun:
 class StageFailed(Exception):
     """A stage did not end well: one line with its last word and where its log is."""
 
-    def __init__(self, stage: str, reason: str, log: Path, is_final: bool):
+    def __init__(self, stage: str, reason: str, log: Path, fault: Fault):
         super().__init__(f"{stage} failed: {reason} (log: {log})")
-        self.is_final = is_final  # another attempt cannot end otherwise
+        self.fault = fault
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another attempt cannot end otherwise."""
+        return self.fault != "died"
 
 
 class Processes:
@@ -48,7 +61,12 @@ class Processes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._guards: set[subprocess.Popen[str]] = set()
-        self.ending = False
+        self._ending = threading.Event()
+
+    @property
+    def ending(self) -> bool:
+        """Whether all are being ended."""
+        return self._ending.is_set()
 
     def add(self, process: subprocess.Popen[str]) -> None:
         """Remember a guard; it is ended at once if all are being ended."""
@@ -65,37 +83,88 @@ class Processes:
     def end_all(self) -> None:
         """End every stage that runs or is still to start; returns before they have ended."""
         with self._lock:
-            self.ending = True
+            self._ending.set()
             for process in self._guards:
                 process.terminate()
 
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than until all are being ended."""
+        self._ending.wait(seconds)
 
-def reproduce(root: Path, stage: Stage, processes: Processes, show: Callable[[str], None]) -> StageRun:
-    """Run `stage` or raise StageFailed; lines go to `show` and, all of them, to .genpipe/logs/STAGE.log."""
-    log = root / ".genpipe" / "logs" / f"{stage.name.replace(os.sep, '_')}.log"
+
+def reproduce(
+    root: Path,
+    stage: Stage,
+    processes: Processes,
+    show: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> StageRun:
+    """Run `stage` or raise StageFailed; lines go to `show` and, all of them, to the log, secrets masked in both.
+
+    `environment` is added to that of this process. A stage that died too often with these inputs is not run again.
+    """
+    _refuse_hopeless(root, stage)
+    give_up = time.monotonic() + BUSY_PATIENCE
+    while True:
+        try:
+            run = _attempt(root, stage, processes, show, environment or {})
+        except StageFailed as failure:
+            if failure.fault == "died":
+                attempts.died(root, stage)
+            if failure.fault != "busy" or time.monotonic() > give_up:
+                raise
+            processes.pause(BUSY_DELAY)
+        else:
+            attempts.forget(root, stage.name)
+            return run
+
+
+def log_of(stage: str) -> Path:
+    """Where the lines of a stage are kept, below the project."""
+    return Path(".genpipe", "logs", f"{stage.replace(os.sep, '_')}.log")
+
+
+def _refuse_hopeless(root: Path, stage: Stage) -> None:
+    so_far = attempts.deaths(root, stage)
+    if so_far >= stage.needs.attempts:
+        remedy = "mend what its log tells, or try again with --retry-failed"
+        reason = f"it died {so_far} times with the very same inputs and is not tried again; {remedy}"
+        raise StageFailed(stage.name, reason, log_of(stage.name), "refused")
+
+
+def _attempt(
+    root: Path,
+    stage: Stage,
+    processes: Processes,
+    show: Callable[[str], None],
+    environment: Mapping[str, str],
+) -> StageRun:
     started = time.monotonic()
-    process = _start(root, stage)
+    process = _start(root, stage, environment)
     processes.add(process)
+    watchdog = Watchdog(root, process)
     try:
-        lines = _copy(process.stdout or (), log, show)
+        with watchdog.watching():
+            lines = _copy(process.stdout or (), root / log_of(stage.name), show, watchdog)
     finally:
         _close(process.stdin)  # the guard then ends the whole group, if it still runs
         status = process.wait()
         _close(process.stdout)
         processes.remove(process)
     if status != 0:
-        raise _failure(stage.name, lines, log.relative_to(root), status, processes.ending)
+        reason, fault = _failure(lines, status, processes.ending, watchdog.verdict)
+        raise StageFailed(stage.name, reason, log_of(stage.name), fault)
     return StageRun(stage.name, _outcome(lines), time.monotonic() - started)
 
 
-def _start(root: Path, stage: Stage) -> subprocess.Popen[str]:
+def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     # --single-item: two repros that share an upstream block each other; --wait-for-lock: else DVC can lose a finished stage
     dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     timeout = "-" if stage.needs.timeout is None else str(stage.needs.timeout)
     return subprocess.Popen(
         [sys.executable, "-I", guard.__file__, timeout, *dvc],
         cwd=root,
-        env=_environment(),
+        env={**_environment(), **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -111,12 +180,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _copy(output: Iterable[str], log: Path, show: Callable[[str], None]) -> list[str]:
+def _copy(output: Iterable[str], log: Path, show: Callable[[str], None], watchdog: Watchdog) -> list[str]:
     """Write each line to the log as it comes and show it; the last 200 that are not empty."""
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
+    mask = masker()
     with log.open("w", encoding="utf-8") as file:
-        for line in output:
+        for line in map(mask, output):
+            watchdog.heard()
             file.write(line)
             file.flush()
             if line.strip():
@@ -127,7 +198,8 @@ def _copy(output: Iterable[str], log: Path, show: Callable[[str], None]) -> list
 
 def _close(pipe: IO[str] | None) -> None:
     if pipe is not None:
-        pipe.close()
+        with suppress(BrokenPipeError):
+            pipe.close()
 
 
 def _outcome(lines: list[str]) -> Outcome:
@@ -136,10 +208,16 @@ def _outcome(lines: list[str]) -> Outcome:
     return "skipped" if any(re.match(r"Stage '.*' didn't change", line) for line in lines) else "ran"
 
 
-def _failure(stage: str, lines: list[str], log: Path, status: int, ending: bool) -> StageFailed:
-    if ending:
-        return StageFailed(stage, "it was ended", log, is_final=True)
+def _failure(lines: list[str], status: int, is_ending: bool, verdict: str | None) -> tuple[str, Fault]:
+    """Why a stage failed, and whose fault that is."""
+    if is_ending:
+        return "it was ended", "ended"
+    if verdict is not None:
+        return verdict, "stuck"
+    if any(BUSY.match(line) for line in lines):
+        return f"its files are being worked on by {blockers(lines) or 'another DVC command'}", "busy"
     told = [line for line in lines if not HOUSEKEEPING.match(line) and not PROGRESS.fullmatch(line)]
     exited = re.search(r"exited with (-?\d+)$", lines[-1]) if lines else None
     reason = (told or lines or [f"exit status {status}"])[-1].strip()
-    return StageFailed(stage, reason, log, is_final=exited is not None and int(exited[1]) == BAD_INPUT)
+    faults: dict[int, Fault] = {BAD_INPUT: "bad input", lease.BUSY: "busy"}
+    return reason, faults.get(int(exited[1]), "died") if exited else "died"

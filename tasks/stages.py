@@ -4,6 +4,7 @@ import contextlib
 import queue
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from genpipe.graph import Plan, Stage
+from tasks.cluster import Cluster, shared
 from tasks.order import downstream, next_to_start
-from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, reproduce
+from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, log_of, reproduce
 
 RETRY_DELAY = 5  # seconds
+LINES_AT_ONCE, LINES_PER_SECOND = 50, 10  # of a stage to Prefect's API; the log has them all
 
 
 @dataclass(frozen=True)
@@ -61,37 +64,73 @@ class Progress:
                 update_progress_artifact(self._artifact, percent, f"{self._stage}: {rest}")
 
 
+class Trickle:
+    """Passes lines on to `tell`, but no flood of them; of those held back it tells how many."""
+
+    def __init__(self, tell: Callable[[str], None], log: Path):
+        self._tell, self._log = tell, log
+        self._room, self._at = float(LINES_AT_ONCE), time.monotonic()
+        self._held_back = 0
+
+    def pass_on(self, line: str) -> None:
+        """Tell a line, if there is room for it."""
+        now = time.monotonic()
+        self._room = min(LINES_AT_ONCE, self._room + (now - self._at) * LINES_PER_SECOND)
+        self._at = now
+        if self._room < 1:
+            self._held_back += 1
+            return
+        self.finish()
+        self._room -= 1
+        self._tell(line)
+
+    def finish(self) -> None:
+        """Say how many lines were held back since the last one."""
+        if self._held_back:
+            self._tell(f"… {self._held_back} more lines are in {self._log}")
+            self._held_back = 0
+
+
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage.name}")
-def run_stage(root: Path, stage: Stage, processes: Processes) -> StageRun:
+def run_stage(root: Path, stage: Stage, processes: Processes, cluster: Cluster | None) -> StageRun:
     """Run one stage, or raise StageFailed."""
     logger, progress = get_run_logger(), Progress(stage.name)
+    trickle = Trickle(logger.info, log_of(stage.name))
 
     def show(line: str) -> None:
         progress.read(line)
         if not HOUSEKEEPING.match(line):
-            logger.info(line)
+            trickle.pass_on(line)
 
-    run = reproduce(root, stage, processes, show)
+    meeting = cluster.environment() if cluster and stage.needs.ray else {}
+    try:
+        run = reproduce(root, stage, processes, show, meeting)
+    finally:
+        trickle.finish()
     progress.finish()
     words = {"ran": "done", "restored": "outputs taken from the cache", "skipped": "nothing changed"}
     logger.info(f"{words[run.outcome]} in {run.seconds:.1f} s")
     return run
 
 
-def run_stages(root: Path, plan: Plan, max_parallel: int) -> Outcomes:
+def run_stages(root: Path, plan: Plan, max_parallel: int, processes: Processes | None = None) -> Outcomes:
     """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it.
 
-    However this is left (a signal, Ctrl-C, an error), no stage goes on running.
+    However this is left (a signal, Ctrl-C, an error), no stage goes on running. A caller that has several of these under way,
+    each in a thread, gives all the same `processes` and ends them by that.
     """
-    processes = Processes()
-    try:
-        return _run_all(root, list(plan.stale), max_parallel, processes)
-    except BaseException:
-        processes.end_all()
-        raise
+    processes = processes or Processes()
+    with shared(root, plan, max_parallel) as cluster:
+        try:
+            return _run_all(root, list(plan.stale), max_parallel, processes, cluster)
+        except BaseException:
+            processes.end_all()
+            raise
 
 
-def _run_all(root: Path, waiting: list[Stage], max_parallel: int, processes: Processes) -> Outcomes:
+def _run_all(
+    root: Path, waiting: list[Stage], max_parallel: int, processes: Processes, cluster: Cluster | None
+) -> Outcomes:
     finished: queue.SimpleQueue[Stage] = queue.SimpleQueue()
     futures: dict[str, PrefectFuture[StageRun]] = {}
     running: list[Stage] = []
@@ -102,7 +141,7 @@ def _run_all(root: Path, waiting: list[Stage], max_parallel: int, processes: Pro
         while stage := next_to_start(waiting, running, max_parallel):
             waiting.remove(stage)
             running.append(stage)
-            futures[stage.name] = _submit(root, stage, processes, futures)
+            futures[stage.name] = _submit(root, stage, processes, cluster, futures)
             futures[stage.name].add_done_callback(lambda _, stage=stage: finished.put(stage))
         ended = finished.get()
         running.remove(ended)
@@ -117,13 +156,17 @@ def _run_all(root: Path, waiting: list[Stage], max_parallel: int, processes: Pro
 
 
 def _submit(
-    root: Path, stage: Stage, processes: Processes, futures: dict[str, PrefectFuture[StageRun]]
+    root: Path,
+    stage: Stage,
+    processes: Processes,
+    cluster: Cluster | None,
+    futures: dict[str, PrefectFuture[StageRun]],
 ) -> PrefectFuture[StageRun]:
     prepared = run_stage.with_options(
         retries=stage.needs.retries, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=is_worth_a_retry
     )
     upstream = [futures[name] for name in stage.upstream if name in futures]
-    return prepared.submit(root, stage, processes, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    return prepared.submit(root, stage, processes, cluster, wait_for=upstream)  # pyright: ignore[reportCallIssue]
 
 
 def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:

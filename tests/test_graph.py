@@ -191,7 +191,7 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
     ("wrong", "message"),
     [
         ("{retry: 2}", "retry: no such key; it knows retries"),
-        ("{retries: two}", "wanted a number >= 0, not 'two'"),
+        ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
     ],
 )
 def test_a_wrong_meta_is_named(project: Path, wrong: str, message: str) -> None:

@@ -17,6 +17,9 @@ def add(commands: Commands) -> None:
     recipes.set_defaults(run=_recipes)
 
     plan = commands.add_parser("plan", help="what is out of date, and why; runs nothing")
+    plan.add_argument(
+        "targets", nargs="*", metavar="STAGE", help="only these, or groups of them, and what they need"
+    )
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.set_defaults(run=_plan)
 
@@ -39,5 +42,5 @@ def _plan(root: Path, arguments: argparse.Namespace) -> None:
 
     from genpipe.graph import read_plan
 
-    plan = read_plan(root)
+    plan = read_plan(root, arguments.targets)
     print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())

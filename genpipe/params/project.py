@@ -78,6 +78,11 @@ def read_params(root: Path) -> Params:
         raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: wanted YAML, {' '.join(str(error).split())}") from None
+    return check_params(values)
+
+
+def check_params(values: Any) -> Params:
+    """What a params.yaml says, or the error that names the path of what is wrong in it."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:

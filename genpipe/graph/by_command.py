@@ -1,0 +1,112 @@
+"""A plan read through DVC's command line: slower and with coarser reasons, but it outlives a change of DVC's classes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genpipe.errors import BadInput
+from genpipe.graph.plan import (
+    Needs,
+    Plan,
+    Stage,
+    changed_data,
+    in_order,
+    missing_data,
+    missing_file,
+    needs_of,
+    sentence,
+    upstream_reason,
+)
+
+NODE = re.compile(r'"([^"]+)";?')
+EDGE = re.compile(r'"([^"]+)" -> "([^"]+)";?')  # from a stage to one that needs it
+
+
+def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
+    """Read the plan of the project at `root`; with `targets` (stages or groups), of these and all they wait for."""
+    if not (root / ".dvc").is_dir():
+        raise BadInput(
+            f"{root}: not the root of a DVC project (no .dvc there); go to the root of the project"
+        )
+    upstream = _upstream(_dvc(root, "dag", "--dot"))
+    wanted = in_order(upstream, targets)
+    status = json.loads(_dvc(root, "status", "--json"))
+    stages: dict[str, Stage] = {}
+    for name in wanted:
+        if not _is_data(name):
+            above = tuple(sorted(other for other in upstream[name] if not _is_data(other)))
+            stale = [other for other in above if stages[other].is_stale]
+            reasons = tuple(_reasons(root, name, status.get(name, []), stale))
+            stages[name] = Stage(name, above, reasons, _needs(root, name))
+    return Plan(tuple(stages.values()), tuple(_problems(wanted, upstream, status, stages)))
+
+
+def _dvc(root: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "dvc", *words]
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"dvc.yaml: {' '.join(done.stderr.removeprefix('ERROR: ').split())}")
+    return done.stdout
+
+
+def _upstream(dot: str) -> dict[str, list[str]]:
+    upstream: dict[str, list[str]] = {}
+    for line in map(str.strip, dot.splitlines()):
+        if edge := EDGE.fullmatch(line):
+            upstream.setdefault(edge[2], []).append(edge[1])
+        elif node := NODE.fullmatch(line):
+            upstream.setdefault(node[1], [])
+    return upstream
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith(".dvc")
+
+
+def _reasons(root: Path, name: str, entries: list[Any], stale: list[str]) -> Iterator[str]:
+    if name not in _read(root / "dvc.lock").get("stages", {}):
+        yield "has never run"
+        return
+    for entry in entries:
+        if isinstance(entry, str):
+            yield "command changed" if entry == "changed command" else entry
+            continue
+        for path, change in [*entry.get("changed deps", {}).items(), *entry.get("changed outs", {}).items()]:
+            if isinstance(change, dict):
+                yield from (f"params {key} changed" for key in change)
+            else:
+                yield sentence(path, change)
+    yield from upstream_reason(stale)
+
+
+def _problems(
+    wanted: list[str], upstream: dict[str, list[str]], status: dict[str, Any], stages: dict[str, Stage]
+) -> Iterator[str]:
+    """Raw data that is not as pinned, and what no stage makes; a stale stage upstream may make what is missing."""
+    for name in wanted:
+        entries = [entry for entry in status.get(name, []) if isinstance(entry, dict)]
+        if _is_data(name):
+            for path, change in (item for entry in entries for item in entry.get("changed outs", {}).items()):
+                yield missing_data(path) if change == "deleted" else changed_data(path, name)
+        elif not any(stages[above].is_stale for above in stages[name].upstream) and not any(
+            _is_data(above) and above in status for above in upstream[name]
+        ):
+            changes = [item for entry in entries for item in entry.get("changed deps", {}).items()]
+            yield from (missing_file(path, name) for path, change in changes if change == "deleted")
+
+
+def _needs(root: Path, name: str) -> Needs:
+    stage = _read(root / "dvc.yaml").get("stages", {}).get(name.partition("@")[0], {})
+    return needs_of(name, stage.get("do", stage).get("meta"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}

@@ -1,0 +1,194 @@
+"""A plan read in process, through DVC's own classes; the only file that imports DVC.
+
+Nothing is run and nothing of the project is changed. What is used of DVC beyond `Repo.status` (the lock, the index, the
+dependencies' hashes) is not its public interface; tests/test_graph.py holds it to what is expected here.
+"""
+
+import contextlib
+import gc
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
+
+from genpipe.errors import BadInput
+from genpipe.graph.plan import (
+    Plan,
+    Stage,
+    changed_data,
+    in_order,
+    missing_data,
+    missing_file,
+    needs_of,
+    sentence,
+    upstream_reason,
+)
+
+
+def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
+    """Read the plan of the project at `root`; with `targets` (stages or groups), of these and all they wait for."""
+    with (
+        _no_garbage_collection(),
+        _open(root) as repo,
+        lock_repo(repo),
+    ):  # unlocked, DVC reads dvc.yaml anew each time
+        graph = repo.index.graph  # an edge points from a stage to one that it needs
+        nodes = {node.addressing: node for node in graph if hasattr(node, "addressing")}
+        upstream = {
+            name: [above.addressing for above in graph.successors(node)] for name, node in nodes.items()
+        }
+        wanted = [nodes[name] for name in in_order(upstream, targets)]
+        status = repo.status()  # of all: given targets, DVC parses dvc.yaml once for each
+        stages = _stages([node for node in wanted if node.cmd], graph, status)
+        return Plan(stages, tuple(_problems(wanted, graph, status)))
+
+
+def inputs_of(root: Path, name: str) -> str | None:
+    """A hash of all that decides what the stage makes: its command, and what it depends on as that is now.
+
+    None when it cannot be told, as while another command holds DVC's lock.
+    """
+    with contextlib.suppress(DvcException), Repo(str(root)) as repo, lock_repo(repo):
+        for node in repo.index.stages:
+            if getattr(node, "name", None) == name:
+                inputs = {str(dep.fs_path): dep.get_hash().value for dep in node.deps if dep.exists}
+                content = json.dumps([str(node.cmd), inputs], sort_keys=True, default=str)
+                return hashlib.sha256(content.encode()).hexdigest()
+    return None
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Reading YAML makes many objects that all stay; to look for garbage among them took a quarter of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _open(root: Path) -> Iterator[Repo]:
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings and bars are not for our readers
+    if not root.is_dir():
+        raise BadInput(f"{root}: no such directory; go to the root of the project")
+    try:
+        with (
+            contextlib.chdir(root),
+            Repo() as repo,
+        ):  # DVC names stages and files relative to the current directory
+            if Path(repo.root_dir) != root.resolve():
+                raise NotDvcRepoError(str(root))
+            yield repo
+    except NotDvcRepoError:
+        raise BadInput(
+            f"{root}: not the root of a DVC project (no .dvc there); go to the root of the project"
+        ) from None
+    except LockError:
+        raise BadInput(
+            f"{root}: another DVC command is at work here; run this again when it has ended"
+        ) from None
+    except DvcException as error:
+        raise BadInput(f"dvc.yaml: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    causes = [" ".join(str(error).split())]
+    while error.__cause__ is not None:  # the last cause names the place
+        error = error.__cause__
+        causes.append(" ".join(str(error).split()))
+    return ": ".join(dict.fromkeys(cause for cause in causes if cause))
+
+
+def _stages(nodes: list[Any], graph: Any, status: dict[str, Any]) -> tuple[Stage, ...]:
+    stages: dict[str, Stage] = {}
+    for node in nodes:
+        upstream = tuple(sorted(above.addressing for above in graph.successors(node) if above.cmd))
+        stale = [name for name in upstream if stages[name].is_stale]
+        made = {
+            str(out) for above in graph.successors(node) if above.addressing in stale for out in above.outs
+        }
+        entries = status.get(node.addressing, [])
+        reasons = (
+            ["has never run"]
+            if _never_ran(node)
+            else [*_reasons(node, entries, made), *upstream_reason(stale)]
+        )
+        stages[node.addressing] = Stage(
+            node.addressing, upstream, tuple(reasons), needs_of(node.addressing, node.meta)
+        )
+    return tuple(stages.values())
+
+
+def _reasons(node: Any, entries: list[Any], made: set[str]) -> Iterator[str]:
+    for entry in entries:
+        if entry == "changed command":
+            yield "command changed"
+        elif isinstance(entry, str):
+            yield entry
+        else:
+            yield from _dependency_reasons(node, entry.get("changed deps", {}), made)
+            yield from (sentence(path, change) for path, change in entry.get("changed outs", {}).items())
+
+
+def _never_ran(node: Any) -> bool:
+    return bool(node.outs) and not any(out.hash_info for out in node.outs)
+
+
+def _dependency_reasons(node: Any, changes: dict[str, Any], made: set[str]) -> Iterator[str]:
+    parameters = {str(dep): dep for dep in node.deps if hasattr(dep, "read_params")}
+    for path, change in changes.items():
+        if path in parameters and change != "deleted":
+            yield from _parameter_reasons(parameters[path])
+        elif not _is_made(path, made):  # the stale stage upstream is the reason then
+            yield sentence(path, change)
+
+
+def _parameter_reasons(dependency: Any) -> Iterator[str]:
+    before, now = dependency.hash_info.value or {}, dependency.read_params()
+    for name in dependency.params or now:
+        yield from (f"params {path} changed" for path in _differences(before.get(name), now.get(name), name))
+
+
+def _differences(before: Any, now: Any, path: str) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}")
+    elif before != now:
+        yield path
+
+
+def _is_made(path: str, outs: Iterable[str]) -> bool:
+    return any(path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for out in outs)
+
+
+def _problems(nodes: list[Any], graph: Any, status: dict[str, Any]) -> Iterator[str]:
+    """Raw data that is missing or differs from what a .dvc file pins, and other inputs that no stage makes."""
+    seen: set[str] = set()
+    for node in nodes:
+        for entry in status.get(node.addressing, []):
+            changes = (
+                entry.get("changed deps" if node.cmd else "changed outs", {})
+                if isinstance(entry, dict)
+                else {}
+            )
+            made = {str(out) for above in graph.successors(node) for out in above.outs}
+            absent = {path: change for path, change in changes.items() if not _is_made(path, made)}
+            for path, change in absent.items():
+                if path not in seen and (change == "deleted" or not node.cmd):
+                    seen.add(path)
+                    yield _problem(path, change, node)
+
+
+def _problem(path: str, change: str, node: Any) -> str:
+    if node.cmd:
+        return missing_file(path, node.addressing)
+    return missing_data(path) if change == "deleted" else changed_data(path, node.addressing)

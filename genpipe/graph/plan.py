@@ -1,0 +1,148 @@
+"""What a plan is: stages in order, what each waits for, and which are out of date and why. DVC is not imported here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import networkx
+
+from genpipe.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Needs:
+    """`meta.genpipe` of a stage: how it is run; no output depends on it."""
+
+    retries: int = 0
+    timeout: float | None = None  # seconds
+    cpus: float = 0  # claimed while it runs
+    gpus: float = 0
+    priority: int = 0  # of the stages that may start, the highest goes first
+    attempts: int = 6  # deaths with the very same inputs, over all runs of the flow
+    ray: bool = False  # whether it works on Ray, so that a flow can start one cluster for all
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of dvc.yaml: what it waits for, and why it is out of date (`reasons` is empty when it is not)."""
+
+    name: str
+    upstream: tuple[str, ...]
+    reasons: tuple[str, ...]
+    needs: Needs
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it has to be looked at; DVC may still find that its inputs came out as they were."""
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages, each after those it waits for, and the raw inputs that are not as they should be."""
+
+    stages: tuple[Stage, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def stale(self) -> tuple[Stage, ...]:
+        """The stages to run, in order."""
+        return tuple(stage for stage in self.stages if stage.is_stale)
+
+    def require_inputs(self) -> None:
+        """Raise BadInput when raw data is missing or was changed: no stage can mend that."""
+        if self.problems:
+            first, *others = self.problems
+            raise BadInput(first + (f" (and {len(others)} more)" if others else ""))
+
+    def describe(self) -> str:
+        """The plan in words: a line for each stage that is out of date."""
+        if not self.stale and not self.problems:
+            return f"everything is up to date ({len(self.stages)} stages)"
+        width = max((len(stage.name) for stage in self.stale), default=0)
+        lines = [f"{len(self.stale)} of {len(self.stages)} stages are out of date:"]
+        lines += [f"  {stage.name:<{width}}  {'; '.join(stage.reasons)}" for stage in self.stale]
+        return "\n".join([*lines, *(f"  cannot run: {problem}" for problem in self.problems)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan for programs, ready for JSON."""
+        return {
+            "stages": [{**asdict(stage), "stale": stage.is_stale} for stage in self.stages],
+            "problems": list(self.problems),
+        }
+
+
+def in_order(upstream: Mapping[str, list[str]], targets: list[str] | None) -> list[str]:
+    """The nodes that the targets (stages or groups; all when none is given) need, each after those it waits for."""
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    for name in sorted(upstream):  # one order, whatever DVC's own is
+        graph.add_node(name)
+        graph.add_edges_from((name, above) for above in sorted(upstream[name]))
+    order = list(networkx.dfs_postorder_nodes(graph))
+    if not targets:
+        return order
+    asked = [name for target in targets for name in _matching(target, order)]
+    wanted = set(asked).union(*(networkx.descendants(graph, name) for name in asked))
+    return [name for name in order if name in wanted]
+
+
+def _matching(target: str, names: list[str]) -> list[str]:
+    matching = [name for name in names if name == target or name.startswith(f"{target}@")]
+    if not matching:
+        raise BadInput(f"no stage {target!r} in dvc.yaml; it has: {', '.join(sorted(names))}")
+    return matching
+
+
+def upstream_reason(stale: list[str]) -> list[str]:
+    """The reason that stale stages upstream are, if there are any."""
+    if not stale:
+        return []
+    if len(stale) > 2:
+        return [f"upstream {stale[0]} and {len(stale) - 1} more are stale"]
+    return [f"upstream {' and '.join(stale)} {'is' if len(stale) == 1 else 'are'} stale"]
+
+
+def sentence(path: str, change: str) -> str:
+    """A change that DVC's status names, in words."""
+    words = {"deleted": "is missing", "not in cache": "is not in the cache"}
+    return f"{path} {words.get(change, 'changed')}"
+
+
+def missing_data(path: str) -> str:
+    """Raw data is not there."""
+    return f"{path}: raw data is missing; fetch it with `genpipe data`"
+
+
+def changed_data(path: str, pinned_by: str) -> str:
+    """Raw data is not what a .dvc file says."""
+    return (
+        f"{path}: differs from what {pinned_by} pins; `genpipe data --force` restores it, "
+        f"`dvc commit {pinned_by}` accepts it"
+    )
+
+
+def missing_file(path: str, stage: str) -> str:
+    """A file that a stage needs and none makes is not there."""
+    if path.startswith("data/"):
+        return missing_data(path)
+    return f"{path}: {stage} needs it and it is missing; restore it, or take it out of dvc.yaml"
+
+
+def needs_of(stage: str, meta: Any) -> Needs:
+    """`meta.genpipe` of a stage, checked."""
+    values = (meta or {}).get("genpipe") or {}
+    kinds = {field.name: field.type for field in fields(Needs)}
+    for key, value in values.items():
+        where = f"dvc.yaml: {stage}.meta.genpipe.{key}"
+        if key not in kinds:
+            raise BadInput(f"{where}: no such key; it knows {', '.join(kinds)}")
+        if not _fits(value, kinds[key]):
+            wanted = {bool: "true or false", int: "a whole number >= 0"}.get(kinds[key], "a number >= 0")
+            raise BadInput(f"{where}: wanted {wanted}, not {value!r}")
+    return Needs(**values)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int if kind is int else int | float) and value >= 0

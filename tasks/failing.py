@@ -1,0 +1,26 @@
+"""How a run says that some of its work failed, and how that is logged."""
+
+import logging
+
+from genpipe.errors import BadInput
+from genpipe.graph import NotVerified
+from tasks.publish import PublishFailed
+from tasks.reproduce import StageFailed
+
+
+class RunFailed(Exception):
+    """Some of the work failed: one line for each failure."""
+
+
+def log_failures_in_one_line() -> None:
+    """Let Prefect log what we raise without where it was raised: the message says it all."""
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(
+        record.exc_info[1], StageFailed | RunFailed | NotVerified | PublishFailed | BadInput
+    ):
+        record.exc_info = None
+    return True

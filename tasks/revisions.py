@@ -1,0 +1,39 @@
+"""The raw data of another revision under the code and parameters of now."""
+
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from genpipe.errors import BadInput
+from genpipe.params.project import check_params
+from tasks.git import content_at, files_at, tracked
+from tasks.workspace import Contents
+
+PARAMS = "params.yaml"
+
+
+def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
+    """A workspace with what the commit says of raw data: its `datasets` block, its .dvc files, and tracked sources."""
+    datasets = _datasets_at(root, commit)
+    params = {**yaml.safe_load((root / PARAMS).read_text(encoding="utf-8")), "datasets": datasets}
+    check_params(params)
+    sources = sorted({dataset["source"] for dataset in datasets.values()})
+    pins = tuple(name for name in files_at(root, commit) if PurePath(name).suffix == ".dvc")
+    names = [*pins, *files_at(root, commit, *sources)]
+    files = {name: content_at(root, commit, name) for name in names}
+    files[PARAMS] = yaml.safe_dump(params, allow_unicode=True, sort_keys=False).encode()
+    pins_now = (name for name in tracked(root) if PurePath(name).suffix == ".dvc")
+    return Contents(files, targets, without=(*sources, *pins_now), pins=pins)
+
+
+def _datasets_at(root: Path, commit: str) -> dict[str, Any]:
+    if PARAMS not in files_at(root, commit, PARAMS):
+        raise BadInput(f"no {PARAMS} there; name a revision of this project")
+    try:
+        datasets = yaml.safe_load(content_at(root, commit, PARAMS))["datasets"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        raise BadInput(f"{PARAMS} has no datasets there; name a later revision") from None
+    if not isinstance(datasets, dict):
+        raise BadInput(f"{PARAMS}: datasets: wanted a block there, found {datasets!r}; name another revision")
+    return datasets

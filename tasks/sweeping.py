@@ -1,0 +1,113 @@
+"""The trials of a sweep: which values are combined, and what params.yaml says in each of them."""
+
+import inspect
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from genpipe.errors import BadInput
+from genpipe.params.project import check_params
+from genpipe.report.metrics import METRICS
+
+Settings = dict[str, Any]  # path below the block of the recipe -> value
+
+
+def read_setting(text: str) -> tuple[str, list[Any]]:
+    """`train.solvers.nll.lr=1e-3,2e-3`: a path below the recipe's block, and the values to try there."""
+    path, sign, values = text.partition("=")
+    if not sign or not all(path.split(".")):
+        raise BadInput(f"--set {text}: wanted a path and values, as in train.steps=100,200")
+    try:
+        found = [_number(value) for value in yaml.safe_load(f"[{values}]")]
+    except yaml.YAMLError:
+        raise BadInput(f"--set {text}: wanted values with commas between them, not {values!r}") from None
+    if not found:
+        raise BadInput(f"--set {text}: wanted one value or more after the equals sign")
+    return path, found
+
+
+def combinations(grid: Mapping[str, Sequence[Any]], number: int | None, seed: int) -> list[Settings]:
+    """Every combination of the values, or `number` of them drawn without repetition, in the order of the grid."""
+    trials = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    if number is None or number >= len(trials):
+        return trials
+    if number < 1:
+        raise BadInput(f"--random: wanted 1 or more combinations, not {number}")
+    return [trials[index] for index in sorted(random.Random(seed).sample(range(len(trials)), number))]
+
+
+def params_of(values: Mapping[str, Any], recipe: str, settings: Settings) -> dict[str, Any]:
+    """All of params.yaml with the settings put into the block of the recipe; checked as params.yaml is."""
+    changed = _unshared(values)
+    check_params(changed).named("recipes", recipe)
+    for path, value in settings.items():
+        _put(changed["recipes"][recipe], f"recipes.{recipe}.{path}", path.split("."), value)
+    check_params(changed)
+    return changed
+
+
+def check_network(params: Mapping[str, Any], recipe: str) -> None:
+    """Check the `network` block against the constructor of the model, whose arguments params.yaml does not know."""
+    from genpipe.models import RECIPES  # imports torch, which takes seconds
+
+    block = params["recipes"][recipe]
+    arguments = inspect.signature(RECIPES[block["model"]]).parameters
+    for key, value in block["train"].get("network", {}).items():
+        where = f"recipes.{recipe}.train.network.{key}"
+        if key not in arguments:
+            raise BadInput(
+                f"{where}: the model {block['model']} has no such argument: {', '.join(arguments)}"
+            )
+        try:
+            TypeAdapter(arguments[key].annotation).validate_python(value)
+        except ValidationError as error:
+            raise BadInput(f"{where}: {error.errors()[0]['msg']}, not {value!r}") from None
+
+
+def metric_of(asked: str | None, results: Sequence[Mapping[str, float]]) -> str:
+    """The metric to sort by: the one asked for, or the most important one that there is ("" where there is none)."""
+    there = {name for metrics in results for name in metrics}
+    if asked and there and asked not in there:
+        raise BadInput(
+            f"--metric {asked}: evaluate writes no such metric; it has: {', '.join(sorted(there))}"
+        )
+    return asked or next((name for name in [*METRICS, *sorted(there)] if name in there), "")
+
+
+def is_maximised(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric in METRICS and METRICS[metric].better == "higher"
+
+
+def _unshared(value: Any) -> Any:
+    """A copy in which no block is there twice: anchors of YAML are one object, and a setting is for one recipe."""
+    if isinstance(value, Mapping):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
+
+
+def _put(block: dict[str, Any], where: str, path: list[str], value: Any) -> None:
+    *folders, last = path
+    for folder in folders:
+        block = block.setdefault(folder, {})
+        if not isinstance(block, dict):
+            raise BadInput(
+                f"params.yaml: {where}: {folder} is a value and has no keys; name a path to one value"
+            )
+    block[last] = value
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-3 as text, and so would DVC not."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

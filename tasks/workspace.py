@@ -1,0 +1,176 @@
+"""A copy of the project in which other parameters or other raw data are tried, with stages and artifacts of its own.
+
+    .genpipe/trials/KEY   KEY is a hash of everything that was put there
+
+It holds the tracked files as they are now, uncommitted edits included, and shares the cache of DVC with the project: what
+was made before, here or there, is restored and not made again. So a workspace can be deleted at any time.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from configobj import ConfigObj
+
+from genpipe.errors import BadInput
+from genpipe.files import new_directory
+from tasks.git import tracked
+from tasks.watching import data_state, sources_of
+
+TRIALS = Path(".genpipe") / "trials"  # below the project
+MADE = "artifacts"  # where stages write
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is put into a workspace beside or instead of the tracked files of the project."""
+
+    files: Mapping[str, bytes]
+    targets: tuple[str, ...]  # stages that are to be run there
+    without: tuple[str, ...] = ()  # tracked files and folders that are left out
+    pins: tuple[str, ...] | None = (
+        None  # .dvc files whose data DVC puts there; None links the raw data of the project
+    )
+
+
+def open_workspace(root: Path, contents: Contents) -> Path:
+    """The directory of the workspace with these contents: made now, whole or not at all, or found as it was left."""
+    path = root / TRIALS / key_of(root, contents)
+    if not path.exists():
+        with new_directory(path) as partial:
+            _copy_tracked(root, partial, contents)
+            _share_cache(root, partial)
+            _add_data(root, partial, contents)
+    return path
+
+
+def key_of(root: Path, contents: Contents) -> str:
+    """The name of a workspace: a hash of its files, of its raw data and of the stages to run."""
+    names = [
+        name for name in _copied(root, contents) if name != "dvc.lock"
+    ]  # it tells what was made, no input
+    files = {name: hashlib.sha256(_bytes(root, name, contents)).hexdigest() for name in names}
+    data = data_state(root) if contents.pins is None else {}  # else the pins are among the files
+    told = json.dumps([files, data, contents.targets], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def code_of_the_workspace() -> Iterator[None]:
+    """Let what stages run import the code that lies in their own directory: the code that DVC hashes is the code that runs."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.curdir, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _copied(root: Path, contents: Contents) -> list[str]:
+    left_out = (MADE, *contents.without)
+    names = {name for name in tracked(root) if not any(_is_below(name, folder) for folder in left_out)}
+    return sorted(names | set(contents.files))
+
+
+def _is_below(name: str, folder: str) -> bool:
+    return name == folder or name.startswith(f"{folder}/")
+
+
+def _bytes(root: Path, name: str, contents: Contents) -> bytes:
+    return contents.files[name] if name in contents.files else (root / name).read_bytes()
+
+
+def _copy_tracked(root: Path, target: Path, contents: Contents) -> None:
+    for name in _copied(root, contents):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in contents.files:
+            (target / name).write_bytes(contents.files[name])
+        else:
+            shutil.copy2(root / name, target / name)
+
+
+def _share_cache(root: Path, target: Path) -> None:
+    """Let DVC work there as it does in the project: with its cache, its remotes and their passwords, but without Git."""
+    own: Any = ConfigObj(interpolation=False)  # sections of values
+    shared = root / ".dvc"
+    for name in ("config", "config.local"):
+        own.merge(ConfigObj(str(shared / name), encoding="utf-8", interpolation=False))
+    for section in own.values():
+        if "://" not in section.get("url", "://"):
+            section["url"] = str((shared / section["url"]).resolve())
+    cache = (shared / own.get("cache", {}).get("dir", "cache")).resolve()
+    links = "reflink,hardlink,symlink,copy"
+    own.merge({"core": {"no_scm": "true", "analytics": "false"}, "cache": {"dir": str(cache), "type": links}})
+    path = target / ".dvc" / "config.local"
+    path.parent.mkdir(exist_ok=True)
+    path.touch(mode=0o600)  # there may be passwords in it
+    with path.open("wb") as file:
+        own.write(file)
+
+
+def _add_data(root: Path, target: Path, contents: Contents) -> None:
+    if contents.pins is not None:
+        if contents.pins:
+            _checkout(target, contents.pins)
+        return
+    for name in [*_pinned(target), *sources_of(target)]:
+        if (root / name).exists() and not (target / name).exists():
+            _link(root / name, target / name)
+
+
+def _pinned(target: Path) -> list[str]:
+    """What the .dvc files of the project pin, relative to its root."""
+    pins = [path for path in target.rglob("*.dvc") if path.is_file()]
+    outs = [(pin.parent, out) for pin in pins for out in yaml.safe_load(pin.read_text("utf-8"))["outs"]]
+    return [str((folder / out["path"]).relative_to(target)) for folder, out in outs]
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_or_copy)
+    else:
+        _link_or_copy(str(source), str(target))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)
+
+
+def _checkout(target: Path, pins: Collection[str]) -> None:
+    """Have DVC put the pinned data there, out of its cache, or else out of the remote."""
+    if not _dvc(target, "checkout", *pins):
+        return
+    said = _dvc(target, "fetch", *pins) or _dvc(target, "checkout", *pins)
+    if said:
+        raise BadInput(
+            f"{', '.join(pins)}: the raw data is neither in the cache of DVC nor in its remote ({said}); "
+            "`dvc push` it from where it is"
+        )
+
+
+def _dvc(target: Path, *words: str) -> str:
+    """Run DVC in the workspace; what it complained of, or nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", *words, "--quiet"],
+        cwd=target,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (done.stderr.strip().splitlines() or ["it said nothing"])[-1] if done.returncode else ""

@@ -1,0 +1,159 @@
+"""A real project with Git, DVC and raw data whose stages take a moment: what the flows do is seen in what they write.
+
+`train@RECIPE` writes its learning rate and the sum of the raw numbers; `evaluate@RECIPE` turns that into metrics. A
+training takes as many seconds as seconds.txt says while it runs, or else TRAINING_SECONDS, or none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+STAGE = """\
+import json, os, pathlib, sys, time
+import yaml
+from genpipe import lease
+lease.die_with_parent()
+verb, name = sys.argv[1:]
+params = yaml.safe_load(pathlib.Path("params.yaml").read_text())
+here = pathlib.Path("artifacts")
+pathlib.Path("pids").mkdir(exist_ok=True)
+pathlib.Path("pids", f"{verb}@{name}-{os.getpid()}").touch()
+if verb == "prepare":
+    text = pathlib.Path(params["datasets"][name]["source"]).read_text()
+    out, value = here / "datasets" / name, {"sum": sum(map(float, text.split()))}
+elif verb == "count":
+    out, value = here / "counts" / name, {"counted": name}
+elif verb == "vocabulary":
+    out, value = here / "vocabularies" / name, {"vocabulary": name}
+elif verb == "train":
+    train = params["recipes"][name]["train"]
+    if train["steps"] == 13:
+        sys.exit("thirteen steps are too many")
+    begun, told = time.monotonic(), pathlib.Path("seconds.txt")
+    while time.monotonic() - begun < float(told.read_text() if told.exists() else os.environ.get("TRAINING_SECONDS", 0)):
+        time.sleep(0.05)
+    data = json.loads((here / "datasets" / params["recipes"][name]["dataset"]).read_text())
+    out = here / "models" / name
+    value = {"lr": train["solvers"]["nll"]["lr"], "steps": train["steps"], "sum": data["sum"], "code": CODE}
+else:
+    model = json.loads((here / "models" / name).read_text())
+    out, value = here / "metrics" / f"{name}.json", {"bits_per_dim": 1000 * model["lr"] + 10 / model["steps"], "sum": model["sum"]}
+out.parent.mkdir(parents=True, exist_ok=True)
+out.write_text(json.dumps(value))
+"""
+GRAPH = """\
+stages:
+  prepare:
+    foreach: ${datasets}
+    do:
+      cmd: python stage.py prepare ${key}
+      deps: ["${item.source}", stage.py]
+      params: ["datasets.${key}"]
+      outs: ["artifacts/datasets/${key}"]
+  count:
+    foreach: ${corpora}
+    do:
+      cmd: python stage.py count ${key}
+      deps: ["artifacts/datasets/${item.dataset}", stage.py]
+      params: ["corpora.${key}"]
+      outs: ["artifacts/counts/${key}"]
+  vocabulary:
+    foreach: ${corpora}
+    do:
+      cmd: python stage.py vocabulary ${key}
+      deps: ["artifacts/counts/${key}", stage.py]
+      outs: ["artifacts/vocabularies/${key}"]
+  train:
+    foreach: ${recipes}
+    do:
+      cmd: python stage.py train ${key}
+      deps: ["artifacts/datasets/${item.dataset}", stage.py]
+      params: ["recipes.${key}.train"]
+      outs: ["artifacts/models/${key}"]
+  evaluate:
+    foreach: ${recipes}
+    do:
+      cmd: python stage.py evaluate ${key}
+      deps: ["artifacts/models/${key}", "artifacts/models/${item.judge}", stage.py]
+      metrics: ["artifacts/metrics/${key}.json"]
+"""
+# one object twice: params.yaml then has an anchor and an alias
+TRAIN: dict[str, Any] = {"batch_size": 8, "steps": 10, "solvers": {"nll": {"optimiser": "adam", "lr": 0.001}}}
+RECIPE: dict[str, Any] = {
+    "dataset": "numbers",
+    "data": "datasets/numbers",
+    "num_samples": 4,
+    "judge": "classifier",
+}
+PARAMS: dict[str, Any] = {
+    "cluster": {"workers": 0, "max_parallel": 2},
+    "datasets": {"numbers": {"kind": "text", "source": "data/numbers.txt"}},
+    "corpora": {
+        name: {"dataset": "numbers", "files": ["documents.jsonl"], "encode": []} for name in ("one", "two")
+    },
+    "recipes": {
+        name: {"model": name, **RECIPE, "train": TRAIN} for name in ("classifier", "nice")
+    },
+}  # fmt: skip
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org",
+    "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.org",
+}  # fmt: skip
+
+
+def make_project(root: Path) -> Path:
+    """The project at `root`: committed, with its raw data pinned and nothing run yet."""
+    run(root, "git", "init", "-q", "-b", "main")
+    dvc(root, "init", "-q")
+    (root / "stage.py").write_text(f"CODE = 1\n{STAGE}")
+    (root / "dvc.yaml").write_text(GRAPH)
+    (root / ".gitignore").write_text("/data/\n/artifacts/\n/.genpipe/\n/pids/\n/seconds.txt\n")
+    (root / ".dvcignore").write_text(".genpipe\n.git\npids\n")
+    write_params(root)
+    write_data(root, "1 2 3\n")
+    commit(root, "begin")
+    return root
+
+
+def write_params(root: Path, **changed: Any) -> None:
+    (root / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **changed}, sort_keys=False))
+
+
+def write_data(root: Path, text: str) -> None:
+    """Replace the raw data, and pin it."""
+    (root / "data").mkdir(exist_ok=True)
+    (root / "data/numbers.txt").unlink(missing_ok=True)
+    (root / "data/numbers.txt").write_text(text)
+    dvc(root, "add", "-q", "data")
+
+
+def commit(root: Path, subject: str) -> str:
+    """Commit everything; the hash of the commit."""
+    run(root, "git", "add", "--all")
+    run(root, "git", "commit", "-q", "--allow-empty", "-m", subject)
+    return run(root, "git", "rev-parse", "HEAD").strip()
+
+
+def dvc(root: Path, *words: str) -> str:
+    return run(root, sys.executable, "-m", "dvc", *words)
+
+
+def run(root: Path, *command: str) -> str:
+    environment = {**os.environ, **IDENTITY, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def started(root: Path) -> list[str]:
+    """The stages whose command was started at `root`, sorted."""
+    return sorted(path.name.rsplit("-")[0] for path in root.glob("pids/*"))
+
+
+def metrics_of(workspace: Path) -> dict[str, Any]:
+    return json.loads((workspace / ".genpipe/result.json").read_text())
