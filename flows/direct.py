@@ -11,7 +11,8 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified, Plan, read_plan
 from genpipe.params.project import read_params
-from tasks.publish import PublishFailed, is_outstanding, require_clean
+from tasks.changes import require_clean
+from tasks.publish import PublishFailed, is_outstanding
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project

@@ -26,8 +26,9 @@ from flows.direct import LEASE, REPORT, RunFailed, prepare
 from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified, Plan, verify
+from tasks.changes import require_clean
 from tasks.promote import release
-from tasks.publish import PublishFailed, require_clean
+from tasks.publish import PublishFailed
 from tasks.report import show
 from tasks.reproduce import StageFailed
 from tasks.stages import Outcomes, run_stages

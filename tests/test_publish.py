@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from genpipe.errors import BadInput
-from tasks.publish import PublishFailed, is_outstanding, publish, require_clean
+from tasks.changes import require_clean
+from tasks.publish import PublishFailed, is_outstanding, publish
 from tests.registered_project import (
     ENVIRONMENT,
     branches,
@@ -204,11 +205,17 @@ def test_a_remote_that_cannot_be_reached_keeps_the_branch_and_the_next_run_pushe
     assert not is_outstanding(root, {})
 
 
-def test_a_rejected_push_is_told_and_loses_nothing(root: Path) -> None:
+def test_a_rejected_push_is_told_without_secrets_and_loses_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hook = root.parent / "remote.git/hooks/pre-receive"
-    hook.write_text("#!/bin/sh\necho 'only on Mondays' >&2\nexit 1\n")
+    hook.write_text(
+        "#!/bin/sh\necho 'only on Mondays, see https://ada:hunter2@127.0.0.1/ or tokentokentoken' >&2\nexit 1\n"
+    )
     hook.chmod(0o755)
-    with pytest.raises(PublishFailed, match=r"genpipe/run-run is not pushed: .*only on Mondays"):
+    monkeypatch.setenv("STORE_TOKEN", "tokentokentoken")
+    told = r"genpipe/run-run is not pushed: .*only on Mondays, see https://\*\*\*@127\.0\.0\.1/ or \*\*\*;"
+    with pytest.raises(PublishFailed, match=told):
         publish(root, "run")
     hook.unlink()
     assert publish(root, "later").branch == "genpipe/run-run"
@@ -264,11 +271,13 @@ def test_a_publishing_that_is_killed_leaves_no_process(root: Path) -> None:
         )
         commit(root, "a store that does not answer")
         environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE), "MARK": str(root)}
-        with subprocess.Popen([sys.executable, "-c", PUBLISH], cwd=root, env=environment) as process:
-            with silent.accept()[0]:
-                assert len(marked(f"MARK={root}")) >= 3  # ours, the guard, dvc
-                process.kill()
-                wait_until(lambda: not marked(f"MARK={root}"))
+        with (
+            subprocess.Popen([sys.executable, "-c", PUBLISH], cwd=root, env=environment) as process,
+            silent.accept()[0],
+        ):
+            assert len(marked(f"MARK={root}")) >= 3  # ours, the guard, dvc
+            process.kill()
+            wait_until(lambda: not marked(f"MARK={root}"))
     assert branches(root) == []
 
 
