@@ -73,7 +73,7 @@ def trace(root: Path, name: str, wanted: str | None) -> Lineage:
             e["path"].removeprefix(f"{MODELS}/") for _, e in lock.outputs() if e["path"].startswith(MODELS)
         )
         raise BadInput(f"{name}: no such model in {lock.where}; it has {', '.join(known) or 'none'}")
-    (maker,) = lock.makers(entry["path"])
+    maker = lock.makers(entry["path"])[-1]
     return Lineage(
         name,
         version.tag if version else "the workspace",
