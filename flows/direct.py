@@ -8,7 +8,8 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import Plan, read_plan
 from genpipe.params.project import read_params
-from tasks.publish import is_outstanding, require_clean
+from tasks.changes import require_clean
+from tasks.publish import is_outstanding
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project

@@ -23,10 +23,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.direct import LEASE, REPORT, prepare
 from genpipe.graph import Plan, verify
+from tasks.changes import require_clean
 from tasks.failing import RunFailed, log_failures_in_one_line
 from tasks.leasing import alone
 from tasks.promote import release
-from tasks.publish import require_clean
 from tasks.report import show
 from tasks.stages import Outcomes, run_stages
 

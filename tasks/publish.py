@@ -11,17 +11,22 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from genpipe.errors import BadInput
 from genpipe.params.promotion import Rules
 from genpipe.registry.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
-from genpipe.registry.lock import LOCK, METRICS, read_lock
+from genpipe.registry.lock import LOCK, METRICS
 from tasks import guard
+from tasks.changes import (
+    changed_files,
+    inputs_among,
+    is_ours,
+    published_files,
+    require_committed_inputs,
+    some,
+)
 
 BRANCHES = "genpipe/run-"
-RAW_DATA = "data.dvc"  # which data/ a run read; who brings new data may leave the commit to us
-GRAPH = ("dvc.yaml", "params.yaml")
 NO_OLD_VALUE = "0" * 40  # a reference that must be new
 AGAIN = "nothing is lost: the same command again publishes it"
 NO_STORE = (
@@ -49,19 +54,6 @@ class Published:
         return "; ".join((f"{self.branch or 'HEAD'} ({self.commit:.12}, {place})", *self.notes))
 
 
-def require_clean(root: Path, allow_dirty: bool) -> None:
-    """Refuse, before anything is run, to publish from a tree with code that no commit has."""
-    if commit_of(root, "HEAD") is None:
-        raise BadInput(
-            f"{root}: publishing wants a Git repository with a commit; git init, git add and git commit"
-        )
-    changed = [] if allow_dirty else [*_changed(root), *_uncommitted_inputs(root, _untracked(root))]
-    if changed:
-        raise BadInput(
-            f"publishing wants a tree without uncommitted changes, found {_some(changed)}; commit them, or say --allow-dirty"
-        )
-
-
 def publish(root: Path, name: str, allow_dirty: bool = False) -> Published:
     """Publish what dvc.lock says on a branch with `name` in it; the same lock is published once.
 
@@ -73,7 +65,7 @@ def publish(root: Path, name: str, allow_dirty: bool = False) -> Published:
     if known and (known.remote or remote is None):
         return known
     if known is None and not allow_dirty:
-        _require_committed_inputs(root)
+        require_committed_inputs(root)
     has_store = _push_objects(root)
     run = known or _commit(root, name, None if trouble else remote, allow_dirty)
     if remote is None:
@@ -133,7 +125,7 @@ def _find(root: Path, remote: str | None) -> Published | None:
 def _has_metrics(root: Path, revision: str) -> bool:
     """Whether a commit has the metrics beside dvc.lock; one that a person made may lack them."""
     committed = set(git(root, "ls-tree", "-r", "-z", "--name-only", revision, "--", METRICS).split("\0"))
-    return {path for path in _published_files(root) if path.startswith(METRICS)} <= committed
+    return {path for path in published_files(root) if path.startswith(METRICS)} <= committed
 
 
 def _branch(reference: str) -> str | None:
@@ -151,7 +143,7 @@ def _push_objects(root: Path) -> bool:
     missing = json.loads(_dvc(root, "data", "status", "--json", *where)).get(key, [])
     if missing:
         raise PublishFailed(
-            f"not published: DVC has no object of {_some(missing)}, neither here nor on a remote; make them again "
+            f"not published: DVC has no object of {some(missing)}, neither here nor on a remote; make them again "
             "with dvc repro --force STAGE, or bring the cache back"
         )
     return has_store
@@ -174,7 +166,8 @@ def _dvc(root: Path, *words: str) -> str:
         printed = process.stdout.read()
         if process.wait() != 0:
             told.seek(0)
-            raise PublishFailed(f"not published: dvc push failed: {one_line(told.read())}; {AGAIN}")
+            verb = next(word for word in words if not word.startswith("-"))
+            raise PublishFailed(f"not published: dvc {verb} failed: {one_line(told.read())}; {AGAIN}")
     return printed
 
 
@@ -184,12 +177,12 @@ def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Pub
     with tempfile.TemporaryDirectory() as directory:
         index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
         git(root, "read-tree", base, extra=index)
-        git(root, "add", "--force", "--", *_published_files(root), extra=index)
+        git(root, "add", "--force", "--", *published_files(root), extra=index)
         tree = git(root, "write-tree", extra=index)
-    uncommitted = _changed(root) if allow_dirty else []
+    uncommitted = changed_files(root) if allow_dirty else []
     body = [
         f"genpipe run {name}",
-        f"Made with uncommitted changes of {_some(uncommitted)}." if uncommitted else "",
+        f"Made with uncommitted changes of {some(uncommitted)}." if uncommitted else "",
     ]
     commit = git(root, "commit-tree", tree, "-p", base, given="\n\n".join(filter(None, body)), extra=BOT)
     return Published(commit, _new_branch(root, name, commit), None, notes, is_new=True)
@@ -214,9 +207,9 @@ def _base(root: Path, remote: str | None) -> tuple[str, tuple[str, ...]]:
     if not agrees(root, "merge-base", "--is-ancestor", head, main):
         return head, (f"not rebased: the main branch of {remote} and this one have gone different ways",)
     moved = git(root, "diff", "--name-only", "-z", "--relative", head, main).split("\0")
-    met = [path for path in moved if _is_ours(path)] + _inputs_among(root, moved)
+    met = [path for path in moved if is_ours(path)] + inputs_among(root, moved)
     if met:
-        why = f"not rebased: the main branch of {remote} has moved on in {_some(met)}, which this run used; run it again there"
+        why = f"not rebased: the main branch of {remote} has moved on in {some(met)}, which this run used; run it again there"
         return head, (why,)
     return main, (f"rebased on the main branch of {remote}",)
 
@@ -240,54 +233,3 @@ def _push(root: Path, name: str, remote: str, run: Published) -> Published:
         git(root, "branch", "--move", taken, branch)
         return _push(root, name, remote, replace(run, branch=branch))
     return replace(run, branch=branch, remote=remote, is_new=True)
-
-
-def _require_committed_inputs(root: Path) -> None:
-    """What the stages read must still be what HEAD has; other files may have been edited meanwhile."""
-    changed = _uncommitted_inputs(root, [*_changed(root), *_untracked(root)])
-    if changed:
-        raise BadInput(
-            f"not published: uncommitted changes of {_some(changed)}; commit them and run the same command again, or say "
-            "--allow-dirty"
-        )
-
-
-def _uncommitted_inputs(root: Path, paths: list[str]) -> list[str]:
-    return _inputs_among(root, [path for path in paths if not _is_ours(path)])
-
-
-def _changed(root: Path) -> list[str]:
-    """Tracked files that differ from HEAD, but for those that a run writes."""
-    paths = git(root, "diff", "--name-only", "-z", "--relative", "HEAD").split("\0")
-    return [path for path in paths if path and not _is_ours(path)]
-
-
-def _untracked(root: Path) -> list[str]:
-    return git(root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
-
-
-def _inputs_among(root: Path, paths: list[str]) -> list[str]:
-    """Those of `paths` that define the graph or that a stage of dvc.lock reads."""
-    read = [PurePosixPath(path) for path in (*GRAPH, *_read_by_stages(root))]
-    return [path for path in paths if path and any(PurePosixPath(path).is_relative_to(part) for part in read)]
-
-
-def _read_by_stages(root: Path) -> set[str]:
-    if not (root / LOCK).exists():
-        return set()
-    lock = read_lock(root)
-    return {entry["path"] for stage in lock.stages for entry in lock.inputs(stage)}
-
-
-def _is_ours(path: str) -> bool:
-    """Whether a run writes the file, and its commit has it."""
-    return path in (LOCK, RAW_DATA) or (path.startswith(f"{METRICS}/") and path.endswith(".json"))
-
-
-def _published_files(root: Path) -> list[str]:
-    made = [entry["path"] for _, entry in read_lock(root).outputs() if _is_ours(entry["path"])]
-    return [path for path in (LOCK, RAW_DATA, *made) if (root / path).exists()]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,17 +1,22 @@
 """Publishing, on real Git and DVC repositories with real remotes."""
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from genpipe.errors import BadInput
-from tasks.publish import PublishFailed, is_outstanding, publish, require_clean
+from tasks.changes import require_clean
+from tasks.publish import PublishFailed, is_outstanding, publish
 from tests.registered_project import (
     ENVIRONMENT,
     branches,
@@ -29,6 +34,7 @@ from tests.registered_project import (
 )
 
 HERE = Path(__file__).resolve().parent.parent
+PUBLISH = "import pathlib; from tasks.publish import publish; publish(pathlib.Path.cwd(), 'run')"
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +186,6 @@ def test_a_lock_whose_objects_are_missing_is_not_published(root: Path) -> None:
 
 
 def dvc_object(root: Path, path: str) -> Path:
-    import yaml
-
     stages = yaml.safe_load((root / "dvc.lock").read_text())["stages"].values()
     md5 = next(out["md5"] for stage in stages for out in stage["outs"] if out["path"] == path)
     return root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
@@ -201,11 +205,17 @@ def test_a_remote_that_cannot_be_reached_keeps_the_branch_and_the_next_run_pushe
     assert not is_outstanding(root, {})
 
 
-def test_a_rejected_push_is_told_and_loses_nothing(root: Path) -> None:
+def test_a_rejected_push_is_told_without_secrets_and_loses_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hook = root.parent / "remote.git/hooks/pre-receive"
-    hook.write_text("#!/bin/sh\necho 'only on Mondays' >&2\nexit 1\n")
+    hook.write_text(
+        "#!/bin/sh\necho 'only on Mondays, see https://ada:hunter2@127.0.0.1/ or tokentokentoken' >&2\nexit 1\n"
+    )
     hook.chmod(0o755)
-    with pytest.raises(PublishFailed, match=r"genpipe/run-run is not pushed: .*only on Mondays"):
+    monkeypatch.setenv("STORE_TOKEN", "tokentokentoken")
+    told = r"genpipe/run-run is not pushed: .*only on Mondays, see https://\*\*\*@127\.0\.0\.1/ or \*\*\*;"
+    with pytest.raises(PublishFailed, match=told):
         publish(root, "run")
     hook.unlink()
     assert publish(root, "later").branch == "genpipe/run-run"
@@ -216,15 +226,11 @@ def test_a_run_killed_between_dvc_push_and_git_push_is_published_by_the_next(roo
     hook = root.parent / "remote.git/hooks/pre-receive"
     hook.write_text(f"#!/bin/sh\ntouch {root.parent}/held\nsleep 60\n")
     hook.chmod(0o755)
-    code = "import sys, pathlib; from tasks.publish import publish; publish(pathlib.Path.cwd(), 'run')"
     environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE)}
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=root, env=environment, start_new_session=True
+        [sys.executable, "-c", PUBLISH], cwd=root, env=environment, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 120
-        while not (root.parent / "held").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until((root.parent / "held").exists)
         os.killpg(process.pid, signal.SIGKILL)
     hook.unlink()
     assert remote_branches(root) == []
@@ -233,15 +239,56 @@ def test_a_run_killed_between_dvc_push_and_git_push_is_published_by_the_next(roo
     assert is_complete(root, root.parent / "clone", "genpipe/run-run")
 
 
+def marked(marker: str) -> list[int]:
+    """The living processes that have `marker` in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if marker.encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_publishing_that_is_killed_leaves_no_process(root: Path) -> None:
+    """DVC's remote accepts the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        dvc(
+            root,
+            "remote",
+            "modify",
+            "-q",
+            "store",
+            "url",
+            f"http://127.0.0.1:{silent.getsockname()[1]}/store",
+        )
+        commit(root, "a store that does not answer")
+        environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE), "MARK": str(root)}
+        with (
+            subprocess.Popen([sys.executable, "-c", PUBLISH], cwd=root, env=environment) as process,
+            silent.accept()[0],
+        ):
+            assert len(marked(f"MARK={root}")) >= 3  # ours, the guard, dvc
+            process.kill()
+            wait_until(lambda: not marked(f"MARK={root}"))
+    assert branches(root) == []
+
+
 def test_two_clones_that_publish_at_once_both_get_their_branch(root: Path) -> None:
     other = root.parent / "other"
     shutil.copytree(root, other, symlinks=True)
     rerun(other, nice=3)
-    code = "import sys, pathlib; from tasks.publish import publish; print(publish(pathlib.Path.cwd(), 'run').branch)"
     environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE)}
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", code], cwd=at, env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", PUBLISH], cwd=at, env=environment, stderr=subprocess.PIPE, text=True
         )
         for at in (root, other)
     ]

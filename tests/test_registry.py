@@ -363,6 +363,13 @@ def test_a_version_is_one_of_the_registry_and_nothing_else(root: Path, version: 
         read_model(root, "nice").named(version)
 
 
+def test_a_tag_that_somebody_made_by_hand_is_no_version(root: Path) -> None:
+    run(root, "git", "tag", "nice@v9.0.0")
+    run(root, "git", "tag", "a-note")
+    assert [version.name for version in read_model(root, "nice").versions] == ["v0.0.1", "v0.0.2"]
+    assert api.find_latest_version(str(root), "nice").version == "v0.0.2"
+
+
 def test_without_a_remote_versions_are_local(root: Path) -> None:
     run(root, "git", "remote", "remove", "origin")
     rerun(root, nice=3)

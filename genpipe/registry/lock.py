@@ -47,8 +47,8 @@ class Lock:
         return found
 
     def output(self, path: str) -> Entry | None:
-        """The entry of an output, if a stage made one of just this path."""
-        return next((entry for _, entry in self.outputs() if entry["path"] == path), None)
+        """The entry of an output, if a stage made one of just this path; DVC leaves those of removed stages above."""
+        return next((entry for _, entry in reversed([*self.outputs()]) if entry["path"] == path), None)
 
     def weights(self, model: str) -> str | None:
         """The hash of a model's directory; equal hashes are equal weights and cards."""
@@ -72,7 +72,7 @@ class Lock:
 
     def _evaluation(self, model: str) -> tuple[Entry, ...]:
         makers = self.makers(f"{METRICS}/{model}.json")
-        return self.inputs(makers[0]) if makers else ()
+        return self.inputs(makers[-1]) if makers else ()
 
 
 def read_lock(root: Path, revision: str | None = None) -> Lock:

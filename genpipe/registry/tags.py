@@ -98,7 +98,8 @@ def read_models(root: Path) -> dict[str, Model]:
         (parse_name(line.partition("\t")[0], raise_on_fail=False), line.split("\t"))
         for line in lines.splitlines()
     ]
-    ours = [(parsed, fields) for parsed, fields in tags if "action" in parsed]
+    # a tag without an object of its own has no author and no date; GTO does not count it either
+    ours = [(parsed, fields) for parsed, fields in tags if "action" in parsed and fields[1]]
     return {
         name: _model(name, [t for t in ours if t[0]["name"] == name])
         for name in sorted({p["name"] for p, _ in ours})

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Lineage:
     card: Mapping[str, Any] | None
     packages: Mapping[str, str]
     origin: Origin
-    stages: tuple[str, ...] = field(default=())
+    stages: tuple[str, ...]
 
 
 def split_name(text: str) -> tuple[str, str | None]:
@@ -73,7 +73,7 @@ def trace(root: Path, name: str, wanted: str | None) -> Lineage:
             e["path"].removeprefix(f"{MODELS}/") for _, e in lock.outputs() if e["path"].startswith(MODELS)
         )
         raise BadInput(f"{name}: no such model in {lock.where}; it has {', '.join(known) or 'none'}")
-    (maker,) = lock.makers(entry["path"])
+    maker = lock.makers(entry["path"])[-1]
     return Lineage(
         name,
         version.tag if version else "the workspace",
@@ -137,8 +137,6 @@ def _packages(root: Path, lock: Lock, stage: str, commit: str | None) -> dict[st
 
 def as_dict(lineage: Lineage) -> dict[str, Any]:
     """The lineage for programs, ready for JSON."""
-    from dataclasses import asdict
-
     return asdict(lineage)
 
 
