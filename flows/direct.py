@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the flow here; 0 when all went well, 1 when a stage failed, 2 when the input is at fault."""
     arguments = _parser().parse_args(argv)
     try:
-        return _run(Path.cwd(), arguments.targets or None, arguments.max_parallel)
+        return _run(Path.cwd(), arguments.targets or None, arguments.max_parallel, arguments.retry_failed)
     except lease.Busy as error:
         return _fail(error, lease.BUSY)
     except BadInput as error:
@@ -50,23 +50,23 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
     return limit, plan
 
 
-def _run(root: Path, targets: list[str] | None, max_parallel: int | None) -> int:
+def _run(root: Path, targets: list[str] | None, max_parallel: int | None, retry_failed: bool) -> int:
     with lease.hold(root, LEASE):
         _, plan = prepare(root, targets, max_parallel)
     print(plan.describe(), flush=True)
     if plan.stale:
-        _run_flow(targets, max_parallel)
+        _run_flow(targets, max_parallel, retry_failed)
     if (root / REPORT).exists():
         print(f"open {REPORT}")
     return 0
 
 
-def _run_flow(targets: list[str] | None, max_parallel: int | None) -> None:
+def _run_flow(targets: list[str] | None, max_parallel: int | None, retry_failed: bool) -> None:
     for name, value in PREFECT.items():
         os.environ.setdefault(name, value)
     from flows.retrain import retrain  # only now: importing it reads the environment, and takes seconds
 
-    retrain(targets, max_parallel)
+    retrain(targets, max_parallel, retry_failed)
     logging.getLogger("prefect").setLevel(logging.WARNING)  # its goodbye would follow our last line
 
 
@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="also stages that died too often with the very same inputs",
     )
     return parser
 

@@ -25,21 +25,27 @@ from flows.direct import LEASE, REPORT, RunFailed, prepare
 from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified, verify
+from tasks import attempts
 from tasks.report import show
 from tasks.reproduce import StageFailed
 from tasks.stages import Outcomes, run_stages
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # pyright: ignore  (its type is invariant)
-def retrain(targets: list[str] | None = None, max_parallel: int | None = None) -> Any:
+def retrain(
+    targets: list[str] | None = None, max_parallel: int | None = None, retry_failed: bool = False
+) -> Any:
     """Run what is out of date in the project of the current directory.
 
     `targets` are stages or groups of dvc.yaml (all of them when none is given), brought up to date with all they need;
-    `max_parallel` stages run at once (params.yaml's when not given).
+    `max_parallel` stages run at once (params.yaml's when not given); with `retry_failed` also those run that died too
+    often with the very same inputs.
     """
     _log_failures_in_one_line()
     root = Path.cwd()
     with lease.hold(root, LEASE):
+        if retry_failed:
+            attempts.forget(root)
         limit, plan = prepare(root, targets, max_parallel)
         if not plan.stale:
             return Completed(name="UpToDate", message=plan.describe())
