@@ -33,8 +33,7 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
 
 
 def _run(root: Path, arguments: argparse.Namespace) -> None:
-    asked = {name: getattr(arguments, name) for name in ("max_parallel", "publish", "allow_dirty")}
-    asked["targets"] = arguments.targets or None
+    asked = vars(arguments) | {"targets": arguments.targets or None}
     if arguments.allow_dirty and not arguments.publish:
         raise BadInput("--allow-dirty: wanted beside --publish only; without it nothing is committed")
     with lease.hold(root, LEASE):
@@ -57,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
+    )
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="also stages that died too often with the very same inputs",
     )
     parser.add_argument(
         "--publish",

@@ -23,6 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.direct import LEASE, REPORT, prepare
 from genpipe.graph import Plan, verify
+from tasks import attempts
 from tasks.changes import require_clean
 from tasks.failing import RunFailed, log_failures_in_one_line
 from tasks.leasing import alone
@@ -38,15 +39,19 @@ def retrain(
     max_parallel: int | None = None,
     publish: bool = False,
     allow_dirty: bool = False,
+    retry_failed: bool = False,
 ) -> Any:
     """Run what is out of date in the project of the current directory.
 
     `targets` are stages or groups of dvc.yaml (all of them when none is given), brought up to date with all they need;
     `max_parallel` stages run at once (params.yaml's when not given). `publish` commits the results on a branch of their
     own and promotes the models that pass their rules; uncommitted changes are refused then, unless `allow_dirty`.
+    With `retry_failed` also those stages run that died too often with the very same inputs.
     """
     log_failures_in_one_line()
     root = Path.cwd()
+    if retry_failed:
+        attempts.forget(root)
     limit, plan = prepare(root, targets, max_parallel)
     if publish:
         require_clean(root, allow_dirty)

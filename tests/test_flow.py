@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -163,9 +164,35 @@ def test_a_change_that_changes_nothing_downstream_is_cut_off(project: Path) -> N
     write_knobs(project, prepare={"seconds": 0.1})
     assert run_flow().is_completed()
     assert started(project) == ["prepare"]
+    shown = shown_outcomes()
+    assert "| prepare | ran |" in shown
+    assert all(f"| {name} | skipped |" in shown for name in ("left", "right", "join"))
     write_knobs(project)
     assert run_flow().is_completed()
     assert started(project) == ["prepare"]  # the first outputs came back from the cache
+    assert "| prepare | restored |" in shown_outcomes()
+
+
+def shown_outcomes() -> str:
+    """The table that the last run shows in Prefect."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["stages"])))
+    return str(max(found, key=lambda artifact: str(artifact.created)).data)
+
+
+def test_deaths_are_counted_over_retries_and_runs_until_a_person_says_otherwise(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.stages.RETRY_DELAY", 0)
+    write_graph(project, "{retries: 1, attempts: 3}")
+    write_knobs(project, prepare={"status": 1, "seconds": 0.1})
+    for _ in range(3):
+        state = run_flow(targets=["prepare"])
+        assert state.is_failed()
+    assert started(project) == ["prepare"] * 3
+    assert "it died 3 times with the very same inputs" in str(state.message)
+    assert run_flow(targets=["prepare"], retry_failed=True).is_failed()
+    assert started(project) == ["prepare"] * 5
 
 
 def test_progress_and_metrics_are_artifacts(project: Path) -> None:
@@ -207,15 +234,19 @@ def test_no_stage_outlives_its_flow_and_a_rerun_completes(
         try:
             wait_until(lambda: {"left", "right"} <= set(started(project)), 120)
             assert len(alive(project)) == 2
+            below = psutil.Process(flow.pid).children(recursive=True)
             flow.send_signal(ending)
             wait_until(lambda: not alive(project), 30)
             assert flow.wait(90) != 0
+            wait_until(lambda: not any(process.is_running() for process in below), 30)
         finally:
             flow.kill()
     write_knobs(project)
     state = run_flow()
     assert state.is_completed(), state.message
     assert (project / "out/join").read_text() == "join"
+    assert started(project).count("prepare") == 1, "what was finished is not lost"
+    assert list(project.rglob("*.partial")) == []
 
 
 def test_a_stage_that_takes_too_long_is_ended(project: Path) -> None:
@@ -245,6 +276,10 @@ def test_the_order_respects_upstream_room_and_the_number_of_stages() -> None:
     greedy = Stage("greedy", (), ("x",), Needs(cpus=10_000))
     assert next_to_start([greedy], [prepare], 2) is None
     assert next_to_start([greedy], [], 2) == greedy
+    urgent = Stage("urgent", (), ("x",), Needs(priority=1))
+    assert next_to_start([prepare, other, urgent, left], [], 2) == urgent
+    assert next_to_start([left, other], [prepare, urgent], 3) == other
+    assert next_to_start([prepare, Stage("then", ("prepare",), ("x",), Needs(priority=9))], [], 2) == prepare
     assert downstream("prepare", [left, other]) == [left]
 
 

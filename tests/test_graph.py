@@ -1,16 +1,19 @@
 """The plan, read from real DVC repositories."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import genpipe.graph
 from genpipe.errors import BadInput
-from genpipe.graph import Needs, NotVerified, Plan, read_plan, verify
+from genpipe.graph import Needs, NotVerified, Plan, by_command, in_process, inputs_of, read_plan, verify
 
 DVC_YAML = """\
 stages:
@@ -190,6 +193,9 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ("{ray: 1}", "wanted true or false, not 1"),
+        ("{priority: 1.5}", "wanted a whole number >= 0, not 1.5"),
+        ("{cpus: true}", "wanted a number >= 0, not True"),
         ("{retry: 2}", "retry: no such key; it knows retries"),
         ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
     ],
@@ -229,6 +235,96 @@ def test_a_busy_project_is_one_line(project: Path) -> None:
             holder.kill()
 
 
+def change_parameter(root: Path) -> None:
+    (root / "knobs.yaml").write_text(KNOBS.replace("width: 2", "width: 3"))
+
+
+CHANGES = {
+    "nothing": lambda root: None,
+    "a parameter": change_parameter,
+    "code": lambda root: (root / "code.txt").write_text("new code\n"),
+    "a command": lambda root: (root / "dvc.yaml").write_text(DVC_YAML.replace("cat out/*", "sort out/*")),
+    "an output": lambda root: (root / "out/big.model").unlink(),
+    "the lock file": lambda root: (root / "dvc.lock").unlink(),
+    "raw data": lambda root: (root / "data/raw.txt").write_text("autumn\n"),
+    "no raw data": lambda root: shutil.rmtree(root / "data"),
+    "no code": lambda root: (root / "code.txt").unlink(),
+}
+
+
+@pytest.mark.parametrize("targets", [None, ["train@small"]])
+@pytest.mark.parametrize("change", CHANGES)
+def test_dvc_s_command_line_gives_the_same_plan_with_coarser_reasons(
+    project: Path, change: str, targets: list[str] | None
+) -> None:
+    CHANGES[change](project)
+    exact, coarse = in_process.read_plan(project, targets), by_command.read_plan(project, targets)
+    assert [(s.name, s.upstream, s.needs, s.is_stale) for s in coarse.stages] == [
+        (s.name, s.upstream, s.needs, s.is_stale) for s in exact.stages
+    ]
+    assert bool(coarse.problems) == bool(exact.problems)
+    assert set(coarse.problems) <= set(exact.problems)
+
+
+def test_reasons_of_the_command_line_name_the_stage_s_own_change(project: Path) -> None:
+    change_parameter(project)
+    plan = by_command.read_plan(project)
+    assert reasons(plan, "train@small") == ("params recipes.small changed",)
+    assert reasons(plan, "report") == ("upstream train@small is stale",)
+
+
+@pytest.mark.parametrize("gone", ["status", "index", "the module"])
+def test_where_dvc_s_classes_have_changed_its_command_line_is_asked(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: str
+) -> None:
+    expected = [(stage.name, stage.is_stale) for stage in read_plan(project).stages]
+    assert capsys.readouterr().err == ""
+    if gone == "the module":
+        monkeypatch.delattr(genpipe.graph, "in_process")
+        monkeypatch.setitem(sys.modules, "genpipe.graph.in_process", None)
+    else:
+        monkeypatch.delattr(in_process.Repo, gone)
+    assert [(stage.name, stage.is_stale) for stage in read_plan(project).stages] == expected
+    assert capsys.readouterr().err.startswith(f"genpipe: DVC {version('dvc')} is not as genpipe knows it (")
+    assert inputs_of(project, "prepare") is None or gone == "status"
+
+
+def test_dvc_is_as_the_plan_expects(project: Path) -> None:
+    """The contract of what is used beyond DVC's public interface: fails when a new DVC has another."""
+    with contextlib.chdir(project), in_process.Repo() as repo, in_process.lock_repo(repo):
+        graph = repo.index.graph
+        assert repo.index.graph is graph, "the index is kept while the lock is held"
+        nodes = {node.addressing: node for node in graph}
+        assert sorted(nodes) == ["data.dvc", "prepare", "report", "train@big", "train@small"]
+        train = nodes["train@small"]
+        assert [above.addressing for above in graph.successors(train)] == ["prepare"]
+        assert (nodes["data.dvc"].cmd, train.cmd[:8], train.name) == (None, "mkdir -p", "train@small")
+        assert train.meta == {"genpipe": {"retries": 2, "timeout": 60, "gpus": 1}}
+        assert [str(out) for out in train.outs] == ["out/small.model"]
+        assert all(out.hash_info for out in train.outs)
+        params = next(dep for dep in train.deps if hasattr(dep, "read_params"))
+        assert (
+            params.hash_info.value
+            == params.read_params()
+            == {"recipes.small": {"steps": 10, "network": {"width": 2}}}
+        )
+        assert all(dep.get_hash().value for dep in train.deps)
+        assert repo.status() == {}
+
+
+@pytest.mark.parametrize(
+    ("meta", "needs"),
+    [
+        ("{priority: 3, ray: true, attempts: 9}", Needs(priority=3, ray=True, attempts=9)),
+        ("{cpus: 0.5}", Needs(cpus=0.5)),
+    ],
+)
+def test_all_of_meta_is_read(project: Path, meta: str, needs: Needs) -> None:
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("{retries: 2, timeout: 60, gpus: 1}", meta))
+    found = {stage.name: stage.needs for stage in read_plan(project).stages}
+    assert found["train@big"] == needs
+
+
 def test_verify_names_what_is_still_stale(project: Path) -> None:
     (project / "out/report.txt").unlink()
     with pytest.raises(NotVerified, match=r"report \(out/report\.txt is missing\)"):
@@ -247,6 +343,8 @@ def test_the_command_line_shows_the_plan_in_words_and_as_json(project: Path) -> 
     words = run(project, sys.executable, "-m", "genpipe.cli", "plan")
     assert "2 of 4 stages are out of date" in words
     assert "train@small  params recipes.small.network.width changed" in words
+    one = run(project, sys.executable, "-m", "genpipe.cli", "plan", "train@big")
+    assert one == "everything is up to date (2 stages)\n"
     plan = json.loads(run(project, sys.executable, "-m", "genpipe.cli", "plan", "--json"))
     assert [stage["name"] for stage in plan["stages"] if stage["stale"]] == ["train@small", "report"]
     assert plan == json.loads(json.dumps(read_plan(project).as_dict()))

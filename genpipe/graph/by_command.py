@@ -91,6 +91,7 @@ def _problems(
     wanted: list[str], upstream: dict[str, list[str]], status: dict[str, Any], stages: dict[str, Stage]
 ) -> Iterator[str]:
     """Raw data that is not as pinned, and what no stage makes; a stale stage upstream may make what is missing."""
+    seen: set[str] = set()
     for name in wanted:
         entries = [entry for entry in status.get(name, []) if isinstance(entry, dict)]
         if _is_data(name):
@@ -100,7 +101,9 @@ def _problems(
             _is_data(above) and above in status for above in upstream[name]
         ):
             changes = [item for entry in entries for item in entry.get("changed deps", {}).items()]
-            yield from (missing_file(path, name) for path, change in changes if change == "deleted")
+            missing = [path for path, change in changes if change == "deleted" and path not in seen]
+            seen.update(missing)
+            yield from (missing_file(path, name) for path in missing)
 
 
 def _needs(root: Path, name: str) -> Needs:
