@@ -1,0 +1,75 @@
+"""Who is killed: how each is told by its command line, and when it is at work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.chaos.processes import words_of
+
+Words = list[str]
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A kind of process."""
+
+    is_it: Callable[[Words], bool]
+    within: float  # seconds after the first is seen
+    uses_ray: bool = False
+    is_deployed: bool = False  # the round has a server, a worker and a deployment
+    serves: bool = False  # it is started before the run and outlives it
+
+
+def _runs_module(words: Words, *module: str) -> bool:
+    return any(words[at : at + 1 + len(module)] == ["-m", *module] for at in range(len(words)))
+
+
+def is_guard(words: Words) -> bool:
+    """The process that ends a stage's group."""
+    return any(word.endswith("tasks/guard.py") for word in words)
+
+
+def is_dvc(words: Words) -> bool:
+    """DVC, at a stage."""
+    return _runs_module(words, "dvc") and "repro" in words and not is_guard(words)
+
+
+def _is_server(words: Words) -> bool:
+    return _runs_module(words, "uvicorn") or _runs_module(words, "prefect", "server", "start")
+
+
+def _is_flow(words: Words) -> bool:
+    return _runs_module(words, "flows.retrain")
+
+
+VICTIMS = {
+    "flow": Victim(_is_flow, within=20),
+    "dvc": Victim(is_dvc, within=8),
+    "guard": Victim(is_guard, within=8),
+    "stage": Victim(lambda words: len(words) > 1 and words[1].endswith("/bin/genpipe"), within=8),
+    "Ray worker": Victim(
+        lambda words: bool(words) and words[0].startswith("ray::") and words[0].rstrip() != "ray::IDLE",
+        within=3,
+        uses_ray=True,
+    ),
+    "raylet": Victim(
+        lambda words: bool(words) and words[0].endswith("/raylet/raylet"), within=5, uses_ray=True
+    ),
+    "own server": Victim(_is_server, within=15),  # the one that the flow starts for itself
+    "flow of a worker": Victim(
+        lambda words: _runs_module(words, "prefect.flow_engine") or _runs_module(words, "prefect.engine"),
+        within=20,
+        is_deployed=True,
+    ),
+    "Prefect server": Victim(_is_server, within=20, is_deployed=True, serves=True),
+    "Prefect worker": Victim(
+        lambda words: _runs_module(words, "prefect", "worker", "start"),
+        within=20,
+        is_deployed=True,
+        serves=True,
+    ),
+}
+
+
+def stages_of(commands: list[Words]) -> list[str]:
+    """The stages that these processes run."""
+    return sorted({words[-1] for words in commands if is_dvc(words)})
