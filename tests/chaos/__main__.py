@@ -73,12 +73,16 @@ def again(seed: int, number: int, given: argparse.Namespace) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, help="default: another one each time; it is printed")
     parser.add_argument("--round", type=int, metavar="N", help="play this one only")
-    parser.add_argument("--victims", nargs="+", choices=list(VICTIMS), default=list(VICTIMS), metavar="VICTIM")
+    parser.add_argument(
+        "--victims", nargs="+", choices=list(VICTIMS), default=list(VICTIMS), metavar="VICTIM"
+    )
     parser.add_argument("--targets", nargs="+", default=[], metavar="STAGE", help="of the flow; default: all")
     parser.add_argument("--storm", action="store_true", help="many stages at once, nobody is killed")
     return parser.parse_args()

@@ -31,7 +31,10 @@ class Services:
     def start(self) -> None:
         """Start what does not run, and deploy."""
         self.revive()
-        for words in (["work-pool", "create", "local", "--type", "process", "--overwrite"], ["deploy", "--all"]):
+        for words in (
+            ["work-pool", "create", "local", "--type", "process", "--overwrite"],
+            ["deploy", "--all"],
+        ):
             self._family.start([*PREFECT, *words], self._root, self.environment, self._log).wait(120)
 
     def revive(self) -> None:

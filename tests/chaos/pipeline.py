@@ -3,14 +3,14 @@
 import json
 import random
 import shutil
-import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from genpipe.errors import BadInput
 from genpipe.graph import read_plan
 from tests.e2e.conftest import make_project
 
@@ -87,12 +87,32 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def differences(root: Path, before: State, forgot_lock: bool) -> list[str]:
+def differences(root: Path, targets: Sequence[str], before: State, forgot_lock: bool) -> list[str]:
     """What is not as the undisturbed run left it: one line each."""
     now = state_of(root)
     same = stages_in(now.lock) == stages_in(before.lock) if forgot_lock else now.lock == before.lock
-    complaints = [] if same else [f"dvc.lock differs: {_first_difference(before.lock, now.lock)}"]
-    complaints += [f"left behind: {name}" for name in sorted(now.files - before.files)]
-    complaints += [f"missing: {name}" for name in sorted(before.files - now.files)]
-    stale = read_plan(root).stale
-    return complaints + [f"still out of date: {stage.name}: {'; '.join(stage.reasons)}" for stage in stale]
+    left = sorted(name for name in now.files if name not in before.files or is_temporary(name))
+    names = ", ".join(_differing(now.lock, before.lock)) or "its order"
+    return [
+        *([] if same else [f"dvc.lock differs in {names}"]),
+        *(f"left behind: {name}" for name in left),
+        *_out_of_date(root, targets),
+    ]
+
+
+def _out_of_date(root: Path, targets: Sequence[str]) -> list[str]:
+    try:
+        stale = read_plan(root, list(targets)).stale
+    except BadInput as error:
+        return [str(error)]
+    return [f"still out of date: {stage.name}: {'; '.join(stage.reasons)}" for stage in stale]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that a process writes before it gets its name."""
+    return ".partial" in name or ".replaced" in name
+
+
+def _differing(now: str, before: str) -> list[str]:
+    mine, theirs = stages_in(now), stages_in(before)
+    return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))

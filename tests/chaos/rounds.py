@@ -18,7 +18,7 @@ from tests.chaos.processes import Family, kill, words_of
 from tests.chaos.victims import VICTIMS, stages_of
 
 UNDISTURBED = 1200  # seconds a run may take
-SETTLED = 240  # seconds in which what a kill has left must have ended
+SETTLED = 120  # seconds in which what a kill has left must have ended
 TRIES = 4  # to hit the victim before the run ends
 
 
@@ -116,10 +116,15 @@ def prepare(scratch: Path, targets: Sequence[str]) -> Arena:
     pipeline.make(root)
     arena = Arena(root, scratch, tuple(targets), pipeline.State("", frozenset()))
     with _family() as family:
-        status = family.start(arena.command, root, arena.environment, arena.log("undisturbed")).wait(UNDISTURBED)
+        status = family.start(arena.command, root, arena.environment, arena.log("undisturbed")).wait(
+            UNDISTURBED
+        )
         left = family.wait_until_gone(SETTLED)
     if status or left:
-        raise RuntimeError(f"undisturbed run: status {status}, left {left}; {_last_line(arena.log('undisturbed'))}")
+        raise RuntimeError(
+            f"undisturbed run: status {status}, left {left}; {_last_line(arena.log('undisturbed'))}"
+        )
+    shutil.copytree(root, scratch / "undisturbed", symlinks=True)
     return replace(arena, state=pipeline.state_of(root))
 
 
@@ -135,16 +140,20 @@ def play(arena: Arena, drawn: Draw) -> Outcome:
     shutil.rmtree(arena.scratch / "t")  # logs of Ray
     (arena.scratch / "t").mkdir()
     with _family() as family:
-        outcome = _play_deployed if VICTIMS[drawn.victim].is_deployed else _play_direct
-        strike, recovery, complaints = outcome(arena, drawn, family)
-    complaints += pipeline.differences(arena.root, arena.state, drawn.forgets_lock)
+        play_it = _play_deployed if VICTIMS[drawn.victim].is_deployed else _play_direct
+        strike, recovery, complaints = play_it(arena, drawn, family)
+    complaints += pipeline.differences(arena.root, arena.targets, arena.state, drawn.forgets_lock)
     complaints += [f"left behind: $TMPDIR/{name}" for name in sorted(_temporary(arena.scratch / "t"))]
+    if complaints:  # what is wrong stays to be looked at, and is not held against the next round
+        arena.root.rename(arena.scratch / f"failed-{drawn.number}")
+        shutil.copytree(arena.scratch / "undisturbed", arena.root, symlinks=True)
     return Outcome(drawn, strike, recovery, tuple(complaints))
 
 
 def _temporary(directory: Path) -> set[str]:
-    """Ray leaves its logs there and torch a directory, whether disturbed or not."""
-    return {path.name for path in directory.iterdir()} - {"ray", f"torchinductor_{os.environ.get('USER', 'root')}"}
+    """Files there; Ray leaves its logs and torch its settings, whether disturbed or not."""
+    names = {path.relative_to(directory) for path in directory.rglob("*") if not path.is_dir()}
+    return {str(name) for name in names if name.parts[0] != "ray" and "torchinductor" not in name.parts[0]}
 
 
 _Played = tuple[Strike | None, float, list[str]]
@@ -218,7 +227,9 @@ def _told(family: Family, seconds: float, when: str, services: Services | None =
     """Complaints about the processes that are left, which are then ended."""
     may_stay = services.has if services else lambda _: False
     left = family.wait_until_gone(seconds, may_stay)
-    complaints = [f"{when}: process {process.pid} is left: {' '.join(words_of(process))[:200]}" for process in left]
+    complaints = [
+        f"{when}: process {process.pid} is left: {' '.join(words_of(process))[:200]}" for process in left
+    ]
     for process in left:
         kill(process)
     return complaints

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.processes import words_of
-
 Words = list[str]
 
 
