@@ -18,7 +18,9 @@ from tests.chaos.processes import Family, kill, words_of
 from tests.chaos.victims import VICTIMS, stages_of
 
 UNDISTURBED = 1200  # seconds a run may take
-SETTLED = 120  # seconds in which what a kill has left must have ended
+SETTLED = (
+    180  # seconds in which what a kill has left must have ended; Prefect waits 120 for a server it started
+)
 TRIES = 4  # to hit the victim before the run ends
 
 

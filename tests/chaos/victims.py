@@ -32,7 +32,9 @@ def is_dvc(words: Words) -> bool:
 
 
 def _is_server(words: Words) -> bool:
-    return _runs_module(words, "uvicorn") or _runs_module(words, "prefect", "server", "start")
+    return "prefect.server.api.server:create_app" in words or _runs_module(
+        words, "prefect", "server", "start"
+    )
 
 
 def _is_flow(words: Words) -> bool:
