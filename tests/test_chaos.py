@@ -93,7 +93,11 @@ def test_what_a_kill_leaves_is_seen(repository: Path) -> None:
 
 def test_a_seed_draws_the_same_again_and_every_victim_has_its_turn(repository: Path) -> None:
     names = [*stages_in(undisturbed(repository).lock), "train@nice"]
-    drawn = [draw(7, number, names, list(VICTIMS)) for number in range(20)]
-    assert drawn == [draw(7, number, names, list(VICTIMS)) for number in range(20)]
-    assert drawn != [draw(8, number, names, list(VICTIMS)) for number in range(20)]
-    assert {one.victim for one in drawn[:10]} == {one.victim for one in drawn[10:]} == set(VICTIMS)
+    drawn = [draw(7, number, names, list(VICTIMS)) for number in range(2 * len(VICTIMS))]
+    assert drawn == [draw(7, number, names, list(VICTIMS)) for number in range(2 * len(VICTIMS))]
+    assert drawn != [draw(8, number, names, list(VICTIMS)) for number in range(2 * len(VICTIMS))]
+    assert (
+        {one.victim for one in drawn[: len(VICTIMS)]}
+        == {one.victim for one in drawn[len(VICTIMS) : 2 * len(VICTIMS)]}
+        == set(VICTIMS)
+    )

@@ -38,7 +38,8 @@ class Services:
             self._family.start([*PREFECT, *words], self._root, self.environment, self._log).wait(120)
 
     def revive(self) -> None:
-        """Start what does not run, the server first."""
+        """Start what does not run, the server first, after a second, in which the killed are buried."""
+        time.sleep(1)
         self._keep("server", "server", "start", "--host", "127.0.0.1", "--port", str(self._port))
         self._wait_for_health()
         self._keep("worker", "worker", "start", "--pool", "local", "--type", "process")

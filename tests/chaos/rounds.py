@@ -1,6 +1,7 @@
 """A round: work is made undone, a victim dies while it is done, the same command runs again, all is as it was."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 from tests.chaos import pipeline
 from tests.chaos.deployment import RUN, Services
 from tests.chaos.processes import Family, kill, words_of
-from tests.chaos.victims import VICTIMS, stages_of
+from tests.chaos.victims import VICTIMS, Victim, stages_of
 
 UNDISTURBED = 1200  # seconds a run may take
 SETTLED = (
@@ -41,7 +42,6 @@ class Strike:
     """A kill: when, counted from the start of the run, and what was going on."""
 
     seconds: float
-    title: str
     interrupted: tuple[str, ...]
 
 
@@ -68,6 +68,11 @@ class Arena:
     def command(self) -> list[str]:
         """The run, by hand."""
         return [sys.executable, "-m", "flows.retrain", *self.targets]
+
+    @property
+    def deployed_command(self) -> list[str]:
+        """The run, on the worker."""
+        return [*RUN, "--param", f"targets={json.dumps(self.targets or None)}"]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -172,11 +177,11 @@ def _play_direct(arena: Arena, drawn: Draw, family: Family) -> _Played:
 def _play_deployed(arena: Arena, drawn: Draw, family: Family) -> _Played:
     services = Services(family, arena.root, arena.environment, arena.log(f"services-{drawn.number}"))
     services.start()
-    strike = _disturb(arena, drawn, family, RUN, services.environment)
+    strike = _disturb(arena, drawn, family, arena.deployed_command, services.environment)
     complaints = [] if strike else ["the run ended before its victim could be killed"]
     services.revive()
     complaints += _told(family, SETTLED, "after the kill", services)
-    recovery, more = _rerun(arena, drawn, family, RUN, services.environment)
+    recovery, more = _rerun(arena, drawn, family, arena.deployed_command, services.environment)
     services.stop()
     return strike, recovery, complaints + more + _told(family, SETTLED, "after the services were stopped")
 
@@ -187,28 +192,35 @@ def _disturb(
     for attempt in range(TRIES):
         pipeline.forget(arena.root, drawn.stages, arena.state.lock, drawn.forgets_lock)
         process = family.start(command, arena.root, environment, arena.log(drawn.number))
-        strike = _strike(family, process, drawn, drawn.delay / 2**attempt)
+        strike = _strike(arena, drawn, family, process, drawn.delay / 2**attempt)
         if strike:
             return strike
     return None
 
 
-def _strike(family: Family, run: "subprocess.Popen[bytes]", drawn: Draw, delay: float) -> Strike | None:
+def _strike(
+    arena: Arena, drawn: Draw, family: Family, run: "subprocess.Popen[bytes]", delay: float
+) -> Strike | None:
     """Kill a victim `delay` seconds after the first is seen; None when the run ends before."""
     victim, started, due = VICTIMS[drawn.victim], time.monotonic(), None
     while run.poll() is None:
-        living = family.living()
-        found = [process for process in living if victim.is_it(words_of(process))]
+        commands = {process: words_of(process) for process in family.living()}
+        found = [process for process, words in commands.items() if victim.is_it(words)]
         due = time.monotonic() + delay if found and due is None else due
-        if found and due is not None and time.monotonic() >= due:
-            interrupted = stages_of([words_of(process) for process in living])
-            chosen = found if victim.serves else [found[int(drawn.which * len(found))]]
-            title = " ".join(words_of(chosen[0]))
-            for process in chosen:
+        if found and due is not None and time.monotonic() >= due and _is_the_moment(victim, arena.root):
+            for process in found if victim.all_of_them else [found[int(drawn.which * len(found))]]:
                 kill(process)
-            return Strike(time.monotonic() - started, title, tuple(interrupted))
-        time.sleep(0.05)
+            return Strike(time.monotonic() - started, tuple(stages_of(list(commands.values()))))
+        time.sleep(0.02)
     return None
+
+
+def _is_the_moment(victim: Victim, root: Path) -> bool:
+    """Whether it may die now, or within a fifth of a second when it waits for its moment."""
+    deadline = time.monotonic() + 0.2
+    while not (is_it := victim.moment is None or victim.moment(root)) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return is_it
 
 
 def _rerun(

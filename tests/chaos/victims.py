@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 Words = list[str]
 
@@ -14,7 +15,8 @@ class Victim:
     within: float  # seconds after the first is seen
     uses_ray: bool = False
     is_deployed: bool = False  # the round has a server, a worker and a deployment
-    serves: bool = False  # it is started before the run and outlives it
+    all_of_them: bool = False  # every one that is found dies
+    moment: Callable[[Path], bool] | None = None  # what the project's directory looks like when it dies
 
 
 def _runs_module(words: Words, *module: str) -> bool:
@@ -27,8 +29,8 @@ def is_guard(words: Words) -> bool:
 
 
 def is_dvc(words: Words) -> bool:
-    """DVC, at a stage."""
-    return _runs_module(words, "dvc") and "repro" in words and not is_guard(words)
+    """DVC, at a stage, by whatever name it is started."""
+    return "repro" in words and "--single-item" in words and not is_guard(words)
 
 
 def _is_server(words: Words) -> bool:
@@ -41,9 +43,16 @@ def _is_flow(words: Words) -> bool:
     return _runs_module(words, "flows.retrain")
 
 
+def _is_lock_written(root: Path) -> bool:
+    """DVC writes the file in place: it is empty for as long as DVC needs to put its entries into YAML."""
+    path = root / "dvc.lock"
+    return path.exists() and not path.stat().st_size
+
+
 VICTIMS = {
     "flow": Victim(_is_flow, within=20),
     "dvc": Victim(is_dvc, within=8),
+    "dvc at dvc.lock": Victim(is_dvc, within=0, all_of_them=True, moment=_is_lock_written),
     "guard": Victim(is_guard, within=8),
     "stage": Victim(lambda words: len(words) > 1 and words[1].endswith("/bin/genpipe"), within=8),
     "Ray worker": Victim(
@@ -60,12 +69,12 @@ VICTIMS = {
         within=20,
         is_deployed=True,
     ),
-    "Prefect server": Victim(_is_server, within=20, is_deployed=True, serves=True),
+    "Prefect server": Victim(_is_server, within=20, is_deployed=True, all_of_them=True),
     "Prefect worker": Victim(
         lambda words: _runs_module(words, "prefect", "worker", "start"),
         within=20,
         is_deployed=True,
-        serves=True,
+        all_of_them=True,
     ),
 }
 
