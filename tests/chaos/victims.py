@@ -44,9 +44,9 @@ def _is_flow(words: Words) -> bool:
 
 
 def _is_lock_written(root: Path) -> bool:
-    """DVC writes the file in place: it is empty for as long as DVC needs to put its entries into YAML."""
+    """By itself DVC writes in place: the file is empty for as long as its entries are put into YAML."""
     path = root / "dvc.lock"
-    return path.exists() and not path.stat().st_size
+    return (root / "dvc.lock.partial").exists() or (path.exists() and not path.stat().st_size)
 
 
 VICTIMS = {
