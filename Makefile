@@ -6,12 +6,13 @@ TEXTS  ?= .genpipe/texts
 PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test check bench clean install
+.PHONY: help run test check chaos bench clean install
 
 help:
 	@echo 'make run    install everything, fetch the data, run what is out of date, name the report'
 	@echo 'make test   install everything, pass the tests'
 	@echo 'make check  format, lint, types, import contracts'
+	@echo 'make chaos  kill what runs a small pipeline, twenty times, and storm the lock; half an hour'
 	@echo 'make bench  ratios against named peers, alternated on this machine'
 	@echo 'make clean  remove the environment, caches and unfinished runs (data/ and artifacts/ stay)'
 
@@ -28,6 +29,10 @@ check: install
 	pyright
 	lint-imports
 
+chaos: install
+	python -m tests.chaos
+	python -m tests.chaos --storm
+
 bench: install
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements.txt
@@ -35,6 +40,9 @@ bench: install
 	for name in chinese article english scaling memory durability; do \
 		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
 	python -m benchmarks.training
+	test -x $(PEERS)/workflow/bin/python || $(PYTHON) -m venv $(PEERS)/workflow
+	$(PEERS)/workflow/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-workflow.txt
+	python -m benchmarks.workflow --kedro $(PEERS)/workflow/bin/python
 
 clean:
 	rm -rf $(VENV) .genpipe .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

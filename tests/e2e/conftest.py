@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ TINY: dict[str, Any] = {"batch_size": 16, "steps": 10, "checkpoint_every": 5}
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
+    make_project(root, RECIPES, {"workers": 0, "max_parallel": 2})
+    return root
+
+
+def make_project(root: Path, recipes: Sequence[str], cluster: dict[str, Any]) -> None:
+    """Copy this project, made small, and fetch its raw data."""
     for name in output(HERE, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
         if (HERE / name).is_file() and name != "dvc.lock" and not name.startswith("artifacts/"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(HERE / name, root / name)
     output(root, "git", "init", "--quiet")
-    _make_small(root / "params.yaml")
+    _make_small(root / "params.yaml", recipes, cluster)
     output(root, sys.executable, "-m", "genpipe.cli", "data")
     commit(root, "begin")  # the deployments publish, which wants a commit to stand on
-    return root
 
 
 def commit(root: Path, message: str) -> None:
@@ -35,11 +41,11 @@ def commit(root: Path, message: str) -> None:
     output(root, "git", *identity, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
-def _make_small(path: Path) -> None:
-    """Few steps, few samples, no Ray, and only as many stages as show every kind of work."""
+def _make_small(path: Path, recipes: Sequence[str], cluster: dict[str, Any]) -> None:
+    """Few steps, few samples, and only as many stages as show every kind of work."""
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    params["cluster"] = {"workers": 0, "max_parallel": 2}
-    params["recipes"] = {name: params["recipes"][name] | {"num_samples": 16} for name in RECIPES}
+    params["cluster"] = cluster
+    params["recipes"] = {name: params["recipes"][name] | {"num_samples": 16} for name in recipes}
     params["promotion"] = {"classifier": [{"metric": "accuracy", "direction": "maximise", "min_gain": 0}]}
     for recipe in params["recipes"].values():
         recipe["train"] |= TINY

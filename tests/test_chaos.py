@@ -1,0 +1,103 @@
+"""A short version of `make chaos`, and that its checks can fail."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.pipeline import State, differences, forget, stages_in, state_of
+from tests.chaos.processes import Family
+from tests.chaos.rounds import Arena, draw, play, prepare
+from tests.chaos.victims import VICTIMS
+
+DAEMON = """
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"], {})
+time.sleep(1)  # for as long as it takes to be seen
+"""
+
+
+@pytest.fixture(scope="module")
+def arena() -> Iterator[Arena]:
+    scratch = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))  # a Unix socket allows 107 bytes
+    yield prepare(scratch, ["count"])
+    shutil.rmtree(scratch)
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+@pytest.mark.parametrize("victim", ["flow", "Ray worker"])
+def test_after_a_kill_the_same_command_ends_where_an_undisturbed_run_ends(arena: Arena, victim: str) -> None:
+    outcome = play(arena, draw(1, 0, ["count@couplets"], [victim]))
+    assert outcome.strike is not None
+    assert outcome.complaints == ()
+
+
+def test_a_process_without_mark_session_and_parent_is_found(tmp_path: Path) -> None:
+    family = Family("a mark")
+    with family.watched():
+        parent = family.start([sys.executable, "-c", DAEMON], tmp_path, {}, tmp_path / "log")
+        parent.wait()
+        left = family.wait_until_gone(0.5)
+        assert [process.environ() for process in left] == [{}]
+    deadline = time.monotonic() + 10
+    while any(process.is_running() for process in left) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(process.is_running() and process.status() != "zombie" for process in left)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {one: {cmd: date +%N > one, outs: [one]}, two: {cmd: echo 2 > two, outs: [two]}}"
+    )
+    return tmp_path
+
+
+def undisturbed(root: Path) -> State:
+    run_all(root)
+    return state_of(root)
+
+
+def run_all(root: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)
+
+
+def test_what_is_forgotten_is_done_again_and_its_difference_is_seen(repository: Path) -> None:
+    before = undisturbed(repository)
+    for forgets_lock in (False, True):
+        forget(repository, ["two"], before.lock, forgets_lock)
+        assert differences(repository, [], before, forgets_lock)[-1].startswith("still out of date: two")
+        run_all(repository)
+        assert differences(repository, [], before, forgets_lock) == []
+    forget(repository, ["one"], before.lock, False)
+    run_all(repository)
+    assert "dvc.lock differs in one" in differences(repository, [], before, False)
+
+
+def test_what_a_kill_leaves_is_seen(repository: Path) -> None:
+    before = undisturbed(repository)
+    (repository / ".two.1.partial").mkdir()
+    (repository / ".two.1.partial" / "half").touch()
+    assert differences(repository, [], before, False) == ["left behind: .two.1.partial/half"]
+
+
+def test_a_seed_draws_the_same_again_and_every_victim_has_its_turn(repository: Path) -> None:
+    names = [*stages_in(undisturbed(repository).lock), "train@nice"]
+    drawn = [draw(7, number, names, list(VICTIMS)) for number in range(2 * len(VICTIMS))]
+    assert drawn == [draw(7, number, names, list(VICTIMS)) for number in range(2 * len(VICTIMS))]
+    assert drawn != [draw(8, number, names, list(VICTIMS)) for number in range(2 * len(VICTIMS))]
+    assert (
+        {one.victim for one in drawn[: len(VICTIMS)]}
+        == {one.victim for one in drawn[len(VICTIMS) : 2 * len(VICTIMS)]}
+        == set(VICTIMS)
+    )
