@@ -131,7 +131,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 def test_the_ray_of_a_stage_listens_on_loopback_alone_and_lets_nobody_in_without_the_token(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
     text = tmp_path / "text.txt"
-    text.write_text("山水 有清音\n" * 400_000, encoding="utf-8")
+    text.write_text("山水 有清音\n" * 3_000_000, encoding="utf-8")
     words = ["count", str(text), "--tokenizer", "jieba_python", "--executor", "ray", "--workers", "1"]
     command = [sys.executable, "-m", "genpipe.cli", *words, "--out", str(tmp_path / "counts.parquet")]
     counting = subprocess.Popen(
@@ -155,12 +155,12 @@ def test_the_ray_of_a_stage_listens_on_loopback_alone_and_lets_nobody_in_without
         for own in strangers.values():
             joining = [sys.executable, "-c", JOIN.format(address=address)]
             stranger = environment(tmp_path / "stranger", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", **own)
-            done = subprocess.run(joining, env=stranger, capture_output=True, text=True, timeout=120)
+            done = subprocess.run(joining, env=stranger, capture_output=True, text=True, timeout=240)
             assert done.returncode != 0
             assert "inside" not in done.stdout
             assert "auth" in done.stderr.lower(), done.stderr
         friend = environment(tmp_path, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_AUTH_MODE="token")
-        done = subprocess.run(joining, env=friend, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(joining, env=friend, capture_output=True, text=True, timeout=240)
         assert done.stdout == "inside\n", done.stderr  # the control: only the token was missing
     finally:
         _end_family(me)
@@ -172,9 +172,9 @@ def _gcs_of(process: psutil.Process) -> str:
     while time.monotonic() < deadline:
         for child in process.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if child.name().startswith("raylet"):
-                    (word,) = [word for word in child.cmdline() if word.startswith("--gcs-address=")]
-                    return word.partition("=")[2]
+                for word in child.cmdline() if child.name() == "raylet" else ():
+                    if word.startswith("--gcs-address="):  # not yet, where it is just being started
+                        return word.partition("=")[2]
         time.sleep(0.1)
     raise TimeoutError("no Ray was started")
 
