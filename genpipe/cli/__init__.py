@@ -35,7 +35,6 @@ def main(argv: list[str] | None = None) -> int:
         build_parser().print_help()
         return 0
     root = Path(arguments.root).resolve()
-    _keep_ray_on_loopback(arguments)
     stage = os.environ.get("DVC_STAGE")
     try:
         with contextlib.ExitStack() as held:
@@ -63,13 +62,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-
-
-def _keep_ray_on_loopback(arguments: argparse.Namespace) -> None:
-    """A Ray of this machine alone listens on this machine alone; Ray reads this when it is imported."""
-    address = getattr(arguments, "address", None) or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def build_parser() -> argparse.ArgumentParser:
