@@ -7,7 +7,7 @@ starts this guard, which starts the command in a session of its own and ends tha
 On Linux it adopts what the command leaves behind, so that processes which left the group end as well; and the command
 ends with a guard that is killed.
 
-    python guard.py TIMEOUT_SECONDS|- COMMAND …
+    python guard.py TIMEOUT_SECONDS|- GRACE_SECONDS COMMAND …
 """
 
 import contextlib
@@ -20,12 +20,12 @@ import threading
 import time
 from pathlib import Path
 
-GRACE = 20.0  # seconds between SIGTERM and SIGKILL
+GRACE = 20.0  # seconds between SIGTERM and SIGKILL that suffice for a stage to end well
 ENDED, TIMED_OUT = 143, 124  # exit statuses, as a shell and timeout(1) give them
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
 
 
-def main(timeout: float | None, command: list[str]) -> int:
+def main(timeout: float | None, grace: float, command: list[str]) -> int:
     """Run `command`; its exit status, or ENDED or TIMED_OUT."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -42,7 +42,7 @@ def main(timeout: float | None, command: list[str]) -> int:
     threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
     in_time = over.wait(timeout)
     status = child.returncode
-    _end_all(child.pid, 0.0 if status is not None else GRACE)
+    _end_all(child.pid, 0.0 if status is not None else grace)
     finished.join()
     if not in_time:
         print(f"timed out after {timeout:g} seconds", file=sys.stderr, flush=True)
@@ -86,4 +86,4 @@ def _children() -> set[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(None if sys.argv[1] == "-" else float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(None if sys.argv[1] == "-" else float(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

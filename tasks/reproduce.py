@@ -162,7 +162,7 @@ def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subproce
     dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     timeout = "-" if stage.needs.timeout is None else str(stage.needs.timeout)
     return subprocess.Popen(
-        [sys.executable, "-I", guard.__file__, timeout, *dvc],
+        [sys.executable, "-I", guard.__file__, timeout, str(guard.GRACE), *dvc],
         cwd=root,
         env={**_environment(), **environment},
         stdin=subprocess.PIPE,

@@ -288,7 +288,7 @@ def test_the_second_copy_of_a_stage_waits_for_the_first(project: Path) -> None:
 
 
 def guarded(code: str, timeout: str = "-") -> subprocess.Popen[str]:
-    command = [sys.executable, "-I", guard.__file__, timeout, sys.executable, "-c", code]
+    command = [sys.executable, "-I", guard.__file__, timeout, str(guard.GRACE), sys.executable, "-c", code]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
