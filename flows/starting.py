@@ -1,15 +1,22 @@
 """How the command of a flow begins and ends: one line for what is wrong, and Prefect only where there is work for it."""
 
+import contextlib
 import importlib
 import logging
 import os
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import httpx
 
 from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import NotVerified
+from tasks import guard
 from tasks.failing import RunFailed
 from tasks.publish import PublishFailed
 
@@ -18,6 +25,13 @@ PREFECT = {  # what the user has set stays
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine needs more than the default
 }
+SERVER = (
+    "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--log-level", "error", "--lifespan", "on",
+)  # fmt: skip
+SERVER_PATIENCE = 120.0  # seconds
+SERVER_GRACE = 5.0  # seconds to end in
+
+_servers: list["subprocess.Popen[bytes]"] = []  # their input is open as long as this process lives
 
 
 def status_of(work: Callable[[], None]) -> int:
@@ -38,8 +52,11 @@ def status_of(work: Callable[[], None]) -> int:
 def run_flow(name: str, **parameters: Any) -> None:
     """Run the flow `name` of flows/NAME.py here; raises what it failed with, or Busy when another run holds its lease."""
     prepare_prefect()
-    module = importlib.import_module(f"flows.{name}")  # only now: it reads the environment, and takes seconds
-    state = getattr(module, name)(**parameters, return_state=True)
+    with _served():
+        module = importlib.import_module(
+            f"flows.{name}"
+        )  # only now: it reads the environment, and takes seconds
+        state = getattr(module, name)(**parameters, return_state=True)
     logging.getLogger("prefect").setLevel(logging.WARNING)  # its goodbye would follow our last line
     if state.is_cancelled():
         raise lease.Busy(state.message)
@@ -51,6 +68,38 @@ def prepare_prefect() -> None:
     """Set what Prefect reads from the environment when it is imported."""
     for variable, value in PREFECT.items():
         os.environ.setdefault(variable, value)
+
+
+@contextlib.contextmanager
+def _served() -> Iterator[None]:
+    """The server that Prefect is set to use, or one that ends with this process, even by SIGKILL: Prefect's own would not.
+
+    It ends after the last lines of the log were sent, when the process is gone and the guard's input closes.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    guarded = [sys.executable, "-I", guard.__file__, "-", str(SERVER_GRACE)]
+    command = [*guarded, sys.executable, "-m", "uvicorn", *SERVER, "--port", str(port)]
+    _servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+    _wait_for(_servers[-1], f"http://127.0.0.1:{port}/api/health")
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+        yield
+
+
+def _wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
+    deadline = time.monotonic() + SERVER_PATIENCE
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(address).is_success:
+                return
+        time.sleep(0.1)
+    raise RunFailed("Prefect's server did not start, this machine may be too busy; run this again")
 
 
 def _fail(message: object, status: int) -> int:

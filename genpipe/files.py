@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -19,8 +20,7 @@ from genpipe.errors import BadInput
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; what was written there takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # not the process alone: two threads, or processes of two machines, may write the same file
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = _beside(path, "partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -32,18 +32,32 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_directory(path: Path) -> Iterator[Path]:
     """An empty temporary directory beside `path`; it replaces `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _beside(path, "partial")
     partial.mkdir()
     try:
         yield partial
-        replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced")
+        replaced = _beside(path, "replaced")
         if path.exists():
             os.replace(path, replaced)
         os.replace(partial, path)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden name that nobody else takes: not two threads, and not processes of two machines."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+
+
+def remove_remains(directory: Path) -> None:
+    """Remove what killed processes of this machine have left half-written below a directory."""
+    name = re.compile(rf"\..*\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{8}}\.(partial|replaced)")
+    for kind in ("partial", "replaced"):
+        for path in list(directory.rglob(f".*.{kind}")):
+            found = name.fullmatch(path.name)
+            if found and not Path(f"/proc/{found[1]}").exists():
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import json
 import os
 import signal
 from pathlib import Path
@@ -38,3 +39,18 @@ def die_with_parent() -> None:
     """Ask Linux to send SIGTERM to this process when its parent (dvc) dies: no orphan goes on writing."""
     if hasattr(os, "uname") and os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def remove_broken_rwlock(root: Path) -> None:
+    """Remove the list of files in use that a DVC killed in the middle of writing it has left, which no DVC can read."""
+    path = root / ".dvc" / "tmp" / "rwlock"
+    if not path.exists():
+        return
+    with path.with_name("rwlock.lock").open("a", encoding="utf-8") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            json.loads(path.read_text(encoding="utf-8"))
+        except (BlockingIOError, FileNotFoundError):
+            return  # somebody writes it now
+        except ValueError:
+            path.unlink()

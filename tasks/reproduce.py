@@ -25,6 +25,7 @@ HOUSEKEEPING = re.compile(  # DVC's own lines; only the log has them
     r"|ERROR: failed to reproduce|Data and pipelines are up to date"
 )
 BUSY = re.compile(r".*' is busy, it is being blocked by:")
+ATOMIC_DVC = Path(__file__).with_name("atomic_dvc.py")  # importing it takes a second
 BAD_INPUT = 2  # exit status of a stage whose input is at fault
 BUSY_PATIENCE = 120.0  # seconds to wait for who works on the same files
 BUSY_DELAY = 2.0  # seconds between two looks
@@ -104,6 +105,7 @@ def reproduce(
     `environment` is added to that of this process. A stage that died too often with these inputs is not run again.
     """
     _refuse_hopeless(root, stage)
+    lease.remove_broken_rwlock(root)
     give_up = time.monotonic() + BUSY_PATIENCE
     while True:
         try:
@@ -159,7 +161,7 @@ def _attempt(
 
 def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     # --single-item: two repros that share an upstream block each other; --wait-for-lock: else DVC can lose a finished stage
-    dvc = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    dvc = [sys.executable, str(ATOMIC_DVC), "--wait-for-lock", "repro", "--single-item", stage.name]
     timeout = "-" if stage.needs.timeout is None else str(stage.needs.timeout)
     return subprocess.Popen(
         [sys.executable, "-I", guard.__file__, timeout, str(guard.GRACE), *dvc],

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from genpipe.graph import Needs, Stage, inputs_of
+from genpipe.graph import Needs, Stage, inputs_of, read_plan
 from tasks import attempts, guard, watchdog
 from tasks.redaction import masker
 from tasks.reproduce import Processes, StageFailed, StageRun, reproduce
@@ -60,6 +60,28 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def test_dvc_lock_is_replaced_and_not_written_in_place(project: Path) -> None:
+    """Else a kill at that moment would lose the entries of all stages; DVC itself writes it in place."""
+    run(project)
+    (project / "before").hardlink_to(project / "dvc.lock")
+    (project / "seconds").write_text("0.0")
+    run(project)
+    assert (project / "before").read_text() != (project / "dvc.lock").read_text()
+    (project / "between").hardlink_to(project / "dvc.lock")
+    (project / "seconds").write_text("0.00")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=project, check=True)
+    assert (project / "between").read_text() == (project / "dvc.lock").read_text(), "DVC itself has learned it"
+
+
+def test_a_list_of_used_files_that_a_killed_dvc_left_half_written_is_in_nobodys_way(project: Path) -> None:
+    table = project / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text("")
+    assert run(project)[0].outcome == "ran"
+    table.write_text('{"half')
+    assert not read_plan(project).stale
 
 
 def test_secrets_are_masked_in_what_is_shown_in_the_log_and_in_the_failure(

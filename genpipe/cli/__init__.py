@@ -28,7 +28,7 @@ MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 when it found something wrong, 2 when the input was at fault."""
-    from genpipe import lease
+    from genpipe import files, lease
 
     arguments = build_parser().parse_args(argv)
     if arguments.command is None:
@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.ExitStack() as held:
             if stage:
                 lease.die_with_parent()
+                for directory in ("artifacts", ".genpipe"):
+                    held.callback(files.remove_remains, root / directory)
             named = getattr(arguments, "recipe", None) or getattr(arguments, "corpus", None)
             writer = stage or (named and f"{arguments.command}@{named}")
             if writer:  # two at once would share a run, by hand or under DVC

@@ -17,6 +17,7 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 
+from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph.plan import (
     Plan,
@@ -80,6 +81,7 @@ def _open(root: Path) -> Iterator[Repo]:
     logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings and bars are not for our readers
     if not root.is_dir():
         raise BadInput(f"{root}: no such directory; go to the root of the project")
+    lease.remove_broken_rwlock(root)
     try:
         with (
             contextlib.chdir(root),

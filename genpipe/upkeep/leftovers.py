@@ -27,7 +27,9 @@ from genpipe.upkeep.sizes import readable, size_of
 RECENT = 3600.0  # seconds: a process number says nothing of a worker on another machine; its files are recent
 DAY = 86400.0  # seconds
 # as genpipe.files names them
-HALF_WRITTEN = re.compile(r"\..+\.(?P<pid>\d+)(-[0-9a-f]+)?\.(partial|replaced)")
+HALF_WRITTEN = re.compile(
+    rf"\..+\.{re.escape(socket.gethostname())}-(?P<pid>\d+)-[0-9a-f]+\.(partial|replaced)"
+)
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
 TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
 NUMBERED = ("determinism", "ray")  # below .genpipe: NAME-PID of who works there
