@@ -34,8 +34,6 @@ def pull(root: Path, model: str, commit: str, out: Path) -> None:
 
 def fetch(root: Path, path: str, commit: str, out: Path) -> None:
     """Write an output of a commit to `out`, from DVC's cache or remote."""
-    config = root / ".dvc" / "config.local"  # the remote's credentials, which no clone has
-    extra = ["--config", str(config)] if config.exists() else []
     command = [
         sys.executable,
         "-m",
@@ -49,7 +47,9 @@ def fetch(root: Path, path: str, commit: str, out: Path) -> None:
         "--out",
         str(out),
     ]
-    done = subprocess.run([*command, *extra], cwd=out.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=out.parent, capture_output=True, text=True
+    )  # it reads config.local, too
     if done.returncode != 0:
         raise BadInput(
             f"{path} of {commit:.12}: neither in DVC's cache nor to be had from its remote: {one_line(done.stderr)}"
