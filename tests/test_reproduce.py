@@ -72,7 +72,9 @@ def test_dvc_lock_is_replaced_and_not_written_in_place(project: Path) -> None:
     (project / "between").hardlink_to(project / "dvc.lock")
     (project / "seconds").write_text("0.00")
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=project, check=True)
-    assert (project / "between").read_text() == (project / "dvc.lock").read_text(), "DVC itself has learned it"
+    assert (project / "between").read_text() == (project / "dvc.lock").read_text(), (
+        "DVC itself has learned it"
+    )
 
 
 def test_a_list_of_used_files_that_a_killed_dvc_left_half_written_is_in_nobodys_way(project: Path) -> None:
