@@ -84,8 +84,9 @@ def _served() -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    guarded = [sys.executable, "-I", guard.__file__, "-", str(SERVER_GRACE)]
-    command = [*guarded, sys.executable, "-m", "uvicorn", *SERVER, "--port", str(port)]
+    command = guard.guarded(
+        [sys.executable, "-m", "uvicorn", *SERVER, "--port", str(port)], grace=SERVER_GRACE
+    )
     _servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     _wait_for(_servers[-1], f"http://127.0.0.1:{port}/api/health")
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):

@@ -25,7 +25,7 @@ from tasks import guard
 
 STARTUP_S = 120.0  # a busy machine takes its time; stages then start clusters of their own
 WORTH_IT = 2  # stages
-GRACE = "1"  # seconds to end in; Ray has nothing to save, and waits for itself
+GRACE = 1.0  # seconds to end in; Ray has nothing to save, and waits for itself
 OBJECT_STORE_BYTES = 100 << 20  # as a stage's own cluster has; what is larger goes by way of the disk
 SETTINGS = {  # as those of a stage's own cluster in genpipe/corpus/actors.py
     "RAY_worker_niceness": "0",
@@ -49,7 +49,7 @@ class Cluster:
         self._has_started = False
         with (directory / "ray.log").open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", guard.__file__, "-", GRACE, *_command(directory, cpus)],
+                guard.guarded(_command(directory, cpus), grace=GRACE),
                 env={**os.environ, **SETTINGS, **self._access()},
                 stdin=subprocess.PIPE,
                 stdout=log,

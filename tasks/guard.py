@@ -50,6 +50,12 @@ def main(timeout: float | None, grace: float, command: list[str]) -> int:
     return ENDED if status is None else status % 256  # a signal is negative: -9 becomes 247
 
 
+def guarded(command: list[str], timeout: float | None = None, grace: float = GRACE) -> list[str]:
+    """`command` under this guard, to be started with a pipe as its standard input, and in a session of its own."""
+    limit = "-" if timeout is None else str(timeout)
+    return [sys.executable, "-I", __file__, limit, str(grace), *command]
+
+
 def _end_all(group: int, grace: float) -> None:
     """Ask the group to end; after `grace` seconds kill what still runs, and whatever was left behind."""
     deadline = time.monotonic() + grace

@@ -79,7 +79,7 @@ def judge(root: Path, version: Version) -> dict[str, float]:
 
 def genpipe(root: Path, *words: str) -> str:
     """What a command of genpipe prints; it ends with this process, however that ends."""
-    command = [sys.executable, "-I", guard.__file__, "-", sys.executable, "-m", "genpipe.cli", *words]
+    command = guard.guarded([sys.executable, "-m", "genpipe.cli", *words])
     pipe = subprocess.PIPE
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         with subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=said, text=True) as process:

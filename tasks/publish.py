@@ -156,7 +156,7 @@ def _has_store(root: Path) -> bool:
 
 def _dvc(root: Path, *words: str) -> str:
     """What a command of DVC prints; its processes end with this one."""
-    command = [sys.executable, guard.__file__, "-", sys.executable, "-m", "dvc", *words]
+    command = guard.guarded([sys.executable, "-m", "dvc", *words])
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile("w+", errors="replace") as told,

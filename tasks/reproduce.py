@@ -162,9 +162,8 @@ def _attempt(
 def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     # --single-item: two repros that share an upstream block each other; --wait-for-lock: else DVC can lose a finished stage
     dvc = [sys.executable, str(ATOMIC_DVC), "--wait-for-lock", "repro", "--single-item", stage.name]
-    timeout = "-" if stage.needs.timeout is None else str(stage.needs.timeout)
     return subprocess.Popen(
-        [sys.executable, "-I", guard.__file__, timeout, str(guard.GRACE), *dvc],
+        guard.guarded(dvc, stage.needs.timeout),
         cwd=root,
         env={**_environment(), **environment},
         stdin=subprocess.PIPE,

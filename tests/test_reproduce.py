@@ -311,8 +311,8 @@ def test_the_second_copy_of_a_stage_waits_for_the_first(project: Path) -> None:
     assert starts(project) == 1
 
 
-def guarded(code: str, timeout: str = "-") -> subprocess.Popen[str]:
-    command = [sys.executable, "-I", guard.__file__, timeout, str(guard.GRACE), sys.executable, "-c", code]
+def guarded(code: str, timeout: float | None = None) -> subprocess.Popen[str]:
+    command = guard.guarded([sys.executable, "-c", code], timeout)
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -355,7 +355,7 @@ def test_a_guard_that_is_killed_takes_its_command_along() -> None:
 def test_a_timeout_ends_the_whole_group_and_says_so() -> None:
     code = RUNAWAY.replace("sig_ign".upper(), "SIG_DFL") + "time.sleep(600)\n"
     began = time.monotonic()
-    with guarded(code, timeout="3") as process:
+    with guarded(code, timeout=3) as process:
         left = numbers(process, 2)
         assert process.wait(30) == guard.TIMED_OUT
     assert all(map(is_gone, left))
