@@ -38,7 +38,8 @@ def ray_cluster(temp: Path, cpus: tuple[int, ...], hidden: Path | None = None) -
     """
     temp.mkdir(exist_ok=True)
     (temp / "token").write_text("t" * 64)
-    access = os.environ | {
+    plain = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
+    access = plain | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(temp / "token"),
         "RAY_USAGE_STATS_ENABLED": "0",
