@@ -6,11 +6,11 @@ TEXTS  ?= .genpipe/texts
 PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test check chaos bench clean install
+.PHONY: help run test test-slow check chaos bench clean install
 
 help:
 	@echo 'make run    install everything, fetch the data, run what is out of date, name the report'
-	@echo 'make test   install everything, pass the tests'
+	@echo 'make test   install everything, pass the tests (test-slow: those on many servers and kills)'
 	@echo 'make check  format, lint, types, import contracts'
 	@echo 'make chaos  kill what runs a small pipeline, twenty times, and storm the lock; half an hour'
 	@echo 'make bench  ratios against named peers, alternated on this machine'
@@ -21,7 +21,10 @@ run: install
 	@python -m flows.retrain
 
 test: install
-	python -m pytest
+	python -m pytest -m 'not slow'
+
+test-slow: install
+	python -m pytest -m slow
 
 check: install
 	ruff format --check .

@@ -31,6 +31,7 @@ def arena() -> Iterator[Arena]:
     shutil.rmtree(scratch)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.e2e
 @pytest.mark.parametrize("victim", ["flow", "Ray worker"])

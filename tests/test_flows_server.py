@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.servers import Prefect, prefect_server, process_worker
 from tests.small_project import PARAMS, TRAIN, make_project, run, started, write_data, write_params
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
 HERE = Path(__file__).resolve().parent.parent
 SHORT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
 WITHIN = 75  # seconds without a heartbeat, instead of 540

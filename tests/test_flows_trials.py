@@ -40,6 +40,8 @@ from tests.small_project import (
     write_params,
 )
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent.parent
 RATES = "train.solvers.nll.lr"
 GRID = {RATES: [0.002, 0.001], "train.steps": [10, 20]}

@@ -6,6 +6,8 @@ import pytest
 
 from tests.chaos.storm import as_the_flow_does, make, storm, without_waiting
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:

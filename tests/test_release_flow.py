@@ -28,6 +28,8 @@ from tests.registered_project import (
     write_params,
 )
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent.parent
 
 

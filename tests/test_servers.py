@@ -13,7 +13,7 @@ import pytest
 
 from tests.servers import LOOPBACK, Prefect, listening, postgresql, prefect_server, why_no_postgresql
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 
 AT_ONCE = 20
 FLOWS = f"""

@@ -24,7 +24,7 @@ from prefect.states import Cancelling
 
 from genpipe.graph import read_plan
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(900)]
 HERE = Path(__file__).resolve().parents[2]
 SCRIPT = """\
 import os, pathlib, sys, time

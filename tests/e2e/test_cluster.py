@@ -27,7 +27,7 @@ from tasks import cluster
 from tasks.cluster import Cluster, shared
 from tasks.stages import Outcomes, run_stages
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 HERE = Path(__file__).resolve().parents[2]
 PLAN = Plan(tuple(Stage(name, (), ("x",), Needs(ray=True)) for name in ("left", "right")))
 

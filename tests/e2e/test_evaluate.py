@@ -14,7 +14,7 @@ import pytest
 from genpipe.files import hash_of
 from tests.e2e.conftest import output
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.org")
 
 
