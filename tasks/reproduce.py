@@ -14,8 +14,8 @@ from typing import IO, Literal
 
 from genpipe import lease
 from genpipe.graph import Stage
+from genpipe.redaction import masker
 from tasks import attempts, guard
-from tasks.redaction import masker
 from tasks.watchdog import Watchdog, blockers
 
 PROGRESS = re.compile(r"\s*(?P<name>.*\S): +(?P<percent>\d+(?:\.\d+)?) ?% \((?P<rest>.*)\)\s*")

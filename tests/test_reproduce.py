@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from genpipe.graph import Needs, Stage, inputs_of, read_plan
+from genpipe.redaction import masker
 from tasks import attempts, guard, watchdog
-from tasks.redaction import masker
 from tasks.reproduce import Processes, StageFailed, StageRun, reproduce
 from tasks.stages import LINES_AT_ONCE, Trickle
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from genpipe.errors import BadInput
+from genpipe.redaction import masker
 
 BOT = {
     f"GIT_{role}_{field}": value
@@ -19,8 +20,6 @@ NEVER_ASK = {  # nobody sits before a nightly run
     "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
 }
 PATIENCE = 300.0  # seconds that a remote may take
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-SECRET_NAMES = re.compile("TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL|AUTH_STRING", re.IGNORECASE)
 
 
 class GitFailed(BadInput):
@@ -75,15 +74,7 @@ def one_line(text: str) -> str:
     """The lines that tell what went wrong, as one, with credentials masked."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("hint:")]
     telling = [line for line in lines if re.match(r"(fatal|error|remote|ERROR| *!)", line)]
-    return masked("; ".join(telling or lines[-1:]))
-
-
-def masked(text: str) -> str:
-    """`text` without the credentials of URLs and without the values of secret environment variables."""
-    for name, value in os.environ.items():
-        if SECRET_NAMES.search(name) and len(value) >= 8:
-            text = text.replace(value, "***")
-    return CREDENTIALS.sub("***", text)
+    return masker()("; ".join(telling or lines[-1:]))
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""Secrets are masked in what a stage prints, before anybody sees or keeps it."""
+"""Secrets are masked in what stages and Git print, before anybody sees or keeps it."""
 
 import os
 import re
