@@ -8,6 +8,7 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import Plan, read_plan
 from genpipe.params.project import read_params
+from tasks import attempts
 from tasks.changes import require_clean
 from tasks.publish import is_outstanding
 
@@ -29,6 +30,9 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
         raise BadInput(f"--max-parallel: wanted 1 or more stages at once, not {limit}")
     plan = read_plan(root, targets)
     plan.require_inputs()
+    for stage in plan.stages:
+        if not stage.is_stale:  # it was finished, even if whoever watched it died
+            attempts.forget(root, stage.name)
     return limit, plan
 
 

@@ -23,6 +23,7 @@ from flows.direct import main
 from flows.retrain import retrain
 from genpipe import lease
 from genpipe.graph import Needs, Stage, read_plan
+from tasks import attempts
 from tasks.order import downstream, next_to_start
 from tasks.reproduce import Processes, StageFailed, reproduce
 
@@ -122,8 +123,10 @@ def test_all_stages_run_and_a_second_run_starts_nothing(
     assert "left: 100 % (100 of 100 steps)" in (project / ".genpipe/logs/left.log").read_text()
     shutil.rmtree(project / "pids")
     shutil.rmtree(project / ".genpipe/logs")
+    attempts.died(project, Stage("left", (), (), Needs()))  # who watched it was killed after it had finished
     second = run_flow()
     assert (second.type.value, second.name) == ("COMPLETED", "UpToDate")
+    assert not list((project / ".genpipe/attempts").iterdir())
     assert not (project / ".genpipe/logs").exists()  # no DVC process was started
     capsys.readouterr()
     assert main([]) == 0
