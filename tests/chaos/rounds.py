@@ -158,9 +158,10 @@ def play(arena: Arena, drawn: Draw) -> Outcome:
 
 
 def _temporary(directory: Path) -> set[str]:
-    """Files there; Ray leaves its logs and torch its settings, whether disturbed or not."""
+    """Files there; Ray leaves its logs, torch its settings, a killed Prefect worker what it told its supervisor."""
     names = {path.relative_to(directory) for path in directory.rglob("*") if not path.is_dir()}
-    return {str(name) for name in names if name.parts[0] != "ray" and "torchinductor" not in name.parts[0]}
+    theirs = ("ray", "torchinductor", "prefect-workspace-attempt")
+    return {str(name) for name in names if not name.parts[0].startswith(theirs)}
 
 
 _Played = tuple[Strike | None, float, list[str]]
