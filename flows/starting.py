@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -87,10 +88,20 @@ def _served() -> Iterator[None]:
     command = guard.guarded(
         [sys.executable, "-m", "uvicorn", *SERVER, "--port", str(port)], grace=SERVER_GRACE
     )
-    _servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
-    _wait_for(_servers[-1], f"http://127.0.0.1:{port}/api/health")
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    _servers.append(server)
+    _wait_for(server, f"http://127.0.0.1:{port}/api/health")
+    threading.Thread(target=_end_after, args=(server,), daemon=True).start()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
         yield
+
+
+def _end_after(server: "subprocess.Popen[bytes]") -> None:
+    """End with the server: Prefect would ask it again and again for many minutes. The stages' guards see this end, too."""
+    server.wait()
+    told = "Prefect's server ended before the flow did; the same command goes on where it stopped"
+    print(f"genpipe: {told}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
