@@ -248,6 +248,7 @@ FLOW = "from prefect import flow\n\n@flow\ndef draw():\n    print('drawn')\n"
 DEPLOYMENT = "deployments:\n- {name: now, entrypoint: 'flow.py:draw', work_pool: {name: local}}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(why_no_postgresql() is not None, reason=str(why_no_postgresql()))
