@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,25 @@ from genpipe.graph.plan import (
     upstream_reason,
 )
 
+PATIENCE = 15.0  # seconds to wait for DVC's lock; DVC itself tries for three
+
+
+class Locked(BadInput):
+    """Another DVC command holds the lock of the project."""
+
 
 def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
     """Read the plan of the project at `root`; with `targets` (stages or groups), of these and all they wait for."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _read_plan(root, targets)
+        except Locked:  # maybe by what a killed run leaves behind, which is about to end
+            if time.monotonic() > give_up:
+                raise
+
+
+def _read_plan(root: Path, targets: list[str] | None) -> Plan:
     with (
         _no_garbage_collection(),
         _open(root) as repo,
@@ -95,7 +112,7 @@ def _open(root: Path) -> Iterator[Repo]:
             f"{root}: not the root of a DVC project (no .dvc there); go to the root of the project"
         ) from None
     except LockError:
-        raise BadInput(
+        raise Locked(
             f"{root}: another DVC command is at work here; run this again when it has ended"
         ) from None
     except DvcException as error:
