@@ -2,10 +2,10 @@
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import genpipe.graph
 from genpipe.errors import BadInput
 from genpipe.graph import Needs, NotVerified, Plan, by_command, in_process, inputs_of, read_plan, verify
+from tests.repository import dvc, make_repository, run
 
 DVC_YAML = """\
 stages:
@@ -36,28 +37,12 @@ stages:
 vars: [knobs.yaml]
 """
 KNOBS = "recipes:\n  small: {steps: 10, network: {width: 2}}\n  big: {steps: 100, network: {width: 8}}\n"
-ENVIRONMENT = {
-    **os.environ,
-    "DVC_NO_ANALYTICS": "1",
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-}
-
-
-def run(root: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def dvc(root: Path, *words: str) -> str:
-    return run(root, sys.executable, "-m", "dvc", *words)
 
 
 @pytest.fixture(scope="module")
 def finished_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished")
-    run(root, "git", "init", "-q")
-    dvc(root, "init", "-q")
+    make_repository(root)
     (root / "data").mkdir()
     (root / "data/raw.txt").write_text("spring\n")
     (root / "code.txt").write_text("code\n")
@@ -222,17 +207,49 @@ def test_a_directory_that_is_no_project_is_one_line(tmp_path: Path) -> None:
         read_plan(tmp_path)
 
 
-def test_a_busy_project_is_one_line(project: Path) -> None:
-    hold = "import sys, time, zc.lockfile; held = zc.lockfile.LockFile(sys.argv[1]); print('held', flush=True); time.sleep(60)"
-    lock = str(project / ".dvc/tmp/lock")
-    with subprocess.Popen([sys.executable, "-c", hold, lock], stdout=subprocess.PIPE) as holder:
+HOLD = """
+import sys, time, zc.lockfile
+held = zc.lockfile.LockFile(sys.argv[1])
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@contextlib.contextmanager
+def locked(root: Path, seconds: float) -> Iterator[None]:
+    """Another process holds DVC's lock of the project for so long."""
+    command = [sys.executable, "-c", HOLD, str(root / ".dvc/tmp/lock"), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
-            with pytest.raises(BadInput, match="another DVC command is at work here"):
-                read_plan(project)
+            yield
         finally:
             holder.kill()
+
+
+def test_a_busy_project_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_process, "PATIENCE", 1.0)
+    with locked(project, 60), pytest.raises(BadInput, match="another DVC command is at work here"):
+        read_plan(project)
+
+
+def test_a_lock_that_is_given_back_is_waited_for(project: Path) -> None:
+    with locked(project, 5):  # DVC itself gives up after three
+        assert read_plan(project).stale == ()
+
+
+def test_a_parameter_file_is_read_once_for_all_stages(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load_path = in_process.param.load_path
+    monkeypatch.setattr(
+        in_process.param, "load_path", lambda path, fs: (read.append(path), load_path(path, fs))[1]
+    )
+    change_parameter(project)
+    assert reasons(read_plan(project), "train@small") == ("params recipes.small.network.width changed",)
+    assert read == [str(project / "knobs.yaml")]
+    read_plan(project)
+    assert len(read) == 2, "what was read is not kept for the next plan"
 
 
 def change_parameter(root: Path) -> None:

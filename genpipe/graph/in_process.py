@@ -5,7 +5,7 @@ dependencies' hashes) is not its public interface; tests/test_graph.py holds it 
 """
 
 import contextlib
-import gc
+import functools
 import hashlib
 import json
 import logging
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dvc.dependency import param
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
@@ -51,11 +52,8 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
 
 
 def _read_plan(root: Path, targets: list[str] | None) -> Plan:
-    with (
-        _no_garbage_collection(),
-        _open(root) as repo,
-        lock_repo(repo),
-    ):  # unlocked, DVC reads dvc.yaml anew each time
+    # unlocked, DVC reads dvc.yaml anew each time
+    with _parameters_read_once(), _open(root) as repo, lock_repo(repo):
         graph = repo.index.graph  # an edge points from a stage to one that it needs
         nodes = {node.addressing: node for node in graph if hasattr(node, "addressing")}
         upstream = {
@@ -82,15 +80,14 @@ def inputs_of(root: Path, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Reading YAML makes many objects that all stay; to look for garbage among them took a quarter of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
+def _parameters_read_once() -> Iterator[None]:
+    """params.yaml is a dependency of most stages, and DVC parses it anew for each of them."""
+    load_path = param.load_path
+    param.load_path = functools.cache(load_path)
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        param.load_path = load_path
 
 
 @contextlib.contextmanager
@@ -100,10 +97,8 @@ def _open(root: Path) -> Iterator[Repo]:
         raise BadInput(f"{root}: no such directory; go to the root of the project")
     lease.remove_broken_rwlock(root)
     try:
-        with (
-            contextlib.chdir(root),
-            Repo() as repo,
-        ):  # DVC names stages and files relative to the current directory
+        # DVC names stages and files relative to the current directory
+        with contextlib.chdir(root), Repo() as repo:
             if Path(repo.root_dir) != root.resolve():
                 raise NotDvcRepoError(str(root))
             yield repo
