@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,6 +105,15 @@ def compare(
             print(f"round {number} of {rounds}: {name}: {run.wall:.2f} s", file=sys.stderr, flush=True)
         _check_counts(rows, families)
     return Table([rows[name] for name in commands], base or next(iter(commands)), max(others))
+
+
+def chosen(parts: Sequence[str], known: Iterable[str]) -> list[str]:
+    """The parts of a benchmark, all without a choice, or the error that one is none; argparse 3.11 lets no choices be left out."""
+    *some, last = known
+    for part in parts:
+        if part not in (*some, last):
+            raise BadInput(f"PART: wanted {', '.join(some)} or {last}, not {part}; without one, all run")
+    return list(parts) or [*some, last]
 
 
 def rotated(names: list[str], number: int) -> list[str]:

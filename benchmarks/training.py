@@ -418,22 +418,13 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # for the bare loop, too, which gains as much by it
     try:
-        parts = _known(given.parts) or list(PARTS)
+        parts = measure.chosen(given.parts, PARTS)
         data = existing(given.data, "run genpipe prepare digits").resolve()
         setting = Setting(data, given.rounds, given.steps, given.quiet_only)
         print(table([row for part in parts for row in PARTS[part](setting)]))
     except BadInput as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def _known(parts: list[str]) -> list[str]:
-    """The parts, or the error that one is none; argparse 3.11 lets no choices be left out."""
-    *some, last = PARTS
-    for part in parts:
-        if part not in PARTS:
-            raise BadInput(f"PART: wanted {', '.join(some)} or {last}, not {part}; without one, all run")
-    return parts
 
 
 if __name__ == "__main__":

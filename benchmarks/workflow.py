@@ -367,7 +367,7 @@ def main() -> None:
     parser.add_argument("--quiet-only", action="store_true", help="wait until other programs are quiet")
     given = parser.parse_args()
     try:
-        parts = known(given.parts) or list(PARTS)
+        parts = measure.chosen(given.parts, PARTS)
         setting = Setting(given.rounds, given.seconds, given.kedro, given.quiet_only)
         with tempfile.TemporaryDirectory(prefix="workflow-") as directory, server(Path(directory)):
             found = [row for part in parts for row in PARTS[part](setting, Path(directory))]
@@ -375,15 +375,6 @@ def main() -> None:
     except BadInput as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-
-
-def known(parts: list[str]) -> list[str]:
-    """The parts, or the error that one is none; argparse 3.11 lets no choices be left out."""
-    *some, last = PARTS
-    for part in parts:
-        if part not in PARTS:
-            raise BadInput(f"PART: wanted {', '.join(some)} or {last}, not {part}; without one, all run")
-    return parts
 
 
 if __name__ == "__main__":

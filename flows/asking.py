@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from genpipe.errors import BadInput
+from genpipe.git import commit_of, git
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
-from tasks.git import commit_of, committed_at
 from tasks.revisions import contents_at
 from tasks.sweeping import check_network, combinations, params_of
 from tasks.trial import Trial
@@ -90,8 +90,11 @@ class BackfillRequest:
     def trials(self, root: Path) -> list[Trial]:
         """One for each revision, the oldest first; a revision or a target that is not there is found before this returns."""
         read_plan(root, list(self.targets or []) or None)
-        commits = {revision: commit_of(root, revision) for revision in self.revisions}
-        made = {commit: committed_at(root, commit) for commit in commits.values()}
+        commits = {revision: _commit(root, revision) for revision in self.revisions}
+        made = {
+            commit: int(git(root, "show", "--no-patch", "--format=%ct", commit))
+            for commit in commits.values()
+        }
         in_order = sorted(commits, key=lambda revision: made[commits[revision]])
         return [self._trial(root, revision, commits[revision], made) for revision in in_order]
 
@@ -102,3 +105,10 @@ class BackfillRequest:
             return Trial(settings, contents_at(root, commit, tuple(self.targets or ())))
         except BadInput as error:
             raise BadInput(f"{revision}: {error}") from None
+
+
+def _commit(root: Path, revision: str) -> str:
+    commit = commit_of(root, revision)
+    if commit is None:
+        raise BadInput(f"{revision}: no such Git revision; `git log` and `git tag` name those there are")
+    return commit

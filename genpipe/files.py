@@ -11,16 +11,19 @@ import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genpipe.errors import BadInput
+
+# temporary names of processes of this machine
+REMAINS = re.compile(rf"\..+\.{re.escape(socket.gethostname())}-(?P<pid>\d+)-[0-9a-f]+\.(partial|replaced)")
 
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; what was written there takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(path, "partial")
+    partial = temporary_name(path, "partial")
     try:
         yield partial
         os.replace(partial, path)
@@ -32,11 +35,11 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_directory(path: Path) -> Iterator[Path]:
     """An empty temporary directory beside `path`; it replaces `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(path, "partial")
+    partial = temporary_name(path, "partial")
     partial.mkdir()
     try:
         yield partial
-        replaced = _beside(path, "replaced")
+        replaced = temporary_name(path, "replaced")
         if path.exists():
             os.replace(path, replaced)
         os.replace(partial, path)
@@ -45,19 +48,17 @@ def new_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _beside(path: Path, kind: str) -> Path:
+def temporary_name(path: Path, kind: Literal["partial", "replaced"]) -> Path:
     """A hidden name that nobody else takes: not two threads, and not processes of two machines."""
     return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
 
 
 def remove_remains(directory: Path) -> None:
     """Remove what killed processes of this machine have left half-written below a directory."""
-    name = re.compile(rf"\..*\.{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]{{8}}\.(partial|replaced)")
-    for kind in ("partial", "replaced"):
-        for path in list(directory.rglob(f".*.{kind}")):
-            found = name.fullmatch(path.name)
-            if found and not Path(f"/proc/{found[1]}").exists():
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in [*directory.rglob(".*.partial"), *directory.rglob(".*.replaced")]:
+        found = REMAINS.fullmatch(path.name)
+        if found and not Path(f"/proc/{found['pid']}").exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from genpipe.errors import BadInput
-from genpipe.registry.git import commit_of, git
+from genpipe.git import commit_of, git
 from genpipe.registry.lock import LOCK, METRICS, read_lock
 
 RAW_DATA = "data.dvc"  # which data/ a run read; who brings new data may leave the commit to us

@@ -16,8 +16,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL that suffice for a stage to end well
@@ -54,6 +56,30 @@ def guarded(command: list[str], timeout: float | None = None, grace: float = GRA
     """`command` under this guard, to be started with a pipe as its standard input, and in a session of its own."""
     limit = "-" if timeout is None else str(timeout)
     return [sys.executable, "-I", __file__, limit, str(grace), *command]
+
+
+def run(
+    command: list[str], root: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What a guarded command printed, and its status; it ends with this process, however that ends."""
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told,
+        subprocess.Popen(
+            guarded(command),
+            cwd=root,
+            env=environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=told,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        printed = process.stdout.read() if process.stdout else ""  # all of it: the guard has ended then
+        status = process.wait()
+        told.seek(0)
+        return subprocess.CompletedProcess(command, status, printed, told.read())
 
 
 def _end_all(group: int, grace: float) -> None:

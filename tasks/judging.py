@@ -1,9 +1,7 @@
 """Judge a model of the registry on the data set of now: fetch it, draw from it, evaluate it. Nothing in artifacts/ changes."""
 
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,18 +77,11 @@ def judge(root: Path, version: Version) -> dict[str, float]:
 
 def genpipe(root: Path, *words: str) -> str:
     """What a command of genpipe prints; it ends with this process, however that ends."""
-    command = guard.guarded([sys.executable, "-m", "genpipe.cli", *words])
-    pipe = subprocess.PIPE
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        with subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=said, text=True) as process:
-            answer = process.stdout.read() if process.stdout else ""  # all of it: the guard has ended then
-        if process.returncode == 0:
-            return answer
-        said.seek(0)
-        lines = said.read().strip().splitlines() or [f"exit status {process.returncode}"]
-        raise (BadInput if process.returncode == BAD_INPUT else NotJudged)(
-            lines[-1].removeprefix("genpipe: ")
-        )
+    done = guard.run([sys.executable, "-m", "genpipe.cli", *words], root)
+    if done.returncode == 0:
+        return done.stdout
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    raise (BadInput if done.returncode == BAD_INPUT else NotJudged)(lines[-1].removeprefix("genpipe: "))
 
 
 def _named(known: list[Version], name: str) -> list[Version]:

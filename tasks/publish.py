@@ -6,16 +6,18 @@ published by the next one.
 """
 
 import json
+import os
+import platform
 import re
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from genpipe import dvc_command
+from genpipe.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
 from genpipe.params.promotion import Rules
-from genpipe.registry.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
 from genpipe.registry.lock import LOCK, METRICS
+from genpipe.registry.trace import MACHINE
 from tasks import guard
 from tasks.changes import (
     changed_files,
@@ -150,25 +152,19 @@ def _push_objects(root: Path) -> bool:
 
 
 def _has_store(root: Path) -> bool:
-    words = [sys.executable, "-m", "dvc", "config", "core.remote"]
-    return bool(subprocess.run(words, cwd=root, capture_output=True, text=True).stdout.strip())
+    try:
+        return bool(dvc_command.dvc(root, "config", "core.remote").strip())
+    except dvc_command.DvcFailed:
+        return False
 
 
 def _dvc(root: Path, *words: str) -> str:
     """What a command of DVC prints; its processes end with this one."""
-    command = guard.guarded([sys.executable, "-m", "dvc", *words])
-    pipe = subprocess.PIPE
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as told,
-        subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, stderr=told, text=True) as process,
-    ):
-        assert process.stdout
-        printed = process.stdout.read()
-        if process.wait() != 0:
-            told.seek(0)
-            verb = next(word for word in words if not word.startswith("-"))
-            raise PublishFailed(f"not published: dvc {verb} failed: {one_line(told.read())}; {AGAIN}")
-    return printed
+    done = guard.run(dvc_command.command(*words), root, dvc_command.environment())
+    if done.returncode != 0:
+        failed = f"dvc {dvc_command.verb(words)} failed: {one_line(done.stderr)}"
+        raise PublishFailed(f"not published: {failed}; {AGAIN}")
+    return done.stdout
 
 
 def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Published:
@@ -183,9 +179,17 @@ def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Pub
     body = [
         f"genpipe run {name}",
         f"Made with uncommitted changes of {some(uncommitted)}." if uncommitted else "",
+        f"{MACHINE}: {_machine()}",
     ]
     commit = git(root, "commit-tree", tree, "-p", base, given="\n\n".join(filter(None, body)), extra=BOT)
     return Published(commit, _new_branch(root, name, commit), None, notes, is_new=True)
+
+
+def _machine() -> str:
+    system, cpuinfo = platform.uname(), Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*: (.*)", cpuinfo.read_text(), re.M) if cpuinfo.exists() else []
+    processors = f"{len(models)} x {models[0]}" if models else f"{os.cpu_count()} processors"
+    return f"{system.system} on {system.machine}, {processors}, Python {platform.python_version()}"
 
 
 def _new_branch(root: Path, name: str, commit: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from genpipe import lease
+from genpipe.dvc_command import environment as dvc_environment
 from genpipe.graph import Stage
 from genpipe.redaction import masker
 from tasks import attempts, guard
@@ -165,7 +166,7 @@ def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subproce
     return subprocess.Popen(
         guard.guarded(dvc, stage.needs.timeout),
         cwd=root,
-        env={**_environment(), **environment},
+        env={**dvc_environment(), "PYTHONUNBUFFERED": "1", **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -173,12 +174,6 @@ def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subproce
         errors="replace",
         start_new_session=True,  # Ctrl-C on the terminal reaches the flow alone
     )
-
-
-def _environment() -> dict[str, str]:
-    here = str(Path(sys.executable).parent)  # where `genpipe` is, though nobody activated the environment
-    path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _copy(output: Iterable[str], log: Path, show: Callable[[str], None], watchdog: Watchdog) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from genpipe.errors import BadInput
+from genpipe.git import files_at, files_of, show
 from genpipe.params.project import check_params
-from tasks.git import content_at, files_at, tracked
 from tasks.workspace import Contents
 
 PARAMS = "params.yaml"
@@ -21,17 +21,18 @@ def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
     sources = sorted({dataset["source"] for dataset in datasets.values()})
     pins = tuple(name for name in files_at(root, commit) if PurePath(name).suffix == ".dvc")
     names = [*pins, *files_at(root, commit, *sources)]
-    files = {name: content_at(root, commit, name) for name in names}
+    files = {name: show(root, commit, name) or b"" for name in names}
     files[PARAMS] = yaml.safe_dump(params, allow_unicode=True, sort_keys=False).encode()
-    pins_now = (name for name in tracked(root) if PurePath(name).suffix == ".dvc")
+    pins_now = (name for name in files_of(root) if PurePath(name).suffix == ".dvc")
     return Contents(files, targets, without=(*sources, *pins_now), pins=pins)
 
 
 def _datasets_at(root: Path, commit: str) -> dict[str, Any]:
-    if PARAMS not in files_at(root, commit, PARAMS):
+    text = show(root, commit, PARAMS)
+    if text is None:
         raise BadInput(f"no {PARAMS} there; name a revision of this project")
     try:
-        datasets = yaml.safe_load(content_at(root, commit, PARAMS))["datasets"]
+        datasets = yaml.safe_load(text)["datasets"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
         raise BadInput(f"{PARAMS} has no datasets there; name a later revision") from None
     if not isinstance(datasets, dict):

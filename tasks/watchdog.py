@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from genpipe.upkeep.holders import is_running
+
 PATIENCE = 120.0  # seconds of silence
 BLOCKER = re.compile(r"\s*\(PID (?P<pid>\d+)\): (?P<command>.*)")
 
@@ -67,14 +69,8 @@ def blockers(lines: list[str]) -> str:
 
 
 def _blocker(pid: int, command: str) -> str:
-    words = command.split()[1:]  # the first is the program, which the system may call otherwise
-    try:
-        is_same = psutil.Process(pid).cmdline()[-len(words) :] == words if words else True
-    except psutil.Error:
-        is_same = False
-    return f"process {pid} ({command})" + (
-        "" if is_same else ", which is dead: `genpipe unlock` removes its lock"
-    )
+    dead = "" if is_running(pid, command) else ", which is dead: `genpipe unlock` removes its lock"
+    return f"process {pid} ({command}){dead}"
 
 
 def _is_held(lock: Path) -> bool:

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,10 @@ from typing import Any
 import yaml
 from configobj import ConfigObj
 
+from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.files import new_directory
-from tasks.git import tracked
+from genpipe.git import files_of
 from tasks.watching import data_state, sources_of
 
 TRIALS = Path(".genpipe") / "trials"  # below the project
@@ -80,7 +79,7 @@ def code_of_the_workspace() -> Iterator[None]:
 
 def _copied(root: Path, contents: Contents) -> list[str]:
     left_out = (MADE, *contents.without)
-    names = {name for name in tracked(root) if not any(_is_below(name, folder) for folder in left_out)}
+    names = {name for name in files_of(root) if not any(_is_below(name, folder) for folder in left_out)}
     return sorted(names | set(contents.files))
 
 
@@ -154,23 +153,18 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _checkout(target: Path, pins: Collection[str]) -> None:
     """Have DVC put the pinned data there, out of its cache, or else out of the remote."""
-    if not _dvc(target, "checkout", *pins):
-        return
-    said = _dvc(target, "fetch", *pins) or _dvc(target, "checkout", *pins)
-    if said:
+    try:
+        dvc(target, "--wait-for-lock", "checkout", "--quiet", *pins)
+    except DvcFailed:
+        _fetch(target, pins)
+
+
+def _fetch(target: Path, pins: Collection[str]) -> None:
+    try:
+        for verb in ("fetch", "checkout"):
+            dvc(target, "--wait-for-lock", verb, "--quiet", *pins)
+    except DvcFailed as error:
         raise BadInput(
-            f"{', '.join(pins)}: the raw data is neither in the cache of DVC nor in its remote ({said}); "
+            f"{', '.join(pins)}: the raw data is neither in the cache of DVC nor in its remote ({error}); "
             "`dvc push` it from where it is"
-        )
-
-
-def _dvc(target: Path, *words: str) -> str:
-    """Run DVC in the workspace; what it complained of, or nothing."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", *words, "--quiet"],
-        cwd=target,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return (done.stderr.strip().splitlines() or ["it said nothing"])[-1] if done.returncode else ""
+        ) from None

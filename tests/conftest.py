@@ -1,6 +1,12 @@
 import os
+import shutil
+from pathlib import Path
 
 import pytest
+
+from tests.registered_project import copy_template, make_template
+from tests.repository import be_somebody
+from tests.small_project import make_project
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -13,3 +19,28 @@ def one_torch_thread(request):
 
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def small_project(small_template: Path, tmp_path: Path) -> Path:
+    """A copy of tests/small_project.py's, for a test to change."""
+    return Path(shutil.copytree(small_template, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def registered_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("registered")
+    make_template(home)
+    return home
+
+
+@pytest.fixture
+def registered_project(registered_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of tests/registered_project.py's, for a test to change, and a name to commit with."""
+    be_somebody(monkeypatch)
+    return copy_template(registered_template, tmp_path)

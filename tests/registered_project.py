@@ -5,14 +5,13 @@ by one number of params.yaml.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.repository import commit, dvc, make_repository, run
 
 STAGE = """\
 import json, pathlib, sys
@@ -63,13 +62,6 @@ RULES: list[dict[str, Any]] = [
     {"metric": "bits_per_dim", "direction": "minimise", "min_gain": 0.1, "bound": 4.5},
     {"metric": "correlation", "direction": "maximise", "bound": 0.2},
 ]
-ENVIRONMENT = {
-    **os.environ,
-    "DVC_NO_ANALYTICS": "1",
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    **{f"GIT_{role}_NAME": "Ada" for role in ("AUTHOR", "COMMITTER")},
-    **{f"GIT_{role}_EMAIL": "ada@example.org" for role in ("AUTHOR", "COMMITTER")},
-}
 
 
 def make_template(home: Path) -> None:
@@ -78,9 +70,8 @@ def make_template(home: Path) -> None:
     root.mkdir(parents=True)
     (home / "store").mkdir()
     run(home, "git", "init", "-q", "--bare", "-b", "main", "remote.git")
-    run(root, "git", "init", "-q", "-b", "main")
+    make_repository(root)
     run(root, "git", "remote", "add", "origin", "../remote.git")
-    dvc(root, "init", "-q")
     dvc(root, "remote", "add", "-q", "-d", "store", "../store")
     (root / "stage.py").write_text(STAGE)
     (root / "dvc.yaml").write_text(GRAPH)
@@ -91,7 +82,7 @@ def make_template(home: Path) -> None:
     (root / "code/model.py").write_text("one = 1\n")
     write_params(root)
     write_data(root, "1 2 3\n")
-    commit(root, "begin")
+    commit_sources(root, "begin")
     run(root, "git", "push", "-q", "-u", "origin", "main")
     dvc(root, "repro", "-q")
 
@@ -135,27 +126,14 @@ def write_data(root: Path, text: str) -> None:
 def rerun(root: Path, rules: Any = None, **qualities: float) -> str:
     """Commit these parameters and bring the stages up to date; the commit."""
     write_params(root, rules, **qualities)
-    made = commit(root, f"parameters {qualities}")
+    made = commit_sources(root, f"parameters {qualities}")
     dvc(root, "repro", "-q")
     return made
 
 
-def commit(root: Path, subject: str) -> str:
+def commit_sources(root: Path, subject: str) -> str:
     """Commit everything but what a run writes; the hash of the commit."""
-    run(root, "git", "add", "--all", "--", ".", ":!dvc.lock", ":!artifacts")
-    run(root, "git", "commit", "-q", "--allow-empty", "-m", subject)
-    return run(root, "git", "rev-parse", "HEAD").strip()
-
-
-def dvc(root: Path, *words: str) -> str:
-    return run(root, sys.executable, "-m", "dvc", *words)
-
-
-def run(root: Path, *command: str) -> str:
-    """What a command prints; it must end well."""
-    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    return commit(root, subject, "dvc.lock", "artifacts")
 
 
 def lines(root: Path, *command: str) -> list[str]:

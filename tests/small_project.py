@@ -5,13 +5,12 @@ training takes as many seconds as seconds.txt says while it runs, or else TRAINI
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.repository import commit, dvc, make_repository
 
 STAGE = """\
 import json, os, pathlib, sys, time
@@ -100,16 +99,11 @@ PARAMS: dict[str, Any] = {
         name: {"model": name, **RECIPE, "train": TRAIN} for name in ("classifier", "nice")
     },
 }  # fmt: skip
-IDENTITY = {
-    "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org",
-    "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.org",
-}  # fmt: skip
 
 
 def make_project(root: Path) -> Path:
     """The project at `root`: committed, with its raw data pinned and nothing run yet."""
-    run(root, "git", "init", "-q", "-b", "main")
-    dvc(root, "init", "-q")
+    make_repository(root)
     (root / "stage.py").write_text(f"CODE = 1\n{STAGE}")
     (root / "dvc.yaml").write_text(GRAPH)
     (root / ".gitignore").write_text("/data/\n/artifacts/\n/.genpipe/\n/pids/\n/seconds.txt\n")
@@ -130,24 +124,6 @@ def write_data(root: Path, text: str) -> None:
     (root / "data/numbers.txt").unlink(missing_ok=True)
     (root / "data/numbers.txt").write_text(text)
     dvc(root, "add", "-q", "data")
-
-
-def commit(root: Path, subject: str) -> str:
-    """Commit everything; the hash of the commit."""
-    run(root, "git", "add", "--all")
-    run(root, "git", "commit", "-q", "--allow-empty", "-m", subject)
-    return run(root, "git", "rev-parse", "HEAD").strip()
-
-
-def dvc(root: Path, *words: str) -> str:
-    return run(root, sys.executable, "-m", "dvc", *words)
-
-
-def run(root: Path, *command: str) -> str:
-    environment = {**os.environ, **IDENTITY, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def started(root: Path) -> list[str]:

@@ -34,7 +34,7 @@ def arena() -> Iterator[Arena]:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.e2e
-@pytest.mark.parametrize("victim", ["flow", "Ray worker"])
+@pytest.mark.parametrize("victim", ["flow", "Ray worker", "own server"])
 def test_after_a_kill_the_same_command_ends_where_an_undisturbed_run_ends(arena: Arena, victim: str) -> None:
     outcome = play(arena, draw(1, 0, ["count@couplets"], [victim]))
     assert outcome.strike is not None

@@ -16,8 +16,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from tests.repository import run
 from tests.servers import Prefect, prefect_server, process_worker
-from tests.small_project import PARAMS, TRAIN, make_project, run, started, write_data, write_params
+from tests.small_project import PARAMS, TRAIN, make_project, started, write_data, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
 HERE = Path(__file__).resolve().parent.parent

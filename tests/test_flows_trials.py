@@ -28,17 +28,8 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from tasks.sweeping import check_network, combinations, read_setting
 from tasks.workspace import code_of_the_workspace
-from tests.small_project import (
-    PARAMS,
-    TRAIN,
-    commit,
-    dvc,
-    make_project,
-    run,
-    started,
-    write_data,
-    write_params,
-)
+from tests.repository import commit, dvc, run
+from tests.small_project import PARAMS, TRAIN, started, write_data, write_params
 
 pytestmark = pytest.mark.slow
 
@@ -53,17 +44,10 @@ def server() -> Iterator[str]:
         yield PREFECT_API_URL.value()
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_project(tmp_path_factory.mktemp("made"))
-
-
 @pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "project"
-    shutil.copytree(made, root, symlinks=True)
-    monkeypatch.chdir(root)
-    return root
+def project(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(small_project)
+    return small_project
 
 
 def ended(flow: Any, **parameters: Any) -> State:

@@ -1,7 +1,6 @@
 """What the watcher sees, and that it tells each change once, whatever ends it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,21 +11,14 @@ from flows.commands import watch_main
 from genpipe import lease
 from tasks import watching
 from tasks.watching import Change, announce, data_state, look
-from tests.small_project import make_project, write_data, write_params
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_project(tmp_path_factory.mktemp("made"))
+from tests.small_project import write_data, write_params
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "project"
-    shutil.copytree(made, root, symlinks=True)
-    monkeypatch.chdir(root)
+def project(small_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(small_project)
     monkeypatch.setattr(watching, "SETTLED", 0.1)
-    return root
+    return small_project
 
 
 def test_the_first_look_remembers_and_a_change_is_announced_once(project: Path) -> None:

@@ -18,37 +18,24 @@ from genpipe.errors import BadInput
 from tasks.changes import require_clean
 from tasks.publish import PublishFailed, is_outstanding, publish
 from tests.registered_project import (
-    ENVIRONMENT,
     branches,
-    commit,
-    copy_template,
-    dvc,
+    commit_sources,
     json_at,
     lines,
-    make_template,
     rerun,
-    run,
     tags,
     write_data,
     write_params,
 )
+from tests.repository import ENVIRONMENT, dvc, run
 
 HERE = Path(__file__).resolve().parent.parent
 PUBLISH = "import pathlib; from tasks.publish import publish; publish(pathlib.Path.cwd(), 'run')"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("template")
-    make_template(home)
-    return home
-
-
 @pytest.fixture
-def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PATH", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
-        monkeypatch.setenv(name, ENVIRONMENT[name])
-    return copy_template(template, tmp_path)
+def root(registered_project: Path) -> Path:
+    return registered_project
 
 
 def remote_branches(root: Path) -> list[str]:
@@ -101,7 +88,7 @@ def test_what_is_checked_out_staged_and_edited_is_not_touched(root: Path) -> Non
 def test_the_same_lock_is_published_once(root: Path) -> None:
     first = publish(root, "one")
     (root / "README.md").write_text("another\n")
-    commit(root, "what no stage reads")
+    commit_sources(root, "what no stage reads")
     second = publish(root, "two")
     assert (second.commit, second.branch, second.is_new) == (first.commit, first.branch, False)
     assert branches(root) == remote_branches(root) == ["genpipe/run-one"]
@@ -134,7 +121,7 @@ def test_a_name_cannot_leave_its_folder(root: Path) -> None:
 
 def test_without_a_dvc_remote_the_branch_stays_here_and_that_is_said(root: Path) -> None:
     dvc(root, "remote", "remove", "-q", "store")
-    commit(root, "no store")
+    commit_sources(root, "no store")
     published = publish(root, "run")
     assert (published.branch, published.remote) == ("genpipe/run-run", None)
     assert "DVC has no remote" in published.describe()
@@ -146,7 +133,7 @@ def test_without_a_dvc_remote_the_branch_stays_here_and_that_is_said(root: Path)
 def test_without_any_remote_the_branch_is_local(root: Path) -> None:
     dvc(root, "remote", "remove", "-q", "store")
     run(root, "git", "remote", "remove", "origin")
-    commit(root, "no remotes")
+    commit_sources(root, "no remotes")
     published = publish(root, "run")
     assert (published.remote, published.is_new, published.notes) == (None, True, ())
     assert not publish(root, "again").is_new
@@ -163,7 +150,7 @@ def test_a_local_branch_is_pushed_once_there_is_somewhere_to_push(root: Path) ->
 
 def test_a_failed_dvc_push_leaves_no_branch_and_shows_no_password(root: Path) -> None:
     dvc(root, "remote", "modify", "-q", "store", "url", "http://ada:hunter2hunter2@127.0.0.1:1/store")
-    commit(root, "a store that is not there")
+    commit_sources(root, "a store that is not there")
     with pytest.raises(
         PublishFailed, match=r"dvc push failed: .*the same command again publishes it"
     ) as caught:
@@ -269,7 +256,7 @@ def test_a_publishing_that_is_killed_leaves_no_process(root: Path) -> None:
             "url",
             f"http://127.0.0.1:{silent.getsockname()[1]}/store",
         )
-        commit(root, "a store that does not answer")
+        commit_sources(root, "a store that does not answer")
         environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE), "MARK": str(root)}
         with (
             subprocess.Popen([sys.executable, "-c", PUBLISH], cwd=root, env=environment) as process,
@@ -346,7 +333,7 @@ def move_main_on(root: Path, path: str, text: str) -> str:
     other = root.parent / "colleague"
     run(root.parent, "git", "clone", "-q", "remote.git", str(other))
     (other / path).write_text(text)
-    made = commit(other, f"change {path}")
+    made = commit_sources(other, f"change {path}")
     run(other, "git", "push", "-q", "origin", "main")
     return made
 
@@ -379,7 +366,7 @@ def test_a_run_is_not_rebased_on_a_main_that_changed_what_it_read_or_wrote(root:
 def test_a_branch_that_went_another_way_is_published_as_it_is(root: Path) -> None:
     move_main_on(root, "README.md", "a colleague's\n")
     (root / "notes.txt").write_text("mine\n")
-    mine = commit(root, "mine")
+    mine = commit_sources(root, "mine")
     published = publish(root, "run")
     assert run(root, "git", "rev-parse", f"{published.commit}^").strip() == mine
     assert "have gone different ways" in published.describe()

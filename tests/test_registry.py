@@ -1,6 +1,7 @@
 """The registry on real repositories: promote, list, trace, roll back, pull."""
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,23 +12,15 @@ from gto import api
 
 from genpipe.cli import main
 from genpipe.errors import BadInput
+from genpipe.git import GitFailed, remote_of
 from genpipe.params.project import read_params
-from genpipe.registry.git import GitFailed, remote_of
 from genpipe.registry.promotion import Decision, promote, rollback
 from genpipe.registry.pull import pull
 from genpipe.registry.tags import read_model
 from genpipe.registry.trace import split_name
 from tasks.publish import is_outstanding, publish
-from tests.registered_project import (
-    ENVIRONMENT,
-    copy_template,
-    dvc,
-    make_template,
-    rerun,
-    run,
-    tags,
-    write_data,
-)
+from tests.registered_project import copy_template, make_template, rerun, tags, write_data
+from tests.repository import be_somebody, dvc, run
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_template(home)
     root = home / "project"
     with pytest.MonkeyPatch.context() as patch:
-        _set_environment(patch)
+        be_somebody(patch)
         release(root)
         rerun(root, nice=2)
         release(root)
@@ -46,13 +39,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    _set_environment(monkeypatch)
+    be_somebody(monkeypatch)
     return copy_template(template, tmp_path)
-
-
-def _set_environment(patch: pytest.MonkeyPatch) -> None:
-    for name in ("PATH", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
-        patch.setenv(name, ENVIRONMENT[name])
 
 
 def release(root: Path) -> Decision:
@@ -261,7 +249,8 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
     for part in (
         "nice: nice@v0.0.1",
         "metrics   bits_per_dim 4, correlation 0.5",
-        "machine   cpu, with torch 2.13.0",
+        "trained   on cpu, with torch 2.13.0",
+        f"Python {platform.python_version()}",
         "packages  2 of requirements.lock: torch 2.13.0, numpy 2.4.0",
         'param   recipes.nice.train = {"batch_size": 8',
         '{"quality": 1}',
@@ -274,6 +263,7 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
     assert command(root, "trace", "nice@prod", "--json") == 0
     lineage = json.loads(capsys.readouterr().out)
     assert (lineage["where"], lineage["stages"]) == ("nice@v0.0.2", ["prod"])
+    assert platform.machine() in lineage["machine"]
     assert lineage["packages"] == {"torch": "2.13.0", "numpy": "2.4.0"}
     (parent,) = lineage["origin"]["parents"]
     assert parent["origin"]["data"][0]["path"] == "data/digits.txt"
@@ -295,7 +285,7 @@ def test_trace_does_without_the_weights(root: Path, capsys: pytest.CaptureFixtur
     shutil.rmtree(root / ".dvc/cache")
     shutil.rmtree(root.parent / "store")
     assert command(root, "trace", "nice@v0.0.1") == 0
-    assert "machine   unknown" in capsys.readouterr().out
+    assert "trained   on an unknown device" in capsys.readouterr().out
 
 
 def weights_in(directory: Path) -> object:

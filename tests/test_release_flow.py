@@ -16,17 +16,8 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.direct import main
 from flows.retrain import retrain
 from genpipe.registry.tags import read_model
-from tests.registered_project import (
-    ENVIRONMENT,
-    branches,
-    commit,
-    copy_template,
-    make_template,
-    rerun,
-    run,
-    tags,
-    write_params,
-)
+from tests.registered_project import branches, commit_sources, rerun, tags, write_params
+from tests.repository import run
 
 pytestmark = pytest.mark.slow
 
@@ -39,20 +30,10 @@ def server() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("template")
-    make_template(home)
-    return home
-
-
 @pytest.fixture
-def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PATH", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
-        monkeypatch.setenv(name, ENVIRONMENT[name])
-    root = copy_template(template, tmp_path)
-    monkeypatch.chdir(root)
-    return root
+def root(registered_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(registered_project)
+    return registered_project
 
 
 def run_flow(**parameters: Any) -> State:
@@ -95,7 +76,7 @@ def test_a_run_is_published_and_promoted_and_a_worse_one_is_published_only(root:
     assert branches(root) == [branch]
 
     write_params(root, nice=0.9)
-    commit(root, "a worse model")
+    commit_sources(root, "a worse model")
     state = run_flow(publish=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Completed")
     assert production(root) == "v0.0.1"

@@ -21,34 +21,32 @@ from genpipe.params.project import read_params
 from genpipe.upkeep.doctor import locked, orphaned_rays
 from genpipe.upkeep.holders import is_running
 from tests.clusters import free_port
+from tests.repository import ENVIRONMENT, commit, dvc, make_repository
+from tests.repository import run as ran
 from tests.servers import prefect_server
 
 PROJECT = Path(__file__).resolve().parents[1]
 OLD = 40 * 86400
-WHO = {f"GIT_{role}_{key}": "test@invalid" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 HOLD = "import time; from pathlib import Path; from genpipe import lease; f = lease.hold(Path('.'), {!r}); print(1, flush=True); time.sleep(600)"
 HALF = "import time; from pathlib import Path; from genpipe.files import {0}\nwith {0}({1}) as p: p.{2}; print(1, flush=True); time.sleep(600)"
+
+REMOVING = """
+import shutil, time
+from pathlib import Path
+from genpipe.upkeep import leftovers
+shutil.rmtree = lambda path: (print(1, flush=True), time.sleep(600))
+leftovers.remove(Path('.'), [leftovers.Leftover(Path('artifacts/old'), 'old', 0)])
+"""
 
 
 def run(root: Path, *words: str, **own: str) -> subprocess.CompletedProcess[str]:
     """A command in a project."""
-    environment = {**os.environ, **WHO, "DVC_NO_ANALYTICS": "1", **own}
+    environment = {**ENVIRONMENT, **own}
     return subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def ran(root: Path, *words: str) -> str:
-    """What a command prints that must end well."""
-    done = run(root, *words)
-    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def genpipe(root: Path, *words: str, **own: str) -> subprocess.CompletedProcess[str]:
     return run(root, sys.executable, "-m", "genpipe.cli", *words, **own)
-
-
-def dvc(root: Path, *words: str) -> str:
-    return ran(root, sys.executable, "-m", "dvc", *words)
 
 
 @contextlib.contextmanager
@@ -84,8 +82,7 @@ def age(path: Path, seconds: float = OLD) -> None:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small DVC project in Git: one stage, run and committed."""
     root = tmp_path_factory.mktemp("template")
-    ran(root, "git", "init", "--quiet", "--initial-branch", "main")
-    dvc(root, "init", "--quiet")
+    make_repository(root)
     stage = "stages:\n  draw:\n    cmd: mkdir out && cp word out/word && date +%s%N > out/when\n    deps: [word]\n    outs: [out]\n"
     (root / "dvc.yaml").write_text(stage, encoding="utf-8")
     (root / "word").write_text("one", encoding="utf-8")
@@ -100,11 +97,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(template: Path, tmp_path: Path) -> Path:
     """A copy of the small project, for a test to change."""
     return Path(shutil.copytree(template, tmp_path / "project", symlinks=True))
-
-
-def commit(root: Path, subject: str) -> None:
-    ran(root, "git", "add", "--all")
-    ran(root, "git", "commit", "--quiet", "--message", subject)
 
 
 @pytest.fixture
@@ -160,15 +152,17 @@ def test_gc_removes_what_killed_processes_left_and_nothing_of_the_living(project
     )
     (project / ".genpipe" / "counts").mkdir(parents=True)
     killed(project, scratch)
+    (project / "artifacts" / "old").mkdir()
+    killed(project, REMOVING)
     left = [*(project / "artifacts").iterdir(), *(project / ".genpipe" / "counts").iterdir()]
-    assert len(left) == 3
+    assert len(left) == 4
     of_ray = [project / ".genpipe/ray" / f"run-{pid}" for pid in (killed(project, "print(1)"), os.getpid())]
     for path in of_ray:
         path.mkdir(parents=True)
     with running(project, by_dead[0]), running(project, scratch):
         living = {*(project / "artifacts").iterdir(), *(project / ".genpipe" / "counts").iterdir()} - {*left}
         genpipe(project, "gc", "--yes")
-        assert sum(path.exists() for path in left) == 2, "what is recent may be another machine's"
+        assert sum(path.exists() for path in left) == 3, "what is recent may be another machine's"
         age(project / "artifacts")
         shown = genpipe(project, "gc", "--yes")
         assert "was writing it and has ended" in shown.stdout

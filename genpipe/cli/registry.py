@@ -58,7 +58,7 @@ def _trace(root: Path, arguments: argparse.Namespace) -> None:
 
 def _rollback(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe import lease
-    from genpipe.registry.git import remote_of
+    from genpipe.git import remote_of
     from genpipe.registry.promotion import rollback
     from genpipe.registry.trace import split_name
 

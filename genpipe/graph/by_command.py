@@ -1,16 +1,14 @@
 """A plan read through DVC's command line: slower and with coarser reasons, but it outlives a change of DVC's classes."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.graph.plan import (
     Needs,
@@ -49,12 +47,10 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
 
 
 def _dvc(root: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "dvc", *words]
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise BadInput(f"dvc.yaml: {' '.join(done.stderr.removeprefix('ERROR: ').split())}")
-    return done.stdout
+    try:
+        return dvc(root, *words)
+    except DvcFailed as error:
+        raise BadInput(f"dvc.yaml: {error}") from None
 
 
 def _upstream(dot: str) -> dict[str, list[str]]:

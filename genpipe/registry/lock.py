@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from genpipe.errors import BadInput
-from genpipe.registry.git import show
+from genpipe.git import show
 
 LOCK = "dvc.lock"
 MODELS, METRICS, SAMPLES = "artifacts/models", "artifacts/metrics", "artifacts/samples"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from genpipe.errors import BadInput
+from genpipe.git import GitFailed, show
 from genpipe.params.promotion import Rule, Rules
 from genpipe.registry import tags
 from genpipe.registry.gate import Judged, Verdict, gate
-from genpipe.registry.git import GitFailed, show
 from genpipe.registry.lock import METRICS, Lock, read_lock
 from genpipe.registry.tags import Model, Version
 

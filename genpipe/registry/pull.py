@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.files import new_directory
-from genpipe.registry.git import one_line
 from genpipe.registry.lock import MODELS, read_lock
 
 MODEL_FILES = {"weights.safetensors", "recipe.json", "card.md"}
@@ -34,26 +32,12 @@ def pull(root: Path, model: str, commit: str, out: Path) -> None:
 
 def fetch(root: Path, path: str, commit: str, out: Path) -> None:
     """Write an output of a commit to `out`, from DVC's cache or remote."""
-    command = [
-        sys.executable,
-        "-m",
-        "dvc",
-        "get",
-        "--quiet",
-        str(root),
-        path,
-        "--rev",
-        commit,
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(
-        command, cwd=out.parent, capture_output=True, text=True
-    )  # it reads config.local, too
-    if done.returncode != 0:
+    try:
+        dvc(out.parent, "get", "--quiet", str(root), path, "--rev", commit, "--out", str(out))
+    except DvcFailed as error:
         raise BadInput(
-            f"{path} of {commit:.12}: neither in DVC's cache nor to be had from its remote: {one_line(done.stderr)}"
-        )
+            f"{path} of {commit:.12}: neither in DVC's cache nor to be had from its remote: {error}"
+        ) from None
 
 
 def directory_md5(directory: Path) -> str:

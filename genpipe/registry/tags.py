@@ -15,7 +15,7 @@ from gto.tag import parse_name
 from gto.versions import SemVer
 
 from genpipe.errors import BadInput
-from genpipe.registry.git import BOT, GitFailed, git, is_on_remote
+from genpipe.git import BOT, GitFailed, git, is_on_remote
 
 PRODUCTION = "prod"
 FIELDS = ("refname:strip=2", "*objectname", "taggerdate:iso-strict", "taggername", "contents:subject")

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from genpipe.errors import BadInput
+from genpipe.git import commit_of, git, show
 from genpipe.registry import tags
-from genpipe.registry.git import commit_of, git, show
 from genpipe.registry.lock import METRICS, MODELS, Entry, Lock, read_lock
 from genpipe.registry.pull import fetch
 
+MACHINE = "Machine"  # the trailer of a published commit that tells where it was published
 PACKAGES = "requirements.lock"
 NAMED_PACKAGES = ("torch", "numpy", "ray", "dvc", "tokenizers")  # in words; --json has them all
 
@@ -49,6 +50,7 @@ class Lineage:
     weights: str
     metrics: Mapping[str, float]
     card: Mapping[str, Any] | None
+    machine: str | None
     packages: Mapping[str, str]
     origin: Origin
     stages: tuple[str, ...]
@@ -81,6 +83,7 @@ def trace(root: Path, name: str, wanted: str | None) -> Lineage:
         entry["md5"],
         _metrics(root, name, commit),
         _card(root, entry, commit),
+        _machine(root, commit) if commit else None,
         _packages(root, lock, maker, commit),
         _origin(lock, maker, set()),
         tuple(tags.read_model(root, name).stages_of(version)) if version else (),
@@ -125,6 +128,11 @@ def _card(root: Path, entry: Entry, commit: str | None) -> dict[str, Any] | None
         return None
 
 
+def _machine(root: Path, commit: str) -> str | None:
+    trailer = f"--format=%(trailers:key={MACHINE},valueonly)"
+    return git(root, "show", "--no-patch", trailer, commit).strip() or None
+
+
 def _packages(root: Path, lock: Lock, stage: str, commit: str | None) -> dict[str, str]:
     """The packages of requirements.lock, if it is the one that the stage ran with."""
     text = _read(root, PACKAGES, commit) or b""
@@ -153,7 +161,9 @@ def _head(root: Path, lineage: Lineage) -> Iterator[str]:
         yield f"  commit    {lineage.commit:.12}, {date}"
     yield f"  weights   {lineage.weights}"
     yield f"  metrics   {_pairs({k: f'{v:g}' for k, v in lineage.metrics.items()}) or 'none'}"
-    yield f"  machine   {_machine(lineage.card)}"
+    yield f"  trained   on {_device(lineage.card)}"
+    if lineage.machine:
+        yield f"  published {lineage.machine}"
     named = {name: lineage.packages[name] for name in NAMED_PACKAGES if name in lineage.packages}
     yield (
         f"  packages  {len(lineage.packages)} of {PACKAGES}: {_pairs(named)}"
@@ -162,10 +172,10 @@ def _head(root: Path, lineage: Lineage) -> Iterator[str]:
     )
 
 
-def _machine(card: Mapping[str, Any] | None) -> str:
+def _device(card: Mapping[str, Any] | None) -> str:
     if card is None:
-        return "unknown: the model's card is not to be had (dvc fetch, or ask who trained it)"
-    return f"{card.get('device', 'unknown')}, with {_pairs(card.get('libraries', {})) or 'unknown libraries'}"
+        return "an unknown device: the model's card is not to be had (dvc fetch, or ask who trained it)"
+    return f"{card.get('device', 'an unknown device')}, with {_pairs(card.get('libraries', {})) or 'unknown libraries'}"
 
 
 def _tree(origin: Origin, indent: str) -> Iterator[str]:

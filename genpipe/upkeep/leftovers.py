@@ -6,11 +6,8 @@ Nothing that somebody works on goes: a run's lease is taken before it is removed
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,17 +16,15 @@ from pathlib import Path
 import psutil
 
 from genpipe import lease
+from genpipe.dvc_command import dvc
 from genpipe.errors import BadInput
+from genpipe.files import REMAINS, temporary_name
 from genpipe.params.project import Params, read_params
 from genpipe.upkeep.holders import held_leases
 from genpipe.upkeep.sizes import readable, size_of
 
 RECENT = 3600.0  # seconds: a process number says nothing of a worker on another machine; its files are recent
 DAY = 86400.0  # seconds
-# as genpipe.files names them
-HALF_WRITTEN = re.compile(
-    rf"\..+\.{re.escape(socket.gethostname())}-(?P<pid>\d+)-[0-9a-f]+\.(partial|replaced)"
-)
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
 TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
 NUMBERED = ("determinism", "ray")  # below .genpipe: NAME-PID of who works there
@@ -91,7 +86,7 @@ def current_keys(root: Path, recipe: str, params: Params) -> set[str] | None:
 def half_written(root: Path) -> Iterator[Leftover]:
     """Files and directories that processes were writing when they were killed."""
     for path in _walk(root):
-        found = HALF_WRITTEN.fullmatch(path.name)
+        found = REMAINS.fullmatch(path.name)
         if found and not psutil.pid_exists(int(found["pid"])) and _age(path) > RECENT:
             yield Leftover(path, f"process {found['pid']} was writing it and has ended", size_of(path))
 
@@ -154,7 +149,7 @@ def _walk(root: Path) -> Iterator[Path]:
     for directory, names, files in os.walk(root):
         names[:] = [name for name in names if name not in NOT_OURS]
         yield from (Path(directory, name) for name in (*names, *files))
-        names[:] = [name for name in names if not HALF_WRITTEN.fullmatch(name)]
+        names[:] = [name for name in names if not REMAINS.fullmatch(name)]
 
 
 def remove(root: Path, found: Iterable[Leftover]) -> int:
@@ -174,7 +169,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return
-    going = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.replaced")
+    going = temporary_name(path, "replaced")
     with contextlib.suppress(FileNotFoundError):
         path.rename(going)
         shutil.rmtree(going)
@@ -197,7 +192,7 @@ def remove_unused_objects(root: Path, cached: list[Leftover]) -> int:
 
 def require_own_cache(root: Path) -> None:
     """Refuse where other projects may use the cache: only they know what they need."""
-    cache = Path(_dvc(root, "cache", "dir").strip())
+    cache = Path(dvc(root, "cache", "dir").strip())
     if not cache.resolve().is_relative_to(root.resolve()):
         raise BadInput(
             f"{cache}: the cache of DVC lies outside this project, and others may need what is in it; "
@@ -208,18 +203,7 @@ def require_own_cache(root: Path) -> None:
 def _dvc_gc(root: Path, how: str) -> str:
     own = [str(path.parent) for path in _children(root, "*", "*") if path.name == ".dvc"]
     projects = ["--projects", *own] if own else []
-    return _dvc(root, "gc", "--workspace", "--all-branches", "--all-tags", how, *projects)
-
-
-def _dvc(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        cwd=root, capture_output=True, text=True, check=False, env={**os.environ, "DVC_NO_ANALYTICS": "1"},
-    )  # fmt: skip
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise BadInput(f"`dvc {' '.join(words)}` failed: {lines[-1]}; mend that and run it again")
-    return done.stdout
+    return dvc(root, "gc", "--workspace", "--all-branches", "--all-tags", how, *projects)
 
 
 def describe(root: Path, found: list[Leftover], cached: list[Leftover]) -> str:

@@ -57,6 +57,19 @@ def commit_of(root: Path, revision: str) -> str | None:
     return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
+def files_of(root: Path, with_new: bool = False) -> list[str]:
+    """The tracked files that are there, relative to `root`, sorted; `with_new` also those that are not ignored."""
+    words = ["--cached", *(["--others", "--exclude-standard"] if with_new else [])]
+    names = git(root, "ls-files", "-z", *words).split("\0")
+    return sorted(name for name in names if name and (root / name).is_file())
+
+
+def files_at(root: Path, commit: str, *paths: str) -> list[str]:
+    """The files below `paths` (all files when none is given) that a commit has, relative to `root`."""
+    names = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", *paths).split("\0")
+    return [name for name in names if name]
+
+
 def remote_of(root: Path) -> str | None:
     """The remote to publish to: that of the branch which is checked out, else origin, else the first there is."""
     remotes = git(root, "remote").split()
