@@ -28,11 +28,13 @@ from genpipe.files import hash_of, new_directory
 from genpipe.training.agreement import Agreed, together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
+from genpipe.training.meeting import AtAFile, is_alone
 from genpipe.training.runs import Run
 
 MAX_STARTS = 4  # from one checkpoint
 MAX_DEATHS = 100  # in one run of the command, where checkpoints come between
 RESIZE_S = 5.0  # how often an elastic training looks for new nodes; each change costs a restart
+PATIENCE_S = "10"  # that an elastic training waits for nodes, of which Ray may not know yet that one is dead
 
 Work = Callable[[Exchange, torch.device, Job, Any], None]
 
@@ -136,6 +138,8 @@ def train_on_workers(
     """
     fewest, most = workers
     name = f"run-{os.getpid()}"
+    if fewest != most:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PATIENCE_S)
     scaling = ScalingConfig(
         num_workers=fewest if fewest == most else workers,
         use_gpu=gpus_per_worker > 0,
@@ -147,6 +151,9 @@ def train_on_workers(
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"work": work, "job": job, "run": KeptRun(_keeper(run), run)},
+            torch_config=AtAFile(directory=str(storage / name))
+            if is_alone() and not gpus_per_worker
+            else None,
             scaling_config=scaling,
             run_config=RunConfig(
                 name=name,
