@@ -2,7 +2,7 @@
 
 python -m benchmarks.workflow [PART ...] [--kedro PYTHON] [--rounds 5] [--seconds 20] [--quiet-only]
 
-PART is plan, idle, parallel, overhead or kedro; without one, all of them. PYTHON has
+PART is plan, idle, parallel, overhead, ray or kedro; without one, all of them. PYTHON has
 benchmarks/peers/requirements-workflow.txt. The flow's Prefect server runs before anything is measured, as it does where
 a deployment runs; without one a flow that has work starts its own, which takes some seconds more.
 """
@@ -36,6 +36,14 @@ end = time.process_time() + float(seconds)  # as much work on a busy machine as 
 while time.process_time() < end:
     pass
 pathlib.Path(name).write_text("\\n".join([name, *(pathlib.Path(file).read_text() for file in above)]))
+"""
+RAY_STEP = """\
+import pathlib, sys
+import ray
+from genpipe.corpus.actors import cluster
+with cluster(1):
+    ray.get(ray.remote(pathlib.Path.home).remote())
+pathlib.Path(sys.argv[1]).write_text("done")
 """
 CHAIN = {  # eight steps, some of which can run beside each other
     "ingest": [],
@@ -81,15 +89,18 @@ class Row:
 class Repository:
     """A DVC repository of a graph of steps; all that have nothing above them need the file `tick`."""
 
-    def __init__(self, root: Path, graph: Graph, seconds: float = 0.0) -> None:
+    def __init__(
+        self, root: Path, graph: Graph, seconds: float = 0.0, step: str = STEP, shares_ray: bool = False
+    ) -> None:
         self.root = root
         self.graph = graph
         root.mkdir()
         for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
             subprocess.run(command, cwd=root, check=True)
-        (root / "step.py").write_text(STEP)
+        (root / "step.py").write_text(step)
         (root / "params.yaml").write_text("datasets: {}\ncluster: {max_parallel: 2}\n")
-        stages = {name: _stage(name, above, seconds) for name, above in graph.items()}
+        meta = {"meta": {"genpipe": {"ray": True}}} if shares_ray else {}
+        stages = {name: _stage(name, above, seconds) | meta for name, above in graph.items()}
         (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
         self.tick()
 
@@ -241,6 +252,21 @@ def _single_items(repository: Repository) -> Contestant:
     return run
 
 
+def ray(setting: Setting, scratch: Path) -> list[Row]:
+    """Four stages that use Ray for a moment each, two at a time: each with a cluster of its own, or with the flow's."""
+    own, shared = (
+        Repository(scratch / f"ray-{name}", independent(4), step=RAY_STEP, shares_ray=name == "shared")
+        for name in ("own", "shared")
+    )
+    flow = (sys.executable, "-m", "flows.retrain")
+    seconds = alternated(
+        {"a cluster each": own.wall(*flow, anew=True), "one of the flow": shared.wall(*flow, anew=True)},
+        setting,
+        "ray",
+    )
+    return rows("4 stages on Ray", seconds, "a cluster each", {})
+
+
 def kedro(setting: Setting, scratch: Path) -> list[Row]:
     """Eight steps of a twentieth of the CPU seconds each; then once more, when nothing has changed."""
     if not setting.kedro:
@@ -276,6 +302,7 @@ PARTS: dict[str, Callable[[Setting, Path], list[Row]]] = {
     "idle": idle,
     "parallel": parallel,
     "overhead": overhead,
+    "ray": ray,
     "kedro": kedro,
 }
 

@@ -198,6 +198,19 @@ def test_deaths_are_counted_over_retries_and_runs_until_a_person_says_otherwise(
     assert started(project) == ["prepare"] * 5
 
 
+def test_deaths_of_a_stage_that_was_finished_unwatched_are_forgotten(project: Path) -> None:
+    write_knobs(project, prepare={"status": 1})
+    assert run_flow(targets=["prepare"]).is_failed()
+    count = project / ".genpipe/attempts/prepare.json"
+    assert count.exists()
+    main(["left"])
+    assert count.exists(), "it is still to be done"
+    write_knobs(project)
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=project, check=True)
+    assert main([]) == 0
+    assert not count.exists()
+
+
 def test_progress_and_metrics_are_artifacts(project: Path) -> None:
     write_knobs(project, left={"seconds": 4.0})
     (project / "artifacts/metrics").mkdir(parents=True)

@@ -1,6 +1,7 @@
 """The plan, read from real DVC repositories."""
 
 import contextlib
+import fcntl
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import genpipe.graph
+from genpipe import lease
 from genpipe.errors import BadInput
 from genpipe.graph import Needs, NotVerified, Plan, by_command, in_process, inputs_of, read_plan, verify
 from tests.repository import dvc, make_repository, run
@@ -237,6 +239,25 @@ def test_a_busy_project_is_one_line(project: Path, monkeypatch: pytest.MonkeyPat
 def test_a_lock_that_is_given_back_is_waited_for(project: Path) -> None:
     with locked(project, 5):  # DVC itself gives up after three
         assert read_plan(project).stale == ()
+
+
+def test_a_list_of_files_in_use_that_was_cut_off_is_no_obstacle(project: Path) -> None:
+    (project / ".dvc/tmp/rwlock").write_text('{"write": {"/pro')
+    with pytest.raises(AssertionError, match="Unable to read"):
+        dvc(project, "repro")
+    assert read_plan(project).stale == ()
+    dvc(project, "repro")
+
+
+def test_a_list_of_files_in_use_that_somebody_writes_is_left_alone(project: Path) -> None:
+    in_use = project / ".dvc/tmp/rwlock"
+    in_use.write_text('{"write": {"/pro')
+    with in_use.with_name("rwlock.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        lease.remove_broken_rwlock(project)
+        assert in_use.exists()
+    lease.remove_broken_rwlock(project)
+    assert not in_use.exists()
 
 
 def test_a_parameter_file_is_read_once_for_all_stages(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
