@@ -29,7 +29,7 @@ from tasks.failing import RunFailed, log_failures_in_one_line
 from tasks.leasing import alone
 from tasks.promote import release
 from tasks.report import show
-from tasks.stages import Outcomes, run_stages
+from tasks.stages import Outcomes, place, run_stages
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # pyright: ignore  (its type is invariant)
@@ -67,7 +67,8 @@ def retrain(
 
 def _bring_up_to_date(root: Path, plan: Plan, limit: int, targets: list[str] | None) -> None:
     get_run_logger().info(f"{len(plan.stale)} of {len(plan.stages)} stages are out of date")
-    outcomes = run_stages(root, plan, limit)
+    with place(root, [plan], limit) as here:
+        outcomes = run_stages(root, plan, here)
     show(root, plan, outcomes, root / REPORT)
     _require_success(outcomes)
     verify(root, targets)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -92,10 +92,10 @@ class Cluster:
 
 
 @contextmanager
-def shared(root: Path, plan: Plan, max_parallel: int) -> Iterator[Cluster | None]:
-    """The cluster of the stale stages that use Ray, where there are enough of them and the user has named none."""
+def shared(root: Path, plans: Iterable[Plan], max_parallel: int) -> Iterator[Cluster | None]:
+    """The cluster of all stale stages that use Ray, where there are enough of them and the user has named none."""
     workers = read_params(root).cluster.workers
-    users = [stage for stage in plan.stale if stage.needs.ray]
+    users = [stage for plan in plans for stage in plan.stale if stage.needs.ray]
     if not workers or len(users) < WORTH_IT or os.environ.get("RAY_ADDRESS"):
         yield None
         return

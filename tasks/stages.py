@@ -4,7 +4,7 @@ import contextlib
 import queue
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,15 @@ class Outcomes:
     runs: tuple[StageRun, ...]
     failures: tuple[str, ...]
     not_run: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What stages run with: how many at once, what ends all their processes, and their Ray cluster, if they share one."""
+
+    max_parallel: int
+    processes: Processes
+    cluster: Cluster | None
 
 
 class Progress:
@@ -92,7 +101,7 @@ class Trickle:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage.name}")
-def run_stage(root: Path, stage: Stage, processes: Processes, cluster: Cluster | None) -> StageRun:
+def run_stage(root: Path, stage: Stage, place: Place) -> StageRun:
     """Run one stage, or raise StageFailed."""
     logger, progress = get_run_logger(), Progress(stage.name)
     trickle = Trickle(logger.info, log_of(stage.name))
@@ -102,9 +111,9 @@ def run_stage(root: Path, stage: Stage, processes: Processes, cluster: Cluster |
         if not HOUSEKEEPING.match(line):
             trickle.pass_on(line)
 
-    meeting = cluster.environment() if cluster and stage.needs.ray else {}
+    meeting = place.cluster.environment() if place.cluster and stage.needs.ray else {}
     try:
-        run = reproduce(root, stage, processes, show, meeting)
+        run = reproduce(root, stage, place.processes, show, meeting)
     finally:
         trickle.finish()
     progress.finish()
@@ -113,24 +122,21 @@ def run_stage(root: Path, stage: Stage, processes: Processes, cluster: Cluster |
     return run
 
 
-def run_stages(root: Path, plan: Plan, max_parallel: int, processes: Processes | None = None) -> Outcomes:
-    """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it.
-
-    However this is left (a signal, Ctrl-C, an error), no stage goes on running. A caller that has several of these under way,
-    each in a thread, gives all the same `processes` and ends them by that.
-    """
-    processes = processes or Processes()
-    with shared(root, plan, max_parallel) as cluster:
+@contextlib.contextmanager
+def place(root: Path, plans: Sequence[Plan], max_parallel: int) -> Iterator[Place]:
+    """Where the stages of these plans run; however it is left (a signal, Ctrl-C, an error), none of them goes on running."""
+    processes = Processes()
+    with shared(root, plans, max_parallel) as cluster:
         try:
-            return _run_all(root, list(plan.stale), max_parallel, processes, cluster)
-        except BaseException:
+            yield Place(max_parallel, processes, cluster)
+        except BaseException:  # threads do not see a signal
             processes.end_all()
             raise
 
 
-def _run_all(
-    root: Path, waiting: list[Stage], max_parallel: int, processes: Processes, cluster: Cluster | None
-) -> Outcomes:
+def run_stages(root: Path, plan: Plan, place: Place) -> Outcomes:
+    """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it."""
+    waiting = list(plan.stale)
     finished: queue.SimpleQueue[Stage] = queue.SimpleQueue()
     futures: dict[str, PrefectFuture[StageRun]] = {}
     running: list[Stage] = []
@@ -138,10 +144,10 @@ def _run_all(
     failures: list[str] = []
     not_run: list[str] = []
     while waiting or running:
-        while stage := next_to_start(waiting, running, max_parallel):
+        while stage := next_to_start(waiting, running, place.max_parallel):
             waiting.remove(stage)
             running.append(stage)
-            futures[stage.name] = _submit(root, stage, processes, cluster, futures)
+            futures[stage.name] = _submit(root, stage, place, futures)
             futures[stage.name].add_done_callback(lambda _, stage=stage: finished.put(stage))
         ended = finished.get()
         running.remove(ended)
@@ -156,17 +162,13 @@ def _run_all(
 
 
 def _submit(
-    root: Path,
-    stage: Stage,
-    processes: Processes,
-    cluster: Cluster | None,
-    futures: dict[str, PrefectFuture[StageRun]],
+    root: Path, stage: Stage, place: Place, futures: dict[str, PrefectFuture[StageRun]]
 ) -> PrefectFuture[StageRun]:
     prepared = run_stage.with_options(
         retries=stage.needs.retries, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=is_worth_a_retry
     )
     upstream = [futures[name] for name in stage.upstream if name in futures]
-    return prepared.submit(root, stage, processes, cluster, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    return prepared.submit(root, stage, place, wait_for=upstream)  # pyright: ignore[reportCallIssue]
 
 
 def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:

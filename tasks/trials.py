@@ -1,7 +1,7 @@
 """Run the same stages in several workspaces, and keep what came out: a trial that is finished is not run again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from genpipe.files import read_json, write_json
 from genpipe.graph import Plan, read_plan
 from tasks.failing import RunFailed
 from tasks.order import downstream
-from tasks.reproduce import Processes
-from tasks.stages import run_stages
+from tasks.stages import Place, place, run_stages
 from tasks.trial import Trial
 from tasks.workspace import TRIALS, code_of_the_workspace, open_workspace
 
@@ -59,10 +58,11 @@ def run_trials(
     # two revisions may have the same data: then they have one workspace
     waiting = list({one.workspace: one for one in found if isinstance(one, Prepared)}.values())
     get_run_logger().info(f"{len(waiting)} of {len(trials)} trials are to be run")
-    with code_of_the_workspace():
+    plans = [one.plan for one in waiting]
+    with code_of_the_workspace(), place(root, plans, max_parallel) as here:
         if waiting and varied:
-            _run_shared(waiting[0], varied, max_parallel)
-        results = _run_all(waiting, max_parallel)
+            _run_shared(waiting[0], varied, here)
+        results = _run_all(waiting, here)
     return [results[one.workspace] if isinstance(one, Prepared) else one for one in found]
 
 
@@ -92,36 +92,33 @@ def _prepare(root: Path, trial: Trial) -> Prepared | Result:
     return Prepared(trial, workspace, plan)
 
 
-def _run_shared(first: Prepared, varied: str, max_parallel: int) -> None:
+def _run_shared(first: Prepared, varied: str, here: Place) -> None:
     stages = first.plan.stages
     own = {varied, *(stage.name for stage in downstream(varied, list(stages)))}
     shared = Plan(tuple(stage for stage in stages if stage.name not in own))
-    if failures := run_stages(first.workspace, shared, max_parallel).failures:
+    if failures := run_stages(first.workspace, shared, here).failures:
         raise RunFailed("\n".join(failures))
 
 
-def _run_all(waiting: list[Prepared], max_parallel: int) -> dict[Path, Result]:
-    processes = Processes()
-    with ThreadPoolTaskRunner(max_workers=max_parallel) as runner:
+def _run_all(waiting: list[Prepared], here: Place) -> dict[Path, Result]:
+    with ThreadPoolTaskRunner(max_workers=here.max_parallel) as runner:
         try:
-            futures = {prepared.workspace: _submit(runner, prepared, processes) for prepared in waiting}
+            futures = {prepared.workspace: _submit(runner, prepared, here) for prepared in waiting}
             return {workspace: future.result() for workspace, future in futures.items()}
-        except BaseException:  # the threads do not see a signal
-            processes.end_all()
+        except BaseException:  # before the runner waits for its threads
+            here.processes.end_all()
             raise
 
 
-def _submit(
-    runner: ThreadPoolTaskRunner[Any], prepared: Prepared, processes: Processes
-) -> PrefectFuture[Result]:
+def _submit(runner: ThreadPoolTaskRunner[Any], prepared: Prepared, here: Place) -> PrefectFuture[Result]:
     named = run_trial.with_options(task_run_name=prepared.trial.name.replace("{", "{{").replace("}", "}}"))
-    return runner.submit(named, {"prepared": prepared, "processes": processes})
+    return runner.submit(named, {"prepared": prepared, "here": replace(here, max_parallel=1)})
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_trial(prepared: Prepared, processes: Processes) -> Result:
+def run_trial(prepared: Prepared, here: Place) -> Result:
     """Run what is out of date in a workspace; its metrics are kept there when all of it went well."""
-    outcomes = run_stages(prepared.workspace, prepared.plan, 1, processes)
+    outcomes = run_stages(prepared.workspace, prepared.plan, here)
     if outcomes.failures:
         return Result({}, outcomes.failures[0], prepared.workspace.name)
     paths = sorted((prepared.workspace / "artifacts" / "metrics").glob("*.json"))

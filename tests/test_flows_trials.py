@@ -1,6 +1,7 @@
 """The flows corpus, sweep and backfill on a real small project, with a real Prefect server."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -112,6 +113,27 @@ def test_a_sweep_sorts_its_trials_and_leaves_the_project_alone(project: Path) ->
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["sweep"])))
     assert "0.001" in str(found[-1].data)
+
+
+@pytest.mark.ray
+def test_the_trials_of_a_sweep_share_one_ray_cluster(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    told = "os.environ.get('RAY_ADDRESS')"
+    stage, graph = project / "stage.py", project / "dvc.yaml"
+    stage.write_text(stage.read_text().replace('"code": CODE', f'"code": {told}'))
+    of_train = '      params: ["recipes.${key}.train"]\n'
+    graph.write_text(
+        graph.read_text().replace(of_train, f"{of_train}      meta: {{genpipe: {{ray: true}}}}\n")
+    )
+    write_params(project, cluster={"workers": 1, "max_parallel": 2})
+    assert ended(sweep, recipe="nice", grid={"train.steps": [10, 20, 30]}).is_completed()
+    models = [
+        json.loads(path.read_text()) for path in project.glob(".genpipe/trials/*/artifacts/models/nice")
+    ]
+    addresses = {model["code"] for model in models}
+    assert len(models) == 3
+    assert len(addresses) == 1
+    assert addresses.pop().startswith("127.0.0.1:")
 
 
 def test_only_the_swept_recipe_gets_the_values_and_shared_stages_run_once(project: Path) -> None:

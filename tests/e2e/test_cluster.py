@@ -25,7 +25,7 @@ from genpipe.files import hash_of
 from genpipe.graph import Needs, Plan, Stage, read_plan
 from tasks import cluster
 from tasks.cluster import Cluster, shared
-from tasks.stages import Outcomes, run_stages
+from tasks.stages import Outcomes, place, run_stages
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 HERE = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def ask(meeting: dict[str, str], code: str) -> str:
 
 
 def test_the_cluster_is_open_to_who_has_its_token_on_this_machine_alone(root: Path) -> None:
-    with shared(root, PLAN, 2) as shared_cluster:
+    with shared(root, [PLAN], 2) as shared_cluster:
         assert shared_cluster is not None
         meeting = shared_cluster.environment()
         assert meeting["RAY_ADDRESS"].startswith("127.0.0.1:")
@@ -97,22 +97,22 @@ def test_the_cluster_is_open_to_who_has_its_token_on_this_machine_alone(root: Pa
 def test_nothing_is_started_for_one_stage_or_where_the_user_names_a_cluster(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with shared(root, Plan(PLAN.stages[:1]), 2) as one:
+    with shared(root, [Plan(PLAN.stages[:1])], 2) as one:
         assert one is None
-    with shared(root, Plan(tuple(replace(stage, reasons=()) for stage in PLAN.stages)), 2) as fresh:
+    with shared(root, [Plan(tuple(replace(stage, reasons=()) for stage in PLAN.stages))], 2) as fresh:
         assert fresh is None
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    with shared(root, PLAN, 2) as named:
+    with shared(root, [PLAN], 2) as named:
         assert named is None
     monkeypatch.delenv("RAY_ADDRESS")
     (root / "params.yaml").write_text("datasets: {}\ncluster: {workers: 0}\n")
-    with shared(root, PLAN, 2) as without_ray:
+    with shared(root, [PLAN], 2) as without_ray:
         assert without_ray is None
 
 
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
 def test_a_cluster_that_dies_is_not_handed_on_and_nothing_of_it_stays(root: Path, victim: str) -> None:
-    with shared(root, PLAN, 2) as shared_cluster:
+    with shared(root, [PLAN], 2) as shared_cluster:
         assert shared_cluster is not None
         assert shared_cluster.environment()
         there = members(shared_cluster)
@@ -139,7 +139,7 @@ def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
         killed.send_signal(signal.SIGKILL)
     wait_until(lambda: all_gone(there), 30)
     (left,) = Path(tempfile.gettempdir()).glob(f"genpipe-ray-{killed.pid}-*")
-    with shared(root, PLAN, 2):
+    with shared(root, [PLAN], 2):
         assert not left.exists(), "the next flow clears it away"
 
 
@@ -158,7 +158,8 @@ def two_trainings(project: Path, root: Path) -> Iterator[Path]:
 def run(root: Path) -> tuple[Outcomes, float]:
     plan = read_plan(root, ["train@classifier", "train@nice"])
     began = time.monotonic()
-    outcomes = flow(run_stages)(root, plan, 1)
+    with place(root, [plan], 1) as here:
+        outcomes = flow(run_stages)(root, plan, here)
     return outcomes, time.monotonic() - began
 
 
