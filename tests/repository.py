@@ -7,24 +7,27 @@ from pathlib import Path
 
 import pytest
 
-ENVIRONMENT = {
-    **os.environ,
-    "DVC_NO_ANALYTICS": "1",
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+NAMED = {
     **{f"GIT_{role}_NAME": "Ada" for role in ("AUTHOR", "COMMITTER")},
     **{f"GIT_{role}_EMAIL": "ada@example.org" for role in ("AUTHOR", "COMMITTER")},
 }
 
 
+def as_somebody() -> dict[str, str]:
+    """The environment of now, with a name to commit with, and the commands of the Python that runs the tests."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **NAMED, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
 def be_somebody(patch: pytest.MonkeyPatch) -> None:
     """Give this process the environment of `run`, for what it starts itself."""
     for name in ("PATH", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
-        patch.setenv(name, ENVIRONMENT[name])
+        patch.setenv(name, as_somebody()[name])
 
 
 def run(root: Path, *command: str) -> str:
     """What a command prints; it must end well."""
-    done = subprocess.run(command, cwd=root, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=root, env=as_somebody(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
 

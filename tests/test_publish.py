@@ -27,7 +27,7 @@ from tests.registered_project import (
     write_data,
     write_params,
 )
-from tests.repository import ENVIRONMENT, dvc, run
+from tests.repository import as_somebody, dvc, run
 
 HERE = Path(__file__).resolve().parent.parent
 PUBLISH = "import pathlib; from tasks.publish import publish; publish(pathlib.Path.cwd(), 'run')"
@@ -213,7 +213,7 @@ def test_a_run_killed_between_dvc_push_and_git_push_is_published_by_the_next(roo
     hook = root.parent / "remote.git/hooks/pre-receive"
     hook.write_text(f"#!/bin/sh\ntouch {root.parent}/held\nsleep 60\n")
     hook.chmod(0o755)
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE)}
+    environment = {**as_somebody(), "PYTHONPATH": str(HERE)}
     with subprocess.Popen(
         [sys.executable, "-c", PUBLISH], cwd=root, env=environment, start_new_session=True
     ) as process:
@@ -257,7 +257,7 @@ def test_a_publishing_that_is_killed_leaves_no_process(root: Path) -> None:
             f"http://127.0.0.1:{silent.getsockname()[1]}/store",
         )
         commit_sources(root, "a store that does not answer")
-        environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE), "MARK": str(root)}
+        environment = {**as_somebody(), "PYTHONPATH": str(HERE), "MARK": str(root)}
         with (
             subprocess.Popen([sys.executable, "-c", PUBLISH], cwd=root, env=environment) as process,
             silent.accept()[0],
@@ -272,7 +272,7 @@ def test_two_clones_that_publish_at_once_both_get_their_branch(root: Path) -> No
     other = root.parent / "other"
     shutil.copytree(root, other, symlinks=True)
     rerun(other, nice=3)
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(HERE)}
+    environment = {**as_somebody(), "PYTHONPATH": str(HERE)}
     both = [
         subprocess.Popen(
             [sys.executable, "-c", PUBLISH], cwd=at, env=environment, stderr=subprocess.PIPE, text=True

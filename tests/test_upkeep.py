@@ -21,7 +21,7 @@ from genpipe.params.project import read_params
 from genpipe.upkeep.doctor import locked, orphaned_rays
 from genpipe.upkeep.holders import is_running
 from tests.clusters import free_port
-from tests.repository import ENVIRONMENT, commit, dvc, make_repository
+from tests.repository import as_somebody, commit, dvc, make_repository
 from tests.repository import run as ran
 from tests.servers import prefect_server
 
@@ -41,7 +41,7 @@ leftovers.remove(Path('.'), [leftovers.Leftover(Path('artifacts/old'), 'old', 0)
 
 def run(root: Path, *words: str, **own: str) -> subprocess.CompletedProcess[str]:
     """A command in a project."""
-    environment = {**ENVIRONMENT, **own}
+    environment = {**as_somebody(), **own}
     return subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
 
 
