@@ -25,6 +25,9 @@ from tasks import guard
 
 STARTUP_S = 120.0  # a busy machine takes its time; stages then start clusters of their own
 WORTH_IT = 2  # stages
+NAME = (
+    "gpray"  # of its directory, with the number of the flow's process; short, for Ray's sockets lie below it
+)
 GRACE = 1.0  # seconds to end in; Ray has nothing to save, and waits for itself
 OBJECT_STORE_BYTES = 100 << 20  # as a stage's own cluster has; what is larger goes by way of the disk
 SETTINGS = {  # as those of a stage's own cluster in genpipe/corpus/actors.py
@@ -47,7 +50,8 @@ class Cluster:
         self._token.write_text(secrets.token_hex(32), encoding="utf-8")
         self._ready = threading.Lock()
         self._has_started = False
-        with (directory / "ray.log").open("w", encoding="utf-8") as log:
+        self._log = directory / "ray.log"
+        with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 guard.guarded(_command(directory, cpus), grace=GRACE),
                 env={**os.environ, **SETTINGS, **self._access()},
@@ -64,6 +68,12 @@ class Cluster:
             if not self._has_started or not self._answers():
                 return {}
         return {"RAY_ADDRESS": self._address.read_text(encoding="utf-8").strip(), **self._access()}
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        return (self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[
+            -1
+        ]
 
     def end(self) -> None:
         """End it; returns when nothing of it is left."""
@@ -120,11 +130,11 @@ def _command(directory: Path, cpus: int) -> list[str]:
 def _private_directory() -> Iterator[Path]:
     """A new directory with a short name: Ray's sockets are below it, and the system allows them 107 characters."""
     parent = Path(tempfile.gettempdir())
-    for left in parent.glob("genpipe-ray-*"):  # of flows that were killed
-        pid = left.name.split("-")[2]
+    for left in parent.glob(f"{NAME}-*"):  # of flows that were killed
+        pid = left.name.split("-")[1]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(
-        prefix=f"genpipe-ray-{os.getpid()}-", ignore_cleanup_errors=True
+        prefix=f"{NAME}-{os.getpid()}-", ignore_cleanup_errors=True
     ) as directory:
         yield Path(directory)

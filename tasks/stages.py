@@ -111,7 +111,13 @@ def run_stage(root: Path, stage: Stage, place: Place) -> StageRun:
         if not HOUSEKEEPING.match(line):
             trickle.pass_on(line)
 
-    meeting = place.cluster.environment() if place.cluster and stage.needs.ray else {}
+    meeting = {}
+    if place.cluster and stage.needs.ray:
+        meeting = place.cluster.environment()
+        if not meeting:
+            logger.warning(
+                f"no Ray cluster of the flow, so this stage has its own: {place.cluster.last_words()}"
+            )
     try:
         run = reproduce(root, stage, place.processes, show, meeting)
     finally:

@@ -26,7 +26,7 @@ time.sleep(1)  # for as long as it takes to be seen
 
 @pytest.fixture(scope="module")
 def arena() -> Iterator[Arena]:
-    scratch = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))  # a Unix socket allows 107 bytes
+    scratch = Path(tempfile.mkdtemp(prefix="ch-", dir="/tmp"))  # a Unix socket allows 107 bytes
     yield prepare(scratch, ["count"])
     shutil.rmtree(scratch)
 

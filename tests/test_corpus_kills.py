@@ -184,6 +184,25 @@ def test_an_ended_command_leaves_no_scratch_and_a_killed_one_what_the_next_remov
     assert not list((tmp_path / ".genpipe/counts").glob("spill-*"))
 
 
+@pytest.mark.ray
+def test_a_count_that_loses_its_own_ray_says_so_and_goes_on_with_another(text, undisturbed, tmp_path):
+    words = command(text, tmp_path, "--workers", "2", "--executor", "ray")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for_runs(process, tmp_path, 1)
+    (raylet,) = [p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "raylet"]
+    actors = actors_of(process)
+    for actor in actors:
+        actor.suspend()  # or they would have counted all before they are found to be lost
+    raylet.kill()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert errors.splitlines()[-1].startswith(
+        "genpipe: the Ray node of this process has died; the same command"
+    )
+    assert not (tmp_path / "counts.parquet").exists()
+    assert counted(text, tmp_path, "--workers", "2", "--executor", "local") == undisturbed
+
+
 @pytest.fixture
 def two_nodes() -> Iterator[RayCluster]:
     """A cluster of two nodes with one CPU each."""

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, registry, training, upkeep, views
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, ClusterLost
 
 DESCRIPTION = """\
 genpipe trains generative and language models from versioned data.
@@ -53,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     except BadInput as error:
         print(f"genpipe: {error}", file=sys.stderr)
         return 2
+    except ClusterLost as error:
+        print(f"genpipe: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.errno not in MENDABLE:
             raise

@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, ClusterLost
 
 MAX_STARTS = 3  # of a local cluster
 DIED = (RayActorError, OutOfMemoryError)
@@ -79,13 +79,23 @@ class Actors:
 
     def hire(self) -> Actor:
         """A new actor."""
+        _require_own_node()
         return Actor(self._shared)
 
     def wait(self, workers: Sequence[Worker], seconds: float) -> list[Event]:
         """What happened to one of them."""
         oldest = {worker.calls[0]: worker for worker in workers if isinstance(worker, Actor) and worker.calls}
         ended, _ = ray.wait(list(oldest), num_returns=1, timeout=seconds)
+        if not ended:
+            _require_own_node()
         return [oldest[call].event() for call in ended]
+
+
+def _require_own_node() -> None:
+    """Raise ClusterLost when this process has lost its Ray node, without which it would wait for ever."""
+    here = ray.get_runtime_context().get_node_id()
+    if not any(node["NodeID"] == here and node["Alive"] for node in ray.nodes()):
+        raise ClusterLost("the Ray node of this process has died; the same command goes on where it stopped")
 
 
 @contextlib.contextmanager

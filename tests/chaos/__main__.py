@@ -32,7 +32,7 @@ def main() -> int:
     if given.storm:
         return storm.main(given.rounds)
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
-    scratch = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))  # short: a Unix socket allows 107 bytes
+    scratch = Path(tempfile.mkdtemp(prefix="ch-", dir="/tmp"))  # short: a Unix socket allows 107 bytes
     print(f"seed {seed}, in {scratch}; the undisturbed run comes first", flush=True)
     arena = prepare(scratch, given.targets)
     print(HEAD, flush=True)

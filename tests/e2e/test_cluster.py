@@ -44,7 +44,7 @@ def members(of: Cluster) -> list[psutil.Process]:
 
 
 def directories() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob(f"genpipe-ray-{os.getpid()}-*"))
+    return set(Path(tempfile.gettempdir()).glob(f"gpray-{os.getpid()}-*"))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -126,7 +126,7 @@ def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
         "import sys, time\nfrom pathlib import Path\nfrom genpipe.graph import Needs, Plan, Stage\n"
         "from tasks.cluster import shared\n"
         "plan = Plan(tuple(Stage(name, (), ('x',), Needs(ray=True)) for name in ('left', 'right')))\n"
-        "with shared(Path(sys.argv[1]), plan, 2) as cluster:\n"
+        "with shared(Path(sys.argv[1]), [plan], 2) as cluster:\n"
         "    assert cluster and cluster.environment()\n    print('up', flush=True)\n    time.sleep(600)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -138,7 +138,7 @@ def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
         assert any(process.name() == "raylet" for process in there)
         killed.send_signal(signal.SIGKILL)
     wait_until(lambda: all_gone(there), 30)
-    (left,) = Path(tempfile.gettempdir()).glob(f"genpipe-ray-{killed.pid}-*")
+    (left,) = Path(tempfile.gettempdir()).glob(f"gpray-{killed.pid}-*")
     with shared(root, [PLAN], 2):
         assert not left.exists(), "the next flow clears it away"
 
