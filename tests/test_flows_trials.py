@@ -27,7 +27,7 @@ from flows.sweep import sweep
 from genpipe import lease
 from genpipe.errors import BadInput
 from tasks.sweeping import check_network, combinations, read_setting
-from tasks.workspace import code_of_the_workspace
+from tasks.workspace import Contents, code_of_the_workspace, open_workspace
 from tests.repository import commit, dvc, run
 from tests.small_project import PARAMS, TRAIN, started, write_data, write_params
 
@@ -233,6 +233,14 @@ def test_stages_import_the_code_of_their_own_workspace(tmp_path: Path) -> None:
         environment.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
         assert run(tmp_path / "one", sys.executable, str(script)) == "elsewhere\n"
     assert said == ["one\n", "two\n"]
+
+
+def test_a_workspace_shares_the_cache_below_a_path_of_any_characters(
+    small_project: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(small_project, tmp_path / "数据, #1 “q” 100%", symlinks=True))
+    workspace = open_workspace(root, Contents({}, ("prepare",)))
+    assert dvc(workspace, "cache", "dir").strip() == str(root / ".dvc" / "cache")
 
 
 def test_a_random_search_is_the_same_each_time_and_repeats_nothing() -> None:

@@ -493,6 +493,14 @@ def test_check_names_the_file_that_two_runs_of_a_stage_make_differently(project)
     assert not any((project / ".genpipe" / "determinism").iterdir())
 
 
+def test_check_runs_a_stage_twice_below_a_path_of_any_characters(project):
+    root = project.rename(project.with_name("数据, #1 “q”"))
+    done = genpipe(root, "check", "--determinism", "draw")
+    assert (done.returncode, done.stdout) == (1, "draw: two runs differ in 1 files, first out/when\n"), (
+        done.stderr
+    )
+
+
 def test_check_says_in_one_line_that_a_stage_is_not_there_or_cannot_run(project):
     done = genpipe(project, "check", "--determinism", "drawn")
     assert (done.returncode, done.stderr) == (2, "genpipe: no stage 'drawn' in dvc.yaml; it has: draw\n")
