@@ -183,6 +183,9 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
         ("{cpus: true}", "wanted a number >= 0, not True"),
         ("{retry: 2}", "retry: no such key; it knows retries"),
         ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
+        ("{timeout: .inf}", "wanted a number >= 0, not inf"),
+        ("3", "wanted keys and values, as {retries: 1}, not 3"),
+        ("[retries]", "wanted keys and values"),
     ],
 )
 def test_a_wrong_meta_is_named(project: Path, wrong: str, message: str) -> None:

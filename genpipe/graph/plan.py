@@ -1,5 +1,6 @@
 """What a plan is: stages in order, what each waits for, and which are out of date and why. DVC is not imported here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -130,7 +131,11 @@ def missing_file(path: str, stage: str) -> str:
 
 def needs_of(stage: str, meta: Any) -> Needs:
     """`meta.genpipe` of a stage, checked."""
-    values = (meta or {}).get("genpipe") or {}
+    values = meta.get("genpipe") or {} if isinstance(meta, Mapping) else {}
+    if not isinstance(values, Mapping):
+        raise BadInput(
+            f"dvc.yaml: {stage}.meta.genpipe: wanted keys and values, as {{retries: 1}}, not {values!r}"
+        )
     kinds = {field.name: field.type for field in fields(Needs)}
     for key, value in values.items():
         where = f"dvc.yaml: {stage}.meta.genpipe.{key}"
@@ -145,4 +150,4 @@ def needs_of(stage: str, meta: Any) -> Needs:
 def _fits(value: Any, kind: Any) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
-    return isinstance(value, int if kind is int else int | float) and value >= 0
+    return isinstance(value, int if kind is int else int | float) and 0 <= value < math.inf
