@@ -1,7 +1,6 @@
 """A published run's models against those in production: which one is promoted, which is not, and why."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from genpipe.errors import BadInput
 from genpipe.git import GitFailed, show
 from genpipe.params.promotion import Rule, Rules
 from genpipe.registry import tags
-from genpipe.registry.gate import Judged, Verdict, gate
+from genpipe.registry.gate import Judged, Verdict, gate, metrics_in
 from genpipe.registry.lock import METRICS, Lock, read_lock
 from genpipe.registry.tags import Model, Version
 
@@ -80,8 +79,8 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
 
 def metrics_at(root: Path, commit: str, name: str) -> dict[str, float]:
     """The metrics of a model in a commit; none where it was committed without."""
-    text = show(root, commit, f"{METRICS}/{name}.json")
-    return json.loads(text) if text else {}
+    path = f"{METRICS}/{name}.json"
+    return metrics_in(show(root, commit, path), f"{path} of {commit:.12}")
 
 
 def _promote_and_push(root: Path, commit: str, rules: Rules, remote: str) -> list[Decision]:
