@@ -69,6 +69,8 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
         )
     if target == now:
         raise BadInput(f"{now.tag} is in production already; name another with --to VERSION")
+    if _weights_of(root, target) is None:
+        raise BadInput(f"{target.tag}: its commit has no weights of {name}; name another with --to VERSION")
     why = f"rollback of production from {now.name} to {target.name}"
     with _new_tags_only_if_all_is_well(root, [name]):
         tags.assign(root, target, why, tags.person(root))
@@ -124,8 +126,16 @@ def _judged(root: Path, commit: str, name: str, label: str) -> Judged:
 def _version_with(root: Path, model: Model, lock: Lock) -> Version | None:
     """The newest version whose weights are those of `lock`."""
     weights = lock.weights(model.name)
-    same = [v for v in model.versions if read_lock(root, v.commit).weights(model.name) == weights]
+    same = [version for version in model.versions if _weights_of(root, version) == weights]
     return next((v for v in reversed(same) if model.was_in_production(v)), next(reversed(same), None))
+
+
+def _weights_of(root: Path, version: Version) -> str | None:
+    """The hash of a version's weights; None where somebody tagged a commit by hand that has none."""
+    try:
+        return read_lock(root, version.commit).weights(version.model)
+    except BadInput:
+        return None
 
 
 def _carry_out(root: Path, commit: str, decision: Decision) -> Decision:
