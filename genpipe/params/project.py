@@ -74,7 +74,7 @@ def read_params(root: Path) -> Params:
     path = root / "params.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: wanted YAML, {' '.join(str(error).split())}") from None
