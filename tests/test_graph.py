@@ -351,6 +351,17 @@ def test_verify_names_what_is_still_stale(project: Path) -> None:
         verify(project)
 
 
+def test_a_stage_that_dvc_runs_every_time_is_no_failure(project: Path) -> None:
+    always = "  today: {cmd: date > out/today, outs: [out/today], always_changed: true}\n"
+    later = "  later: {cmd: cp out/today out/later, deps: [out/today], outs: [out/later]}\nvars:"
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("vars:", always + later))
+    with pytest.raises(NotVerified, match=r"today .*later"):
+        verify(project)
+    dvc(project, "repro", "today", "later")
+    assert names(read_plan(project)) == ["today", "later"]
+    verify(project)
+
+
 def test_reading_a_plan_changes_nothing(project: Path) -> None:
     (project / "code.txt").write_text("new code\n")
     before = (project / "dvc.lock").read_bytes(), sorted(project.glob("out/*"))

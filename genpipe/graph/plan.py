@@ -1,6 +1,7 @@
 """What a plan is: stages in order, what each waits for, and which are out of date and why. DVC is not imported here."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 import networkx
 
 from genpipe.errors import BadInput
+
+ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
+UPSTREAM = re.compile("upstream .* stale")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Stage:
     def is_stale(self) -> bool:
         """Whether it has to be looked at; DVC may still find that its inputs came out as they were."""
         return bool(self.reasons)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a run would mend it: not where it is stale only because DVC runs it, or one upstream, every time."""
+        return any(reason != ALWAYS and not UPSTREAM.fullmatch(reason) for reason in self.reasons)
 
 
 @dataclass(frozen=True)
