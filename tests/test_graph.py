@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -147,6 +147,16 @@ def test_missing_raw_data_is_no_stage_s_work(project: Path) -> None:
     with pytest.raises(BadInput, match=r"^data.* is missing; fetch it with `genpipe data`"):
         plan.require_inputs()
     assert "cannot run: data" in plan.describe()
+
+
+@pytest.mark.parametrize("read", [in_process.read_plan, by_command.read_plan])
+def test_raw_data_of_a_fresh_clone_is_missing_and_not_changed(
+    project: Path, read: Callable[[Path], Plan]
+) -> None:
+    shutil.rmtree(project / ".dvc/cache")
+    assert read(project).problems[0].startswith("data: DVC's cache lacks what data.dvc pins; `genpipe data")
+    shutil.rmtree(project / "data")
+    assert read(project).problems == ("data: raw data is missing; fetch it with `genpipe data`",)
 
 
 def test_changed_raw_data_is_restored_or_accepted_by_a_person(project: Path) -> None:

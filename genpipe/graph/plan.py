@@ -123,12 +123,16 @@ def missing_data(path: str) -> str:
     return f"{path}: raw data is missing; fetch it with `genpipe data`"
 
 
-def changed_data(path: str, pinned_by: str) -> str:
-    """Raw data is not what a .dvc file says."""
-    return (
-        f"{path}: differs from what {pinned_by} pins; `genpipe data --force` restores it, "
-        f"`dvc commit {pinned_by}` accepts it"
+def pinned_problem(path: str, change: str, pinned_by: str, is_there: bool) -> str:
+    """Raw data is not what a .dvc file says; without its cache, as in a fresh clone, DVC says no more than "not in cache"."""
+    if change == "deleted" or not is_there:
+        return missing_data(path)
+    what = (
+        f"DVC's cache lacks what {pinned_by} pins"
+        if change == "not in cache"
+        else f"differs from what {pinned_by} pins"
     )
+    return f"{path}: {what}; `genpipe data --force` restores it, `dvc commit {pinned_by}` accepts it"
 
 
 def missing_file(path: str, stage: str) -> str:
