@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,8 @@ def _evaluate(root: Path, models: list[str]) -> None:
 
 
 def _watch(root: Path, every: float | None) -> None:
-    if every is not None and not every > 0:
-        raise BadInput(f"--every: wanted more than 0 seconds, not {every:g}")
+    if every is not None and not 0 < every <= threading.TIMEOUT_MAX:
+        raise BadInput(f"--every: wanted more than 0 seconds, and less than centuries, not {every:g}")
     with lease.hold(root, WATCH_LEASE):
         _look_once(root)
         while every is not None:

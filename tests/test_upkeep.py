@@ -381,6 +381,13 @@ def test_the_doctor_finds_nothing_in_an_empty_directory_and_says_so(tmp_path):
     assert "missing  data: no data/digits, data/poems; genpipe data" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["doctor", "models", "gc", "unlock", "plan", "check"])
+def test_a_root_that_is_not_there_is_one_line(command, tmp_path):
+    done = genpipe(tmp_path, "--root", "nowhere", command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"genpipe: {tmp_path}/nowhere: no such directory; go to the root of the project\n"
+
+
 def test_the_doctor_answers_within_three_seconds_of_work(project):
     before = os.times()
     genpipe(project, "doctor")

@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     root = Path(arguments.root).resolve()
     stage = os.environ.get("DVC_STAGE")
     try:
+        if not root.is_dir():
+            raise BadInput(f"{root}: no such directory; go to the root of the project")
         with contextlib.ExitStack() as held:
             if stage:
                 lease.die_with_parent()
