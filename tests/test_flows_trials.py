@@ -145,6 +145,21 @@ def test_a_failed_trial_stops_no_other(project: Path, capsys: pytest.CaptureFixt
     assert "thirteen steps are too many" in rows[1]["failure"]
 
 
+def test_a_trial_that_diverged_is_the_last_and_never_the_best(project: Path) -> None:
+    code = (project / "stage.py").read_text()
+    diverged = code.replace(
+        '10 / model["steps"]', '(10 / model["steps"] if model["steps"] > 10 else float("nan"))'
+    )
+    (project / "stage.py").write_text(diverged)
+    assert ended(sweep, recipe="nice", grid={"train.steps": [10, 20, 40]}).is_completed()
+    rows = trials_of(project)
+    assert [row["train.steps"] for row in rows] == ["40", "20", "10"]
+    assert rows[-1]["bits_per_dim"] == "nan"
+    (best,) = project.glob(".genpipe/sweeps/nice-*/best.yaml")
+    assert "steps: 40" in best.read_text()
+    assert best.with_name("plot.svg").read_text().count("<circle") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
