@@ -21,7 +21,7 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from tasks.failing import RunFailed
 from tasks.judging import JUDGED, require_data, versions
-from tasks.sweeping import read_setting
+from tasks.sweeping import read_settings
 from tasks.watching import announce, look
 
 
@@ -122,7 +122,7 @@ def _corpus(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sweep(root: Path, arguments: argparse.Namespace) -> None:
-    grid = dict(read_setting(text) for text in arguments.settings)
+    grid = read_settings(arguments.settings)
     request = SweepRequest(arguments.recipe, grid, arguments.random, arguments.seed)
     with lease.hold(root, TRIALS_LEASE):
         trials_at_once(root, arguments.max_parallel)
