@@ -353,5 +353,5 @@ def test_data_sets_of_then_that_do_not_fit_the_recipes_of_now_are_one_line(
     write_params(project)
     assert backfill_main(["--revisions", "other"]) == 2
     assert capsys.readouterr().err.startswith(
-        "genpipe: other: params.yaml: Value error, corpora.one.dataset: no data set 'numbers'"
+        "genpipe: other: params.yaml: corpora.one.dataset: no data set 'numbers'"
     )
