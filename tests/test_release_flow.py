@@ -136,7 +136,7 @@ def test_the_command_publishes_once_and_then_needs_no_prefect(
     assert main(["--publish"]) == 0
     assert production(root) == "v0.0.1"
     monkeypatch.setattr(
-        "flows.direct._run_flow", lambda asked: pytest.fail(f"Prefect was started for {asked}")
+        "flows.direct.run_flow", lambda *asked, **_: pytest.fail(f"Prefect was started for {asked}")
     )
     assert main(["--publish"]) == 0
     assert "everything is up to date" in capsys.readouterr().out
