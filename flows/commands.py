@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from genpipe import lease
 from genpipe.errors import BadInput
 from tasks.failing import RunFailed
 from tasks.judging import JUDGED, require_data, versions
-from tasks.sweeping import read_setting
+from tasks.sweeping import read_settings
 from tasks.watching import announce, look
 
 
@@ -121,7 +122,7 @@ def _corpus(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sweep(root: Path, arguments: argparse.Namespace) -> None:
-    grid = dict(read_setting(text) for text in arguments.settings)
+    grid = read_settings(arguments.settings)
     request = SweepRequest(arguments.recipe, grid, arguments.random, arguments.seed)
     with lease.hold(root, TRIALS_LEASE):
         trials_at_once(root, arguments.max_parallel)
@@ -149,8 +150,8 @@ def _evaluate(root: Path, models: list[str]) -> None:
 
 
 def _watch(root: Path, every: float | None) -> None:
-    if every is not None and not every > 0:
-        raise BadInput(f"--every: wanted more than 0 seconds, not {every:g}")
+    if every is not None and not 0 < every <= threading.TIMEOUT_MAX:
+        raise BadInput(f"--every: wanted more than 0 seconds, and less than centuries, not {every:g}")
     with lease.hold(root, WATCH_LEASE):
         _look_once(root)
         while every is not None:

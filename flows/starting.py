@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from genpipe import lease
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, disk_trouble
 from genpipe.graph import NotVerified
 from tasks import guard
 from tasks.failing import RunFailed
@@ -45,6 +45,11 @@ def status_of(work: Callable[[], None]) -> int:
         return _fail(error, 2)
     except (RunFailed, NotVerified, PublishFailed) as error:
         return _fail(error, 1)
+    except OSError as error:
+        told = disk_trouble(error)
+        if told is None:
+            raise
+        return _fail(told, 2)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where it stopped", 130)
     return 0

@@ -27,7 +27,7 @@ from tasks.failing import log_failures_in_one_line
 from tasks.leasing import alone
 from tasks.plotting import sweep_plot
 from tasks.sweeping import is_maximised, metric_of
-from tasks.tables import keep_table, sorted_by
+from tasks.tables import has_value, keep_table, sorted_by
 from tasks.trials import require_success, run_trials
 from tasks.workspace import TRIALS
 
@@ -65,7 +65,7 @@ def _keep(root: Path, request: SweepRequest, rows: list[dict[str, Any]], metric:
     """Write the table; and, where a trial has the metric, the plot and the block of the best."""
     directory = root / request.directory
     keep_table(rows, directory / "trials.tsv", "sweep", f"{request.recipe} by {metric}, the best first")
-    known = [row for row in rows if metric in row]
+    known = [row for row in rows if has_value(row, metric)]
     if not known:
         return
     with new_file(directory / "plot.svg") as partial:

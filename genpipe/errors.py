@@ -1,5 +1,10 @@
 """What genpipe says when the input or the machine, not the code, is at fault."""
 
+import errno
+
+# by a person, without our code
+MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 class BadInput(Exception):
     """Something a person can mend: one line that says what was wanted, what came, where, and the remedy.
@@ -13,3 +18,12 @@ class ClusterLost(Exception):
 
     The command line prints the line and ends with status 1, so that a flow tries again.
     """
+
+
+def disk_trouble(error: OSError) -> str | None:
+    """One line about a full disk or missing rights; None where the error is another one."""
+    if error.errno not in MENDABLE:
+        return None
+    return (
+        f"{error.filename or 'writing'}: {error.strerror}; make room or change the rights, and run it again"
+    )

@@ -2,7 +2,7 @@
 
 import logging
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, disk_trouble
 from genpipe.graph import NotVerified
 from tasks.publish import PublishFailed
 from tasks.reproduce import StageFailed
@@ -19,8 +19,9 @@ def log_failures_in_one_line() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(
-        record.exc_info[1], StageFailed | RunFailed | NotVerified | PublishFailed | BadInput
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, StageFailed | RunFailed | NotVerified | PublishFailed | BadInput) or (
+        isinstance(error, OSError) and disk_trouble(error)
     ):
         record.exc_info = None
     return True

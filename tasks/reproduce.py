@@ -25,6 +25,7 @@ HOUSEKEEPING = re.compile(  # DVC's own lines; only the log has them
     r"|\s+dvc config|Use `dvc push`|Stage '.*' (didn't change|is cached)|Verifying data|Checking out"
     r"|ERROR: failed to reproduce|Data and pipelines are up to date"
 )
+DVC_FAILED = re.compile(r"ERROR: failed to reproduce '.*?': (?!failed to run: )(?P<why>.*)")  # by itself
 BUSY = re.compile(r".*' is busy, it is being blocked by:")
 ATOMIC_DVC = Path(__file__).with_name("atomic_dvc.py")  # importing it takes a second
 BAD_INPUT = 2  # exit status of a stage whose input is at fault
@@ -212,6 +213,8 @@ def _failure(lines: list[str], status: int, is_ending: bool, verdict: str | None
         return verdict, "stuck"
     if any(BUSY.match(line) for line in lines):
         return f"its files are being worked on by {blockers(lines) or 'another DVC command'}", "busy"
+    if lines and (failed := DVC_FAILED.fullmatch(lines[-1])):
+        return failed["why"], "died"
     told = [line for line in lines if not HOUSEKEEPING.match(line) and not PROGRESS.fullmatch(line)]
     exited = re.search(r"exited with (-?\d+)$", lines[-1]) if lines else None
     reason = (told or lines or [f"exit status {status}"])[-1].strip()

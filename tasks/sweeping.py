@@ -30,6 +30,17 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
     return path, found
 
 
+def read_settings(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """All that `--set` was given: path -> values."""
+    pairs = [read_setting(text) for text in texts]
+    for number, (path, _) in enumerate(pairs):
+        if any(path == other for other, _ in pairs[:number]):
+            raise BadInput(
+                f"--set {path}: named twice; write all its values after one equals sign, as in {path}=1,2"
+            )
+    return dict(pairs)
+
+
 def combinations(grid: Mapping[str, Sequence[Any]], number: int | None, seed: int) -> list[Settings]:
     """Every combination of the values, or `number` of them drawn without repetition, in the order of the grid."""
     trials = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]

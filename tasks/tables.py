@@ -1,5 +1,6 @@
 """A table of trials: as a file, as an artifact of Prefect, and as lines on a terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
+def has_value(row: Row, metric: str) -> bool:
+    """Whether a row has a finite number for a metric; a training that diverged has none."""
+    value = row.get(metric)
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def sorted_by(rows: Sequence[dict[str, Any]], metric: str, maximise: bool) -> list[dict[str, Any]]:
     """The best first; those without a value last, in the order in which they came."""
-    known = [row for row in rows if metric in row]
+    known = [row for row in rows if has_value(row, metric)]
     best_first = sorted(known, key=lambda row: row[metric], reverse=maximise)
-    return [*best_first, *(row for row in rows if metric not in row)]
+    return [*best_first, *(row for row in rows if not has_value(row, metric))]
 
 
 def keep_table(rows: Sequence[Row], path: Path, key: str, description: str) -> None:

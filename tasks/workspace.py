@@ -102,7 +102,7 @@ def _copy_tracked(root: Path, target: Path, contents: Contents) -> None:
 
 def _share_cache(root: Path, target: Path) -> None:
     """Let DVC work there as it does in the project: with its cache, its remotes and their passwords, but without Git."""
-    own: Any = ConfigObj(interpolation=False)  # sections of values
+    own: Any = ConfigObj(interpolation=False, encoding="utf-8")  # sections of values
     shared = root / ".dvc"
     for name in ("config", "config.local"):
         own.merge(ConfigObj(str(shared / name), encoding="utf-8", interpolation=False))

@@ -171,7 +171,7 @@ def test_steps_and_seed_can_be_given(project):
         (["evaluate", "nice", "--model", "m", "--out", "o.json"], "--model and --samples go together"),
         (
             ["--root", "nowhere", "train", "nice"],
-            "params.yaml: no such file; run genpipe from the root of a project",
+            "nowhere: no such directory; go to the root of the project",
         ),
         (["unknown"], "invalid choice: 'unknown'"),
         (["count", "params.yaml", "--out", "artifacts"], "'artifacts' is a directory; name a file in it"),

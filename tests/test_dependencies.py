@@ -73,3 +73,4 @@ def test_genpipe_check_names_what_is_not_declared(line, changed, complaint, tmp_
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert complaint in done.stdout
+    assert not (tmp_path / ".grimp_cache").exists(), "a check writes nothing"

@@ -282,6 +282,18 @@ def test_bad_input_is_one_line_and_status_2(project: Path, capsys: pytest.Captur
     assert "clustre" in capsys.readouterr().err
 
 
+def test_a_disk_that_cannot_be_written_is_one_line_and_status_2(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(project / ".genpipe", ignore_errors=True)
+    (project / ".genpipe").symlink_to("/sys")  # nobody may make a directory there, not even root
+    assert main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("genpipe: ")
+    assert error.count("\n") == 1
+    assert "change the rights, and run it again" in error
+
+
 def test_the_order_respects_upstream_room_and_the_number_of_stages() -> None:
     prepare, left = Stage("prepare", (), ("x",), Needs()), Stage("left", ("prepare",), ("x",), Needs())
     other = Stage("other", (), ("x",), Needs())

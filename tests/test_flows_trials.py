@@ -28,7 +28,7 @@ from flows.sweep import sweep
 from genpipe import lease
 from genpipe.errors import BadInput
 from tasks.sweeping import check_network, combinations, read_setting
-from tasks.workspace import code_of_the_workspace
+from tasks.workspace import Contents, code_of_the_workspace, open_workspace
 from tests.repository import commit, dvc, run
 from tests.small_project import PARAMS, TRAIN, started, write_data, write_params
 
@@ -167,6 +167,21 @@ def test_a_failed_trial_stops_no_other(project: Path, capsys: pytest.CaptureFixt
     assert "thirteen steps are too many" in rows[1]["failure"]
 
 
+def test_a_trial_that_diverged_is_the_last_and_never_the_best(project: Path) -> None:
+    code = (project / "stage.py").read_text()
+    diverged = code.replace(
+        '10 / model["steps"]', '(10 / model["steps"] if model["steps"] > 10 else float("nan"))'
+    )
+    (project / "stage.py").write_text(diverged)
+    assert ended(sweep, recipe="nice", grid={"train.steps": [10, 20, 40]}).is_completed()
+    rows = trials_of(project)
+    assert [row["train.steps"] for row in rows] == ["40", "20", "10"]
+    assert rows[-1]["bits_per_dim"] == "nan"
+    (best,) = project.glob(".genpipe/sweeps/nice-*/best.yaml")
+    assert "steps: 40" in best.read_text()
+    assert best.with_name("plot.svg").read_text().count("<circle") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -178,6 +193,10 @@ def test_a_failed_trial_stops_no_other(project: Path, capsys: pytest.CaptureFixt
         (["nice", "--set", "train.steps"], "--set train.steps: wanted a path and values"),
         (["nice", "--set", "train.steps="], "--set train.steps=: wanted one value or more"),
         (["nice", "--set", "train.steps=[1"], "--set train.steps=[1: wanted values"),
+        (
+            ["nice", "--set", "train.steps=1", "--set", "train.steps=2"],
+            "--set train.steps: named twice; write all its values after one equals sign",
+        ),
         (["mice", "--set", "train.steps=1"], "no 'mice' in recipes of params.yaml"),
         (["nice", "--set", "train.steps=1,2", "--random", "0"], "--random: wanted 1 or more"),
         (
@@ -255,6 +274,14 @@ def test_stages_import_the_code_of_their_own_workspace(tmp_path: Path) -> None:
         environment.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
         assert run(tmp_path / "one", sys.executable, str(script)) == "elsewhere\n"
     assert said == ["one\n", "two\n"]
+
+
+def test_a_workspace_shares_the_cache_below_a_path_of_any_characters(
+    small_project: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(small_project, tmp_path / "数据, #1 “q” 100%", symlinks=True))
+    workspace = open_workspace(root, Contents({}, ("prepare",)))
+    assert dvc(workspace, "cache", "dir").strip() == str(root / ".dvc" / "cache")
 
 
 def test_a_random_search_is_the_same_each_time_and_repeats_nothing() -> None:
@@ -348,5 +375,5 @@ def test_data_sets_of_then_that_do_not_fit_the_recipes_of_now_are_one_line(
     write_params(project)
     assert backfill_main(["--revisions", "other"]) == 2
     assert capsys.readouterr().err.startswith(
-        "genpipe: other: params.yaml: Value error, corpora.one.dataset: no data set 'numbers'"
+        "genpipe: other: params.yaml: corpora.one.dataset: no data set 'numbers'"
     )

@@ -124,4 +124,4 @@ def test_a_second_watcher_is_told_of_the_first(project: Path, capsys: pytest.Cap
     with lease.hold(project, "watch"):
         assert watch_main(["--every", "1"]) == lease.BUSY
     assert "watch is being run by process" in capsys.readouterr().err
-    assert watch_main(["--every", "0"]) == 2
+    assert [watch_main(["--every", every]) for every in ("0", "nan", "inf")] == [2, 2, 2]

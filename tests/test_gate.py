@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from genpipe.errors import BadInput
 from genpipe.params.project import read_params
 from genpipe.params.promotion import Rule
-from genpipe.registry.gate import Judged, gate
+from genpipe.registry.gate import Judged, gate, metrics_in
 
 PROJECT = Path(__file__).parent.parent
 SAME = {"artifacts/datasets/digits": "aaa"}
@@ -80,10 +80,26 @@ def test_models_that_were_measured_by_other_things_are_not_compared() -> None:
     assert "artifacts/models/judge" in gate(judged("nice", loss=4.0), gone, [rule(min_gain=0.1)]).note
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_no_number_never_passes(value: float) -> None:
     assert not gate(judged("nice", loss=value), None, [rule(bound=4.5)]).passed
-    assert not gate(judged("nice", loss=value), judged("v0.0.1", loss=4.0), [rule(min_gain=-1)]).passed
+    assert not gate(judged("nice", loss=value), None, [rule(min_gain=1)]).passed, "nothing could beat it"
+    verdict = gate(judged("nice", loss=value), judged("v0.0.1", loss=4.0), [rule(min_gain=-1)])
+    assert verdict.describe() == f"loss is {value}, wanted a finite number"
+    assert not verdict.passed
+
+
+def test_a_model_without_a_finite_metric_that_is_in_production_can_be_replaced() -> None:
+    production = judged("v0.0.1", loss=-math.inf)
+    assert gate(judged("nice", loss=4.0), production, [rule(min_gain=0.1, bound=4.5)]).passed
+
+
+def test_what_is_no_number_is_no_metric() -> None:
+    assert metrics_in(b'{"loss": 1, "word": "low", "none": null, "flag": true}', "here") == {"loss": 1}
+    assert metrics_in(None, "here") == {}
+    for text in (b"[1, 2]", b"no json", b"\xff"):
+        with pytest.raises(BadInput, match=r"^here: wanted JSON with a number for each metric"):
+            metrics_in(text, "here")
 
 
 def test_an_unknown_metric_is_one_line_with_those_there_are() -> None:

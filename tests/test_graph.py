@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,6 +151,16 @@ def test_missing_raw_data_is_no_stage_s_work(project: Path) -> None:
     assert "cannot run: data" in plan.describe()
 
 
+@pytest.mark.parametrize("read", [in_process.read_plan, by_command.read_plan])
+def test_raw_data_of_a_fresh_clone_is_missing_and_not_changed(
+    project: Path, read: Callable[[Path], Plan]
+) -> None:
+    shutil.rmtree(project / ".dvc/cache")
+    assert read(project).problems[0].startswith("data: DVC's cache lacks what data.dvc pins; `genpipe data")
+    shutil.rmtree(project / "data")
+    assert read(project).problems == ("data: raw data is missing; fetch it with `genpipe data`",)
+
+
 def test_changed_raw_data_is_restored_or_accepted_by_a_person(project: Path) -> None:
     (project / "data/raw.txt").write_text("autumn\n")
     with pytest.raises(
@@ -185,6 +195,9 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
         ("{cpus: true}", "wanted a number >= 0, not True"),
         ("{retry: 2}", "retry: no such key; it knows retries"),
         ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
+        ("{timeout: .inf}", "wanted a number >= 0, not inf"),
+        ("3", "wanted keys and values, as {retries: 1}, not 3"),
+        ("[retries]", "wanted keys and values"),
     ],
 )
 def test_a_wrong_meta_is_named(project: Path, wrong: str, message: str) -> None:
@@ -367,6 +380,17 @@ def test_verify_names_what_is_still_stale(project: Path) -> None:
     (project / "out/report.txt").unlink()
     with pytest.raises(NotVerified, match=r"report \(out/report\.txt is missing\)"):
         verify(project)
+
+
+def test_a_stage_that_dvc_runs_every_time_is_no_failure(project: Path) -> None:
+    always = "  today: {cmd: date > out/today, outs: [out/today], always_changed: true}\n"
+    later = "  later: {cmd: cp out/today out/later, deps: [out/today], outs: [out/later]}\nvars:"
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("vars:", always + later))
+    with pytest.raises(NotVerified, match=r"today .*later"):
+        verify(project)
+    dvc(project, "repro", "today", "later")
+    assert names(read_plan(project)) == ["today", "later"]
+    verify(project)
 
 
 def test_reading_a_plan_changes_nothing(project: Path) -> None:

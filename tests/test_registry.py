@@ -360,6 +360,15 @@ def test_a_tag_that_somebody_made_by_hand_is_no_version(root: Path) -> None:
     assert api.find_latest_version(str(root), "nice").version == "v0.0.2"
 
 
+def test_a_version_by_hand_of_a_commit_without_weights_is_in_nobodys_way(root: Path) -> None:
+    run(root, "git", "tag", "-a", "nice@v9.0.0", "-m", "by hand", "HEAD")
+    with pytest.raises(BadInput, match=r"nice@v9\.0\.0: its commit has no weights of nice"):
+        rollback(root, "nice", "v9.0.0", None)
+    rerun(root, nice=3)
+    assert release(root).action == "promote"
+    assert production(root) == "v9.0.1"
+
+
 def test_without_a_remote_versions_are_local(root: Path) -> None:
     run(root, "git", "remote", "remove", "origin")
     rerun(root, nice=3)

@@ -161,6 +161,12 @@ def test_a_stage_that_died_too_often_with_the_same_inputs_is_refused_until_they_
     assert starts(project) == 3
 
 
+def test_what_dvc_has_against_a_stage_is_the_reason_and_not_the_stage_s_last_word(project: Path) -> None:
+    (project / "dvc.yaml").write_text(DVC_YAML.replace("outs: [out]", "outs: [out, other]"))
+    with pytest.raises(StageFailed, match=r"^work failed: output 'other' does not exist \(log: "):
+        run(project)
+
+
 def test_success_clears_the_count_and_a_person_can(project: Path) -> None:
     (project / "status").write_text("1")
     with pytest.raises(StageFailed):

@@ -381,6 +381,13 @@ def test_the_doctor_finds_nothing_in_an_empty_directory_and_says_so(tmp_path):
     assert "missing  data: no data/digits, data/poems; genpipe data" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["doctor", "models", "gc", "unlock", "plan", "check"])
+def test_a_root_that_is_not_there_is_one_line(command, tmp_path):
+    done = genpipe(tmp_path, "--root", "nowhere", command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"genpipe: {tmp_path}/nowhere: no such directory; go to the root of the project\n"
+
+
 def test_the_doctor_answers_within_three_seconds_of_work(project):
     before = os.times()
     genpipe(project, "doctor")
@@ -491,6 +498,14 @@ def test_check_names_the_file_that_two_runs_of_a_stage_make_differently(project)
     assert (done.returncode, done.stdout) == (0, "draw: two runs made the same bytes\n"), done.stderr
     assert lock == (project / "dvc.lock").read_bytes(), "the project itself is left alone"
     assert not any((project / ".genpipe" / "determinism").iterdir())
+
+
+def test_check_runs_a_stage_twice_below_a_path_of_any_characters(project):
+    root = project.rename(project.with_name("数据, #1 “q”"))
+    done = genpipe(root, "check", "--determinism", "draw")
+    assert (done.returncode, done.stdout) == (1, "draw: two runs differ in 1 files, first out/when\n"), (
+        done.stderr
+    )
 
 
 def test_check_says_in_one_line_that_a_stage_is_not_there_or_cannot_run(project):

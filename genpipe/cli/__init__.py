@@ -5,13 +5,12 @@ Imports of torch, ray and pandas stay inside the commands: `genpipe --help` must
 
 import argparse
 import contextlib
-import errno
 import os
 import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, registry, training, upkeep, views
-from genpipe.errors import BadInput, ClusterLost
+from genpipe.errors import BadInput, ClusterLost, disk_trouble
 
 DESCRIPTION = """\
 genpipe trains generative and language models from versioned data.
@@ -21,9 +20,6 @@ An artifact is a function of data, code and parameters, never of the cluster.
   dvc repro                     run every stage that is out of date (or: make run)
   genpipe plan                  what is out of date, and why
 """
-
-# by a person, without our code
-MENDABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     root = Path(arguments.root).resolve()
     stage = os.environ.get("DVC_STAGE")
     try:
+        if not root.is_dir():
+            raise BadInput(f"{root}: no such directory; go to the root of the project")
         with contextlib.ExitStack() as held:
             if stage:
                 lease.die_with_parent()
@@ -57,12 +55,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"genpipe: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in MENDABLE:
+        told = disk_trouble(error)
+        if told is None:
             raise
-        print(
-            f"genpipe: {error.filename or 'writing'}: {error.strerror}; make room or change the rights, and run it again",
-            file=sys.stderr,
-        )
+        print(f"genpipe: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -14,11 +14,10 @@ from genpipe.graph.plan import (
     Needs,
     Plan,
     Stage,
-    changed_data,
     in_order,
-    missing_data,
     missing_file,
     needs_of,
+    pinned_problem,
     sentence,
     upstream_reason,
 )
@@ -43,7 +42,7 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
             stale = [other for other in above if stages[other].is_stale]
             reasons = tuple(_reasons(root, name, status.get(name, []), stale))
             stages[name] = Stage(name, above, reasons, _needs(root, name))
-    return Plan(tuple(stages.values()), tuple(_problems(wanted, upstream, status, stages)))
+    return Plan(tuple(stages.values()), tuple(_problems(root, wanted, upstream, status, stages)))
 
 
 def _dvc(root: Path, *words: str) -> str:
@@ -84,7 +83,11 @@ def _reasons(root: Path, name: str, entries: list[Any], stale: list[str]) -> Ite
 
 
 def _problems(
-    wanted: list[str], upstream: dict[str, list[str]], status: dict[str, Any], stages: dict[str, Stage]
+    root: Path,
+    wanted: list[str],
+    upstream: dict[str, list[str]],
+    status: dict[str, Any],
+    stages: dict[str, Stage],
 ) -> Iterator[str]:
     """Raw data that is not as pinned, and what no stage makes; a stale stage upstream may make what is missing."""
     seen: set[str] = set()
@@ -92,7 +95,7 @@ def _problems(
         entries = [entry for entry in status.get(name, []) if isinstance(entry, dict)]
         if _is_data(name):
             for path, change in (item for entry in entries for item in entry.get("changed outs", {}).items()):
-                yield missing_data(path) if change == "deleted" else changed_data(path, name)
+                yield pinned_problem(path, change, name, (root / path).exists())
         elif not any(stages[above].is_stale for above in stages[name].upstream) and not any(
             _is_data(above) and above in status for above in upstream[name]
         ):

@@ -24,11 +24,10 @@ from genpipe.errors import BadInput
 from genpipe.graph.plan import (
     Plan,
     Stage,
-    changed_data,
     in_order,
-    missing_data,
     missing_file,
     needs_of,
+    pinned_problem,
     sentence,
     upstream_reason,
 )
@@ -205,4 +204,4 @@ def _problems(nodes: list[Any], graph: Any, status: dict[str, Any]) -> Iterator[
 def _problem(path: str, change: str, node: Any) -> str:
     if node.cmd:
         return missing_file(path, node.addressing)
-    return missing_data(path) if change == "deleted" else changed_data(path, node.addressing)
+    return pinned_problem(path, change, node.addressing, Path(path).exists())

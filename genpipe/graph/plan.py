@@ -1,5 +1,7 @@
 """What a plan is: stages in order, what each waits for, and which are out of date and why. DVC is not imported here."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -7,6 +9,9 @@ from typing import Any
 import networkx
 
 from genpipe.errors import BadInput
+
+ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
+UPSTREAM = re.compile("upstream .* stale")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Stage:
     def is_stale(self) -> bool:
         """Whether it has to be looked at; DVC may still find that its inputs came out as they were."""
         return bool(self.reasons)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a run would mend it: not where it is stale only because DVC runs it, or one upstream, every time."""
+        return any(reason != ALWAYS and not UPSTREAM.fullmatch(reason) for reason in self.reasons)
 
 
 @dataclass(frozen=True)
@@ -113,12 +123,16 @@ def missing_data(path: str) -> str:
     return f"{path}: raw data is missing; fetch it with `genpipe data`"
 
 
-def changed_data(path: str, pinned_by: str) -> str:
-    """Raw data is not what a .dvc file says."""
-    return (
-        f"{path}: differs from what {pinned_by} pins; `genpipe data --force` restores it, "
-        f"`dvc commit {pinned_by}` accepts it"
+def pinned_problem(path: str, change: str, pinned_by: str, is_there: bool) -> str:
+    """Raw data is not what a .dvc file says; without its cache, as in a fresh clone, DVC says no more than "not in cache"."""
+    if change == "deleted" or not is_there:
+        return missing_data(path)
+    what = (
+        f"DVC's cache lacks what {pinned_by} pins"
+        if change == "not in cache"
+        else f"differs from what {pinned_by} pins"
     )
+    return f"{path}: {what}; `genpipe data --force` restores it, `dvc commit {pinned_by}` accepts it"
 
 
 def missing_file(path: str, stage: str) -> str:
@@ -130,7 +144,11 @@ def missing_file(path: str, stage: str) -> str:
 
 def needs_of(stage: str, meta: Any) -> Needs:
     """`meta.genpipe` of a stage, checked."""
-    values = (meta or {}).get("genpipe") or {}
+    values = meta.get("genpipe") or {} if isinstance(meta, Mapping) else {}
+    if not isinstance(values, Mapping):
+        raise BadInput(
+            f"dvc.yaml: {stage}.meta.genpipe: wanted keys and values, as {{retries: 1}}, not {values!r}"
+        )
     kinds = {field.name: field.type for field in fields(Needs)}
     for key, value in values.items():
         where = f"dvc.yaml: {stage}.meta.genpipe.{key}"
@@ -145,4 +163,4 @@ def needs_of(stage: str, meta: Any) -> Needs:
 def _fits(value: Any, kind: Any) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
-    return isinstance(value, int if kind is int else int | float) and value >= 0
+    return isinstance(value, int if kind is int else int | float) and 0 <= value < math.inf

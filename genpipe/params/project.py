@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from genpipe.errors import BadInput
 from genpipe.params.blocks import Block, Name, RelativePath
@@ -74,7 +75,7 @@ def read_params(root: Path) -> Params:
     path = root / "params.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: wanted YAML, {' '.join(str(error).split())}") from None
@@ -89,4 +90,11 @@ def check_params(values: Any) -> Params:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{first['msg']}{more}") from None
+        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_told(first)}{more}") from None
+
+
+def _told(error: ErrorDetails) -> str:
+    """What was wanted, and what came where pydantic does not say it and it is short."""
+    text, came = error["msg"].removeprefix("Value error, "), error["input"]
+    is_told = error["type"] in ("value_error", "extra_forbidden") or not isinstance(came, str | int | float)
+    return text if is_told else f"{text}, not {came!r:.60}"

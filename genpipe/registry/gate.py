@@ -1,5 +1,7 @@
 """Whether a new model may replace the one in production: its metrics against the rules of params.yaml."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,9 +65,12 @@ def _checks(new: Judged, rival: Judged | None, rules: Sequence[Rule]) -> tuple[C
     checks: list[Check] = []
     for rule in rules:
         value = value_of(new, rule.metric)
+        if not math.isfinite(value):  # no proof of anything, and nothing could ever be better than -inf
+            checks.append(Check(rule.metric, False, f"{rule.metric} is {value:g}, wanted a finite number"))
+            continue
         if rule.bound is not None:
             checks.append(_bound_check(rule, value, rule.bound))
-        if rule.min_gain is not None and rival is not None and rule.metric in rival.metrics:
+        if rule.min_gain is not None and rival and math.isfinite(rival.metrics.get(rule.metric, math.nan)):
             checks.append(_gain_check(rule, value, rival, rule.min_gain))
     return tuple(checks)
 
@@ -102,3 +107,14 @@ def value_of(judged: Judged, metric: str) -> float:
             f"params.yaml: promotion: {judged.name} has no metric {metric!r} (has: {', '.join(sorted(judged.metrics))})"
         )
     return judged.metrics[metric]
+
+
+def metrics_in(text: bytes | None, where: str) -> dict[str, float]:
+    """The metrics in the bytes of a file that `genpipe evaluate` wrote; what is no number is no metric, no file has none."""
+    try:
+        values = json.loads(text or b"{}").items()
+    except (ValueError, AttributeError):
+        raise BadInput(
+            f"{where}: wanted JSON with a number for each metric; evaluate the model again"
+        ) from None
+    return {name: value for name, value in values if type(value) in (int, float)}

@@ -1,7 +1,6 @@
 """A published run's models against those in production: which one is promoted, which is not, and why."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from genpipe.errors import BadInput
 from genpipe.git import GitFailed, show
 from genpipe.params.promotion import Rule, Rules
 from genpipe.registry import tags
-from genpipe.registry.gate import Judged, Verdict, gate
+from genpipe.registry.gate import Judged, Verdict, gate, metrics_in
 from genpipe.registry.lock import METRICS, Lock, read_lock
 from genpipe.registry.tags import Model, Version
 
@@ -70,6 +69,8 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
         )
     if target == now:
         raise BadInput(f"{now.tag} is in production already; name another with --to VERSION")
+    if _weights_of(root, target) is None:
+        raise BadInput(f"{target.tag}: its commit has no weights of {name}; name another with --to VERSION")
     why = f"rollback of production from {now.name} to {target.name}"
     with _new_tags_only_if_all_is_well(root, [name]):
         tags.assign(root, target, why, tags.person(root))
@@ -80,8 +81,8 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
 
 def metrics_at(root: Path, commit: str, name: str) -> dict[str, float]:
     """The metrics of a model in a commit; none where it was committed without."""
-    text = show(root, commit, f"{METRICS}/{name}.json")
-    return json.loads(text) if text else {}
+    path = f"{METRICS}/{name}.json"
+    return metrics_in(show(root, commit, path), f"{path} of {commit:.12}")
 
 
 def _promote_and_push(root: Path, commit: str, rules: Rules, remote: str) -> list[Decision]:
@@ -125,8 +126,16 @@ def _judged(root: Path, commit: str, name: str, label: str) -> Judged:
 def _version_with(root: Path, model: Model, lock: Lock) -> Version | None:
     """The newest version whose weights are those of `lock`."""
     weights = lock.weights(model.name)
-    same = [v for v in model.versions if read_lock(root, v.commit).weights(model.name) == weights]
+    same = [version for version in model.versions if _weights_of(root, version) == weights]
     return next((v for v in reversed(same) if model.was_in_production(v)), next(reversed(same), None))
+
+
+def _weights_of(root: Path, version: Version) -> str | None:
+    """The hash of a version's weights; None where somebody tagged a commit by hand that has none."""
+    try:
+        return read_lock(root, version.commit).weights(version.model)
+    except BadInput:
+        return None
 
 
 def _carry_out(root: Path, commit: str, decision: Decision) -> Decision:

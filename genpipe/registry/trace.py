@@ -11,6 +11,7 @@ from typing import Any
 from genpipe.errors import BadInput
 from genpipe.git import commit_of, git, show
 from genpipe.registry import tags
+from genpipe.registry.gate import metrics_in
 from genpipe.registry.lock import METRICS, MODELS, Entry, Lock, read_lock
 from genpipe.registry.pull import fetch
 
@@ -110,8 +111,8 @@ def _read(root: Path, path: str, commit: str | None) -> bytes | None:
 
 
 def _metrics(root: Path, name: str, commit: str | None) -> dict[str, float]:
-    text = _read(root, f"{METRICS}/{name}.json", commit)
-    return json.loads(text) if text else {}
+    path = f"{METRICS}/{name}.json"
+    return metrics_in(_read(root, path, commit), path)
 
 
 def _card(root: Path, entry: Entry, commit: str | None) -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ def undeclared(command: str, declared: list[str]) -> set[str]:
 
 @cache
 def _imports() -> grimp.ImportGraph:
-    return grimp.build_graph("genpipe")
+    return grimp.build_graph("genpipe", cache_dir=None)  # else it writes one into the current directory
 
 
 def modules_of(command: str) -> set[str]:

@@ -5,8 +5,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
+from configobj import ConfigObj
 
 from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
@@ -40,9 +42,11 @@ def _copy(root: Path, stage: str) -> Iterator[Path]:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, copy / name)
         cache = dvc(root, "cache", "dir").strip()
-        settings = f"[core]\n    no_scm = true\n    analytics = false\n[cache]\n    dir = {cache}\n"
+        settings: Any = ConfigObj(encoding="utf-8")  # it quotes what a path may hold
+        settings.merge({"core": {"no_scm": "true", "analytics": "false"}, "cache": {"dir": cache}})
         (copy / ".dvc").mkdir(exist_ok=True)
-        (copy / ".dvc" / "config.local").write_text(settings, encoding="utf-8")
+        with (copy / ".dvc" / "config.local").open("wb") as file:
+            settings.write(file)
         dvc(copy, "checkout", "--with-deps", stage)
         yield copy
     finally:
