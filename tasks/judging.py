@@ -38,16 +38,20 @@ class NotJudged(Exception):
 
 
 def versions(root: Path, names: list[str]) -> list[Version]:
-    """All versions in the registry, or those named: a model (all of it), MODEL@VERSION or MODEL@STAGE."""
+    """Those named: a model (all of it), MODEL@VERSION or MODEL@STAGE; without names all whose recipe is in params.yaml."""
     rows = json.loads(genpipe(root, "models", "--json"))
     known = [
         Version(row["model"], row["version"], tuple(row["stages"]), row["metrics"] or {}) for row in rows
     ]
-    if not known:
+    recipes = read_params(root).recipes
+    found = [version for name in names for version in _named(known, name)] or [
+        version for version in known if version.model in recipes
+    ]
+    if not found:
         raise BadInput(
-            "no model is registered yet; python -m flows.retrain --publish registers those that pass"
+            "no model of a recipe in params.yaml is registered yet; python -m flows.retrain --publish registers those that pass"
         )
-    return [version for name in names for version in _named(known, name)] or known
+    return found
 
 
 def require_data(root: Path, recipe: str) -> None:

@@ -195,6 +195,7 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
         ("{cpus: true}", "wanted a number >= 0, not True"),
         ("{retry: 2}", "retry: no such key; it knows retries"),
         ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
+        ("{attempts: 0}", "wanted a whole number >= 1, not 0"),
         ("{timeout: .inf}", "wanted a number >= 0, not inf"),
         ("3", "wanted keys and values, as {retries: 1}, not 3"),
         ("[retries]", "wanted keys and values"),
@@ -215,6 +216,12 @@ def test_a_broken_dvc_yaml_is_one_line(project: Path, wrong: str) -> None:
         read_plan(project)
     assert "\n" not in str(caught.value)
     assert "dvc.yaml" in str(caught.value)
+
+
+def test_a_project_without_stages_is_one_line(project: Path) -> None:
+    (project / "dvc.yaml").unlink()
+    with pytest.raises(BadInput, match="no stages"):
+        read_plan(project)
 
 
 def test_a_directory_that_is_no_project_is_one_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from gto import api
 
 from genpipe.cli import main
@@ -18,6 +19,7 @@ from genpipe.registry.promotion import Decision, promote, rollback
 from genpipe.registry.pull import pull
 from genpipe.registry.tags import read_model
 from genpipe.registry.trace import split_name
+from tasks.judging import versions
 from tasks.publish import is_outstanding, publish
 from tests.registered_project import copy_template, make_template, rerun, tags, write_data
 from tests.repository import be_somebody, dvc, run
@@ -267,6 +269,16 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
     assert lineage["packages"] == {"torch": "2.13.0", "numpy": "2.4.0"}
     (parent,) = lineage["origin"]["parents"]
     assert parent["origin"]["data"][0]["path"] == "data/digits.txt"
+
+
+def test_a_model_whose_recipe_is_gone_is_judged_by_name_only(root: Path) -> None:
+    assert [version.name for version in versions(root, [])] == ["nice@v0.0.1", "nice@v0.0.2"]
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["recipes"]["newer"] = params["recipes"].pop("nice")
+    (root / "params.yaml").write_text(yaml.safe_dump(params | {"promotion": {}}))
+    with pytest.raises(BadInput, match="no model of a recipe"):
+        versions(root, [])
+    assert [version.name for version in versions(root, ["nice@prod"])] == ["nice@v0.0.2"]
 
 
 def test_trace_of_the_workspace_needs_no_version(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from genpipe.errors import BadInput
 from genpipe.graph.plan import Needs, Plan, Stage
 
 __all__ = ["Needs", "NotVerified", "Plan", "Stage", "inputs_of", "read_plan", "verify"]
@@ -23,7 +24,7 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
     try:
         from genpipe.graph import in_process
 
-        return in_process.read_plan(root, targets)
+        plan = in_process.read_plan(root, targets)
     except DRIFT as error:
         from genpipe.graph import by_command
 
@@ -32,7 +33,10 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
             "the plan is read through its command line",
             file=sys.stderr,
         )
-        return by_command.read_plan(root, targets)
+        plan = by_command.read_plan(root, targets)
+    if not plan.stages and not targets:
+        raise BadInput(f"{root}: no stages (no dvc.yaml, or an empty one); go to the root of the project")
+    return plan
 
 
 def inputs_of(root: Path, name: str) -> str | None:

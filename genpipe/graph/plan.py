@@ -11,6 +11,7 @@ import networkx
 from genpipe.errors import BadInput
 
 ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
+LEAST = {"attempts": 1}  # of the numbers in meta.genpipe; 0 of the others
 UPSTREAM = re.compile("upstream .* stale")
 
 
@@ -154,13 +155,15 @@ def needs_of(stage: str, meta: Any) -> Needs:
         where = f"dvc.yaml: {stage}.meta.genpipe.{key}"
         if key not in kinds:
             raise BadInput(f"{where}: no such key; it knows {', '.join(kinds)}")
-        if not _fits(value, kinds[key]):
-            wanted = {bool: "true or false", int: "a whole number >= 0"}.get(kinds[key], "a number >= 0")
+        if not _fits(value, kinds[key], LEAST.get(key, 0)):
+            wanted = {bool: "true or false", int: f"a whole number >= {LEAST.get(key, 0)}"}.get(
+                kinds[key], "a number >= 0"
+            )
             raise BadInput(f"{where}: wanted {wanted}, not {value!r}")
     return Needs(**values)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: Any, kind: Any, least: int) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
-    return isinstance(value, int if kind is int else int | float) and 0 <= value < math.inf
+    return isinstance(value, int if kind is int else int | float) and least <= value < math.inf
