@@ -41,8 +41,11 @@ RAY_STEP = """\
 import pathlib, sys
 import ray
 from genpipe.corpus.actors import cluster
+@ray.remote
+def work():
+    pass
 with cluster(1):
-    ray.get(ray.remote(pathlib.Path.home).remote())
+    ray.get(work.remote())
 pathlib.Path(sys.argv[1]).write_text("done")
 """
 CHAIN = {  # eight steps, some of which can run beside each other
