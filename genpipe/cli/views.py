@@ -1,6 +1,9 @@
 """What shows and changes nothing else."""
 
 import argparse
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 from genpipe.cli.arguments import Commands
@@ -38,12 +41,21 @@ def _recipes(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _plan(root: Path, arguments: argparse.Namespace) -> None:
-    import gc
     import json
 
-    gc.disable()  # parsed YAML and modules all stay; to look for garbage among them took a sixth of the time
+    with _without_garbage_collection():
+        from genpipe.graph import read_plan
 
-    from genpipe.graph import read_plan
+        plan = read_plan(root, arguments.targets)
+        print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
 
-    plan = read_plan(root, arguments.targets)
-    print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Modules and parsed YAML stay until the end; to look for garbage among them, then and before, took a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
