@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from genpipe.errors import BadInput
-from genpipe.git import commit_of, git
+from genpipe.git import commit_of, files_of, git
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
 from tasks.revisions import contents_at
@@ -66,6 +66,10 @@ class SweepRequest:
         trials: list[Trial] = []
         read_params(root).named("recipes", self.recipe)
         read_plan(root, [f"evaluate@{self.recipe}"]).require_inputs()
+        if "dvc.yaml" not in files_of(root):
+            raise BadInput(
+                "dvc.yaml: not tracked by Git, and a trial copies only what is; git add what the stages need"
+            )
         for settings in combinations(self.grid, self.random, self.seed):
             params = params_of(values, self.recipe, settings)
             if any(path.startswith("train.network") for path in settings):

@@ -115,6 +115,20 @@ def test_a_sweep_sorts_its_trials_and_leaves_the_project_alone(project: Path) ->
     assert "0.001" in str(found[-1].data)
 
 
+def test_a_sweep_of_what_git_does_not_know_is_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["nice", "--set", "train.steps=1,2"]
+    run(project, "git", "rm", "-q", "--cached", "dvc.yaml")
+    assert sweep_main(words) == 2
+    assert capsys.readouterr().err.startswith("genpipe: dvc.yaml: not tracked by Git")
+    shutil.rmtree(project / ".git")
+    (project / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    assert sweep_main(words) == 2
+    assert "not a git repository" in capsys.readouterr().err
+    assert workspaces(project) == []
+
+
 @pytest.mark.ray
 def test_the_trials_of_a_sweep_share_one_ray_cluster(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
