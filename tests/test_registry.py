@@ -272,7 +272,7 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
 
 
 def test_a_model_whose_recipe_is_gone_is_judged_by_name_only(root: Path) -> None:
-    assert [version.name for version in versions(root, [])] == ["nice@v0.0.1", "nice@v0.0.2"]
+    assert [version.name for version in versions(root, [])] == ["nice@v0.0.2", "nice@v0.0.1"]
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["recipes"]["newer"] = params["recipes"].pop("nice")
     (root / "params.yaml").write_text(yaml.safe_dump(params | {"promotion": {}}))
