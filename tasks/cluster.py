@@ -26,7 +26,7 @@ from tasks import guard
 STARTUP_S = 120.0  # a busy machine takes its time; stages then start clusters of their own
 WORTH_IT = 2  # stages
 NAME = (
-    "gpray"  # of its directory, with the number of the flow's process; short, for Ray's sockets lie below it
+    "gpray"  # of its directory, before the number of the flow's process; short, as Ray's sockets lie below it
 )
 GRACE = 1.0  # seconds to end in; Ray has nothing to save, and waits for itself
 OBJECT_STORE_BYTES = 100 << 20  # as a stage's own cluster has; what is larger goes by way of the disk
@@ -71,9 +71,8 @@ class Cluster:
 
     def last_words(self) -> str:
         """The last line of its log."""
-        return (self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"])[
-            -1
-        ]
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no word"
 
     def end(self) -> None:
         """End it; returns when nothing of it is left."""

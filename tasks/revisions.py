@@ -21,10 +21,17 @@ def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
     sources = sorted({dataset["source"] for dataset in datasets.values()})
     pins = tuple(name for name in files_at(root, commit) if PurePath(name).suffix == ".dvc")
     names = [*pins, *files_at(root, commit, *sources)]
-    files = {name: show(root, commit, name) or b"" for name in names}
+    files = {name: _content(root, commit, name) for name in names}
     files[PARAMS] = yaml.safe_dump(params, allow_unicode=True, sort_keys=False).encode()
     pins_now = (name for name in files_of(root) if PurePath(name).suffix == ".dvc")
     return Contents(files, targets, without=(*sources, *pins_now), pins=pins)
+
+
+def _content(root: Path, commit: str, name: str) -> bytes:
+    content = show(root, commit, name)
+    if content is None:
+        raise BadInput(f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost")
+    return content
 
 
 def _datasets_at(root: Path, commit: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Trickle:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage.name}")
-def run_stage(root: Path, stage: Stage, place: Place) -> StageRun:
+def run_stage(root: Path, stage: Stage, here: Place) -> StageRun:
     """Run one stage, or raise StageFailed."""
     logger, progress = get_run_logger(), Progress(stage.name)
     trickle = Trickle(logger.info, log_of(stage.name))
@@ -112,14 +112,14 @@ def run_stage(root: Path, stage: Stage, place: Place) -> StageRun:
             trickle.pass_on(line)
 
     meeting = {}
-    if place.cluster and stage.needs.ray:
-        meeting = place.cluster.environment()
+    if here.cluster and stage.needs.ray:
+        meeting = here.cluster.environment()
         if not meeting:
             logger.warning(
-                f"no Ray cluster of the flow, so this stage has its own: {place.cluster.last_words()}"
+                f"no Ray cluster of the flow, so this stage has its own: {here.cluster.last_words()}"
             )
     try:
-        run = reproduce(root, stage, place.processes, show, meeting)
+        run = reproduce(root, stage, here.processes, show, meeting)
     finally:
         trickle.finish()
     progress.finish()
@@ -140,7 +140,7 @@ def place(root: Path, plans: Sequence[Plan], max_parallel: int) -> Iterator[Plac
             raise
 
 
-def run_stages(root: Path, plan: Plan, place: Place) -> Outcomes:
+def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
     """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it."""
     waiting = list(plan.stale)
     finished: queue.SimpleQueue[Stage] = queue.SimpleQueue()
@@ -150,10 +150,10 @@ def run_stages(root: Path, plan: Plan, place: Place) -> Outcomes:
     failures: list[str] = []
     not_run: list[str] = []
     while waiting or running:
-        while stage := next_to_start(waiting, running, place.max_parallel):
+        while stage := next_to_start(waiting, running, here.max_parallel):
             waiting.remove(stage)
             running.append(stage)
-            futures[stage.name] = _submit(root, stage, place, futures)
+            futures[stage.name] = _submit(root, stage, here, futures)
             futures[stage.name].add_done_callback(lambda _, stage=stage: finished.put(stage))
         ended = finished.get()
         running.remove(ended)
@@ -168,13 +168,13 @@ def run_stages(root: Path, plan: Plan, place: Place) -> Outcomes:
 
 
 def _submit(
-    root: Path, stage: Stage, place: Place, futures: dict[str, PrefectFuture[StageRun]]
+    root: Path, stage: Stage, here: Place, futures: dict[str, PrefectFuture[StageRun]]
 ) -> PrefectFuture[StageRun]:
     prepared = run_stage.with_options(
         retries=stage.needs.retries, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=is_worth_a_retry
     )
     upstream = [futures[name] for name in stage.upstream if name in futures]
-    return prepared.submit(root, stage, place, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    return prepared.submit(root, stage, here, wait_for=upstream)  # pyright: ignore[reportCallIssue]
 
 
 def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:

@@ -378,6 +378,18 @@ def test_a_revision_that_is_not_there_is_one_line(project: Path, capsys: pytest.
     assert "no stage 'evaluate@mice'" in capsys.readouterr().err
 
 
+def test_a_file_of_then_that_git_has_lost_is_one_line_and_no_empty_file(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = run(project, "git", "rev-parse", "HEAD:data.dvc").strip()
+    lost = project / ".git/objects" / name[:2] / name[2:]
+    lost.chmod(0o644)
+    lost.unlink()
+    assert backfill_main(["--revisions", "HEAD", "--targets", "evaluate@nice"]) == 2
+    assert "data.dvc: Git has it in that commit and cannot read it" in capsys.readouterr().err
+    assert workspaces(project) == []
+
+
 def test_data_sets_of_then_that_do_not_fit_the_recipes_of_now_are_one_line(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from genpipe.dvc_command import environment as dvc_environment
 from genpipe.experiment import identity, run_key
 from genpipe.params.project import read_params
 from genpipe.upkeep.doctor import locked, orphaned_rays
@@ -138,6 +139,14 @@ def test_gc_keeps_every_run_of_a_recipe_that_somebody_trains(project, runs):
         assert not runs["gone"].exists()
     genpipe(project, "gc", "--yes")
     assert not runs["old"].exists()
+
+
+def test_dvc_keeps_the_settings_of_the_environment_and_is_no_stage_s(monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "train@nice")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/elsewhere")
+    given = dvc_environment()
+    assert given["DVC_SITE_CACHE_DIR"] == "/elsewhere"
+    assert "DVC_STAGE" not in given
 
 
 def test_gc_removes_what_killed_processes_left_and_nothing_of_the_living(project):

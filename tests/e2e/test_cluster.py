@@ -121,6 +121,19 @@ def test_a_cluster_that_dies_is_not_handed_on_and_nothing_of_it_stays(root: Path
         wait_until(lambda: all_gone(there), 30)
 
 
+def test_a_cluster_whose_sockets_would_have_too_long_names_is_none_and_says_so(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = tmp_path / ("far" * 30)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    with shared(root, [PLAN], 2) as cluster:
+        assert cluster is not None
+        assert cluster.environment() == {}
+        assert "path" in cluster.last_words()
+        assert "107" in cluster.last_words()
+
+
 def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom genpipe.graph import Needs, Plan, Stage\n"
