@@ -62,7 +62,7 @@ def count_bare(arguments: argparse.Namespace, out: Path) -> float:
     for source in find_inputs([str(arguments.file)]):
         for shard in cut(source, arguments.shard << 20):
             for texts in read(shard).blocks(split.block):
-                tokens = split.explode(texts).lazy().group_by("token").agg(pl.len().alias("count"))
+                tokens = split.explode(texts).group_by("token").agg(pl.len().alias("count"))
                 frames.append(tokens.collect(engine="streaming"))
     counts = add_up(pl.concat(frames)).sort("count", "token", descending=[True, False])
     counts.write_parquet(out)

@@ -32,7 +32,7 @@ def main() -> None:
     ]
     for piece in pieces:
         texts = read(piece).documents().gather_every(arguments.every)
-        exploded = fast.explode(texts).partition_by("document", as_dict=True, include_key=False)
+        exploded = fast.explode(texts).collect().partition_by("document", as_dict=True, include_key=False)
         for number, wanted in enumerate(reference.split_all(texts.to_list())):
             found = exploded[number,]["token"].to_list() if (number,) in exploded else []
             documents, tokens = documents + 1, tokens + len(wanted)

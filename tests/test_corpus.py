@@ -87,7 +87,7 @@ def test_rows_are_ordered_by_count_then_code_point(tmp_path):
     # U+FFFD sorts before U+20000 by code point, and after it by UTF-16 unit
     table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="char")
     assert table["token"].to_pylist() == ["b", "\ufffd", "𠀀", "B", "a"]
-    assert table.schema.field("token").type == pa.string()
+    assert table.schema.names == ["token", "count"]
     assert table["count"].to_pylist() == [2, 2, 2, 1, 1]
 
 
@@ -399,7 +399,7 @@ def test_equal_shards_on_threads_do_not_disturb_each_other(tmp_path):
         how = Counting(tokenizer("whitespace"), tmp_path / f"scratch{attempt}")
         with counted(paths, how, shard_bytes=1 << 20, workers=4, where="auto", name="count") as found:
             assert found.statistics["tokens"] == 6 * 600
-            assert found.head(1).to_pylist() == [{"token": "月光", "count": 1800}]
+            assert found.head(1).rows() == [("月光", 1800)]
 
 
 def test_long_tokens_are_bounded_by_their_bytes(tmp_path):

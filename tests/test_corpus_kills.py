@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from genpipe.corpus.counting import Counting, count_shard, reduce_range
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.processes import Processes
-from genpipe.corpus.runs import Run, write_table
+from genpipe.corpus.runs import Run, by_count, write_table
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Task, supervised
 from genpipe.corpus.tokenizers import tokenizer
@@ -48,7 +48,7 @@ def ignore(*_: object) -> None:
 
 def table_of(runs: list[Run], counting: Counting, directory: Path) -> bytes:
     part = reduce_range(runs, (None, None), counting, directory / "part.arrow")
-    write_table(directory / "table.parquet", [part], counting.schema)
+    write_table(directory / "table.parquet", by_count([part]))
     return (directory / "table.parquet").read_bytes()
 
 

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import ray
 from ray import cloudpickle
@@ -32,7 +31,6 @@ from genpipe.errors import BadInput
 pytestmark = pytest.mark.ray
 
 SHARD_BYTES = 20_000
-SCHEMA = pa.schema([("token", pa.string()), ("count", pa.int64())])
 POEMS = [
     "床前明月光，疑是地上霜。舉頭望明月，低頭思故鄉。",
     "白日依山盡，黃河入海流。欲窮千里目，更上一層樓。",

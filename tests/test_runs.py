@@ -1,20 +1,19 @@
 """Sorted runs: their sum by ranges, in the order of counts."""
 
+import errno
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpipe.corpus import runs
 from genpipe.corpus.runs import Part, Range, Run
-
-SCHEMA = pa.schema([("token", pa.string()), ("count", pa.int64())])
 
 tokens = st.text(st.sampled_from("ab山水𠀀\n é"), max_size=3)
 counters = st.lists(st.dictionaries(tokens, st.integers(1, 5), max_size=30), min_size=1, max_size=4)
@@ -25,7 +24,7 @@ def run_of(counts: dict[str, int], path: Path) -> Run:
         {"token": list(counts), "count": list(counts.values())},
         schema={"token": pl.String, "count": pl.Int64},
     )
-    return runs.write_run(path, [runs.by_token(frame)], SCHEMA, {"tokens": sum(counts.values())})
+    return runs.write_run(path, runs.by_token(frame).lazy(), {"tokens": sum(counts.values())})
 
 
 def summed(given_runs: list[Run], within: Range) -> pl.DataFrame:
@@ -36,25 +35,23 @@ def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[P
     parts = []
     for i, within in enumerate(runs.choose_ranges(given_runs, number)):
         total = summed(given_runs, within).sort("count", "token", descending=[True, False])
-        parts.append(runs.write_part(directory / f"part{i}.arrow", total, SCHEMA, len(total)))
+        parts.append(runs.write_part(directory / f"part{i}.arrow", total, len(total)))
     return parts
 
 
 @settings(deadline=None, max_examples=60)
 @given(counters, st.integers(1, 6), st.sampled_from([1, 2, 7, 1 << 20]))
 def test_the_sum_has_the_same_rows_in_the_same_order_for_any_ranges(
-    tmp_path_factory, all_counts, number, rows
+    tmp_path_factory, all_counts, number, batch
 ):
     directory = tmp_path_factory.mktemp("runs")
     total = sum(map(Counter, all_counts), Counter())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "ROWS", rows)
+        patch.setattr(runs, "PART_ROWS", batch)
         patch.setattr(runs, "RUN_ROWS", 3)
         given_runs = [run_of(counts, directory / f"{i}.parquet") for i, counts in enumerate(all_counts)]
-        tables = list(runs.by_count(ordered_parts(given_runs, number, directory)))
-    found = [(row["token"], row["count"]) for table in tables for row in table.to_pylist()]
-    assert found == sorted(total.items(), key=lambda item: (-item[1], item[0]))
-    assert all(table.num_rows == rows for table in tables[:-1])
+        rows = runs.by_count(ordered_parts(given_runs, number, directory)).collect(engine="streaming").rows()
+    assert rows == sorted(total.items(), key=lambda item: (-item[1], item[0]))
 
 
 def test_the_file_has_the_same_bytes_for_any_number_of_ranges(tmp_path, monkeypatch):
@@ -67,17 +64,17 @@ def test_the_file_has_the_same_bytes_for_any_number_of_ranges(tmp_path, monkeypa
     for number in (1, 2, 8):
         path = tmp_path / f"{number}.parquet"
         directory = tmp_path / str(number)
-        runs.write_table(path, ordered_parts(given_runs, number, directory), SCHEMA)
+        runs.write_table(path, runs.by_count(ordered_parts(given_runs, number, directory)))
         files.append(path.read_bytes())
     assert len(set(files)) == 1
-    assert pq.read_table(tmp_path / "1.parquet").num_rows == 997
+    assert len(pl.read_parquet(tmp_path / "1.parquet")) == 997
 
 
 def test_the_top_rows_are_those_of_the_whole(tmp_path):
     given_runs = [run_of({f"w{i}": i + 1 for i in range(100)}, tmp_path / "run.parquet")]
     parts = ordered_parts(given_runs, 3, tmp_path)
-    assert runs.write_table(tmp_path / "top.parquet", parts, SCHEMA, top=5) == 5
-    assert pq.read_table(tmp_path / "top.parquet")["count"].to_pylist() == [100, 99, 98, 97, 96]
+    runs.write_table(tmp_path / "top.parquet", runs.by_count(parts).head(5))
+    assert pl.read_parquet(tmp_path / "top.parquet")["count"].to_list() == [100, 99, 98, 97, 96]
 
 
 def test_a_run_that_was_cut_off_is_none(tmp_path):
@@ -85,8 +82,22 @@ def test_a_run_that_was_cut_off_is_none(tmp_path):
     run_of({"a": 1}, path)
     assert runs.open_run(path).about == {"tokens": 1}
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(pa.ArrowInvalid):
+    with pytest.raises(pl.exceptions.ComputeError):
         runs.open_run(path)
+
+
+def test_a_full_disk_keeps_its_number():
+    with pytest.raises(OSError, match="/dev/full") as failed:
+        runs.write_table(Path("/dev/full"), pl.LazyFrame({"token": ["a"], "count": [1]}))
+    assert failed.value.errno == errno.ENOSPC
+
+
+def test_counting_text_imports_no_library_that_it_does_not_need():
+    code = (
+        "import sys, genpipe.corpus.counts; print({'pyarrow', 'numpy', 'pydantic', 'ray'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_ranges_hold_about_as_many_rows_each(tmp_path):

@@ -27,7 +27,8 @@ from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.corpus.tokenizers import NAMES, corpus_tokenizer, tokenizer
 from genpipe.errors import BadInput
-from genpipe.params.corpora import FILE_TOKENIZERS, Corpus, NormalisationStep
+from genpipe.params.corpora import Corpus
+from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep
 
 CHINESE = ["床前明月光，疑是地上霜。", "舉頭望明月，低頭思故鄉。", "明月幾時有，把酒問青天。"]
 ENGLISH = [
@@ -161,7 +162,7 @@ def test_rjieba_joins_none_of_what_is_put_between_documents_to_a_word():
 @pytest.mark.parametrize("name", ["jieba", "jieba_python", "word", "whitespace", "char"])
 def test_explode_split_and_split_all_agree(name, documents, normalise):
     cut = tokenizer(name, normalise=normalise)
-    exploded = cut.explode(pl.Series(documents, dtype=pl.String))
+    exploded = cut.explode(pl.Series(documents, dtype=pl.String)).collect()
     assert exploded.schema == {"document": pl.UInt32, "token": pl.String}
     assert exploded.rows() == [(i, token) for i, text in enumerate(documents) for token in cut.split(text)]
     assert cut.split_all(documents) == [cut.split(text) for text in documents]

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 _ASCII_WORD = re.compile(r"([a-zA-Z0-9]+(?:\.\d+)?%?)")  # jieba's own, of its HMM stage
@@ -59,6 +58,8 @@ def explode_chinese(texts: pl.Series) -> pl.DataFrame:
 
 def exploded(documents: Sequence[Sequence[str]]) -> pl.DataFrame:
     """The tokens of all documents in order: columns document (u32) and token."""
+    import numpy as np  # not before it is needed: the start of a process that counts
+
     lengths = np.fromiter(map(len, documents), np.int64, len(documents))
     tokens = list(itertools.chain.from_iterable(documents))
     numbers = np.repeat(np.arange(len(documents), dtype=np.uint32), lengths)
@@ -72,6 +73,8 @@ def _with_ascii_cut(frame: pl.DataFrame) -> pl.DataFrame:
     pieces = [_pieces(word) for word in words.filter(suspects).to_list()]
     if not any(len(some) > 1 for some in pieces):
         return frame
+    import numpy as np
+
     # the pieces stand behind the words, and each row says which of them it takes
     lengths = np.ones(len(words), np.int64)
     lengths[suspects] = [len(some) for some in pieces]

@@ -10,14 +10,12 @@ import hashlib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from genpipe import files as file_tools
 from genpipe.corpus import runs as sorted_runs
@@ -31,10 +29,10 @@ BYTES_OF_A_ROW = 400  # while it is added up and sorted, more than was seen, for
 COPIES_OF_A_TOKEN = 6  # and of its token
 FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
 
-NO_RUN = (OSError, pa.ArrowInvalid)  # not counted yet, or cut off by a power failure
+NO_RUN = (OSError, pl.exceptions.ComputeError)  # not counted yet, or cut off by a power failure
 
 Statistics = dict[str, Any]
-Counted = tuple[Path, list[pl.DataFrame] | None, Statistics | None]  # no rows: the run is there already
+Counted = tuple[Path, pl.DataFrame | None, Statistics | None]  # no rows: the run is there already
 Reduced = tuple[pl.DataFrame, int]
 
 
@@ -60,15 +58,21 @@ class Counting:
         return self.tokenizer.on_threads
 
     @property
+    def block(self) -> int:
+        """Bytes of text that are counted at once: where polars streams the tokens, only their types take memory."""
+        streamed = self.on_threads and self.orders == (1,)
+        return max(self.tokenizer.block, self.memory // 16) if streamed else self.tokenizer.block
+
+    @property
     def usual_shard(self) -> int:
         """Bytes of a shard that takes some tenths of a second."""
         return 16 << 20 if self.on_threads else 2 << 20
 
     @property
-    def schema(self) -> pa.Schema:
+    def schema(self) -> pl.Schema:
         """The columns of a table of counts."""
-        columns = [(TOKEN, pa.string()), ("count", pa.int64())]
-        return pa.schema(columns + [("documents", pa.int64())] * self.document_frequency)
+        numbers = ["count", "documents"] if self.document_frequency else ["count"]
+        return pl.Schema({TOKEN: pl.String, **dict.fromkeys(numbers, pl.Int64)})
 
     def path_of(self, content: Content) -> Path:
         """Where the run of a shard with this content lies."""
@@ -87,9 +91,7 @@ def _memory(rows: int, token_bytes: int) -> int:
 
 def shard_task(shard: Shard, counting: Counting) -> Task[Run]:
     """Counts a shard."""
-    away = Away(
-        functools.partial(_pack_shard, shard, counting), functools.partial(_keep_run, counting=counting)
-    )
+    away = Away(functools.partial(_pack_shard, shard, counting), _keep_run)
     return Task(str(shard), functools.partial(count_shard, shard, counting), away)
 
 
@@ -97,7 +99,7 @@ def range_task(name: str, runs: Sequence[Run], within: Range, counting: Counting
     """Adds up a range of all runs."""
     away = Away(
         functools.partial(_pack_range, runs, within, counting),
-        functools.partial(_keep_part, counting=counting, path=path),
+        functools.partial(_keep_part, path=path),
     )
     return Task(name, functools.partial(reduce_range, runs, within, counting, path), away)
 
@@ -110,12 +112,12 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
         return sorted_runs.open_run(path)
     with file_tools.scratch_directory(counting.scratch, "spill") as spill:
         counts = _counted(content, counting, spill)
-        return sorted_runs.write_run(path, counts.sorted(), counting.schema, counts.about())
+        return sorted_runs.write_run(path, counts.by_token(), counts.about())
 
 
 def _counted(content: Content, counting: Counting, spill: Path) -> "_Counts":
     counts = _Counts(counting, spill)
-    for texts in content.blocks(counting.tokenizer.block):
+    for texts in content.blocks(counting.block):
         counts.add(texts)
     counts.replaced = content.replaced
     return counts
@@ -134,14 +136,14 @@ def _count_away(path: Path, content: Content, counting: Counting) -> Counted:
     """Where the run is to lie, its rows, and what is known of the text."""
     with tempfile.TemporaryDirectory(prefix="genpipe-") as spill:
         counts = _counted(content, counting, Path(spill))
-        return path, list(counts.sorted()), counts.about()
+        return path, counts.by_token().collect(), counts.about()
 
 
-def _keep_run(counted: Counted, counting: Counting) -> Run:
-    path, frames, about = counted
-    if frames is None or about is None:
+def _keep_run(counted: Counted) -> Run:
+    path, rows, about = counted
+    if rows is None or about is None:
         return sorted_runs.open_run(path)
-    return sorted_runs.write_run(path, frames, counting.schema, about)
+    return sorted_runs.write_run(path, rows.lazy(), about)
 
 
 class _Counts:
@@ -160,13 +162,18 @@ class _Counts:
         """Count some documents."""
         self._characters += int(texts.str.len_chars().sum())
         tokens = self._counting.tokenizer.explode(texts)
-        self._lengths.update(np.bincount(tokens["document"].to_numpy(), minlength=len(texts)).tolist())
         # all orders at once: tokens may hold spaces, so that a pair of some is the same as another
-        grams = pl.concat([_grams(tokens.lazy(), order) for order in self._counting.orders])
+        grams = pl.concat([_grams(tokens, order) for order in self._counting.orders])
         columns = [pl.len().cast(pl.Int64).alias("count")]
         if self._counting.document_frequency:
             columns.append(pl.col("document").n_unique().cast(pl.Int64).alias("documents"))
-        self._frames.append(grams.group_by(TOKEN).agg(columns).collect(engine="streaming"))
+        lengths = tokens.group_by("document").len("tokens").group_by("tokens").len("documents")
+        # both at once, so that the text is cut once and its tokens need not be held
+        counts, lengths = pl.collect_all([grams.group_by(TOKEN).agg(columns), lengths], engine="streaming")
+        self._frames.append(counts)
+        self._lengths.update(dict(lengths.iter_rows()))
+        if without := len(texts) - int(lengths["documents"].sum()):
+            self._lengths[0] += without
         if self._is_full():
             self._frames = [sorted_runs.add_up(pl.concat(self._frames))]
             if self._is_full():
@@ -190,24 +197,31 @@ class _Counts:
             "replaced": self.replaced,
         }
 
-    def sorted(self) -> Iterator[pl.DataFrame]:
+    def by_token(self) -> pl.LazyFrame:
         """All counts, by token."""
         if not self._runs:
-            yield self._take()
-            return
+            return self._take().lazy()
         self._spill_all()
-        for within in sorted_runs.choose_ranges(self._runs, self._counting.ranges(self._runs)):
-            yield sorted_runs.by_token(sorted_runs.add_up(sorted_runs.rows_within(self._runs, within)))
+        ranges = sorted_runs.choose_ranges(self._runs, self._counting.ranges(self._runs))
+        for i, within in enumerate(ranges):
+            added = sorted_runs.add_up(sorted_runs.rows_within(self._runs, within))
+            self._write(f"range{i}", sorted_runs.by_token(added))
+        return pl.scan_parquet([self._file(f"range{i}") for i in range(len(ranges))], glob=False)
 
     def _spill_all(self) -> None:
-        path = self._spill / f"{len(self._runs)}.parquet"
-        self._runs.append(sorted_runs.write_run(path, [self._take()], self._counting.schema, {}))
+        self._runs.append(self._write(str(len(self._runs)), self._take()))
+
+    def _write(self, name: str, frame: pl.DataFrame) -> Run:
+        return sorted_runs.write_run(self._file(name), frame.lazy(), {})
+
+    def _file(self, name: str) -> Path:
+        return self._spill / f"{name}.parquet"
 
     def _take(self) -> pl.DataFrame:
         """What is in memory, by token; then nothing is."""
         frames, self._frames = self._frames, []
         if not frames:
-            return sorted_runs.empty(self._counting.schema)
+            return pl.DataFrame(schema=self._counting.schema)
         return sorted_runs.by_token(sorted_runs.add_up(pl.concat(frames)) if len(frames) > 1 else frames[0])
 
 
@@ -229,7 +243,7 @@ def _rounded(length: int) -> int:
 
 def reduce_range(runs: Sequence[Run], within: Range, counting: Counting, path: Path) -> Part:
     """The sum of all runs over a range of tokens, by count descending, then by token."""
-    return _keep_part(_reduced(sorted_runs.rows_within(runs, within), counting), counting, path)
+    return _keep_part(_reduced(sorted_runs.rows_within(runs, within), counting), path)
 
 
 def _pack_range(runs: Sequence[Run], within: Range, counting: Counting) -> Callable[[], Reduced]:
@@ -239,13 +253,13 @@ def _pack_range(runs: Sequence[Run], within: Range, counting: Counting) -> Calla
 def _reduced(rows: pl.DataFrame | pl.LazyFrame, counting: Counting) -> Reduced:
     """The rows that are frequent enough, in order, and how many there were."""
     total = sorted_runs.add_up(rows)
-    kept = total.filter(pl.col("count") >= counting.min_count)
-    return kept.sort("count", TOKEN, descending=[True, False]), len(total)
+    kept = total.lazy().filter(pl.col("count") >= counting.min_count)
+    return kept.sort("count", TOKEN, descending=[True, False]).collect(engine="streaming"), len(total)
 
 
-def _keep_part(reduced: Reduced, counting: Counting, path: Path) -> Part:
+def _keep_part(reduced: Reduced, path: Path) -> Part:
     kept, types = reduced
-    return sorted_runs.write_part(path, kept, counting.schema, types)
+    return sorted_runs.write_part(path, kept, types)
 
 
 @functools.cache

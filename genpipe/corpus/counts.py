@@ -1,16 +1,17 @@
 """Exact word counts of texts: shards are counted by whoever works, the runs added up, the table written."""
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+import polars as pl
 
 from genpipe import files as file_tools
 from genpipe.corpus import runs as sorted_runs
-from genpipe.corpus import statistics
 from genpipe.corpus.counting import Counting, Statistics, range_task, shard_task
 from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import Input, find_inputs
@@ -18,9 +19,11 @@ from genpipe.corpus.runs import TOKEN, Part, Run
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Executor
 from genpipe.corpus.tokenizers import corpus_tokenizer
-from genpipe.params.cluster import Cluster
-from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
+
+if TYPE_CHECKING:  # Pydantic takes a while to import
+    from genpipe.params.cluster import Cluster
+    from genpipe.params.corpora import Corpus
 
 TOP = 1000  # rows of top.tsv
 
@@ -30,25 +33,24 @@ class Counts:
     """The counts of a corpus: parts to be written by count, and what is known of the text."""
 
     parts: list[Part]
-    schema: pa.Schema
+    schema: pl.Schema
     statistics: Statistics
     lengths: dict[int, int]  # how many documents have how many tokens
 
-    def tables(self) -> Iterator[pa.Table]:
-        """All rows, by count descending, then by token; a table at a time."""
-        return sorted_runs.by_count(self.parts)
+    def rows(self) -> pl.LazyFrame:
+        """All rows, by count descending, then by token."""
+        return sorted_runs.by_count(self.parts) if self.parts else pl.LazyFrame(schema=self.schema)
 
     def write(self, path: Path, top: int | None = None) -> None:
         """Write Parquet: by count descending, then token by code point; `top` rows, or all."""
-        sorted_runs.write_table(path, self.parts, self.schema, top)
+        sorted_runs.write_table(path, self.rows() if top is None else self.rows().head(top))
 
-    def head(self, rows: int) -> pa.Table:
+    def head(self, rows: int) -> pl.DataFrame:
         """The most frequent tokens."""
-        table = next(self.tables(), self.schema.empty_table())
-        return table.slice(0, rows)
+        return self.rows().head(rows).collect(engine="streaming")
 
 
-def count_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> None:
+def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") -> None:
     """Write artifacts/counts/NAME: counts.parquet, top.tsv, statistics.json, and the curves of the corpus as TSV."""
     dataset = root / "artifacts" / "datasets" / corpus.dataset
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
@@ -146,7 +148,9 @@ def _reduce(
     if not runs:
         return []
     distinct = list({run.path: run for run in runs}.values())
-    ranges = sorted_runs.choose_ranges(distinct, max(workers, counting.ranges(runs)))
+    at_once = max(workers, 1)
+    turns = math.ceil(counting.ranges(runs) / at_once)  # in each of which every worker has a range
+    ranges = sorted_runs.choose_ranges(distinct, turns * at_once)
     tasks = [
         range_task(f"{name}: range {i}", runs, within, counting, directory / f"{i}.arrow")
         for i, within in enumerate(ranges)
@@ -180,9 +184,11 @@ def scratch_of(root: Path) -> Path:
 
 def write_figures(counts: Counts, directory: Path) -> None:
     """What people look at: the top words, Zipf plot, growth, coverage and lengths, as tables."""
-    spectrum = statistics.spectrum_of(counts.tables())
+    from genpipe.corpus import statistics  # and with it NumPy
+
+    spectrum = statistics.spectrum_of(counts.rows())
     tokens = counts.statistics["tokens"]
-    rows = enumerate(counts.head(TOP).to_pylist(), start=1)
+    rows = enumerate(counts.head(TOP).iter_rows(named=True), start=1)
     top = [(rank, _escaped(row[TOKEN]), row["count"], f"{row['count'] / tokens:.8f}") for rank, row in rows]
     _write_table(directory / "top.tsv", ("rank", "token", "count", "share"), top)
     _write_table(directory / "zipf.tsv", ("rank", "count"), statistics.zipf(spectrum))
@@ -202,7 +208,10 @@ def summary(counts: Counts) -> str:
             f"{counts.statistics['replaced']:>12,} undecodable sequences of bytes, counted as U+FFFD"
         )
     return "\n".join(
-        [*lines, *(f"{row['count']:>12,} {_escaped(row[TOKEN])}" for row in counts.head(10).to_pylist())]
+        [
+            *lines,
+            *(f"{row['count']:>12,} {_escaped(row[TOKEN])}" for row in counts.head(10).iter_rows(named=True)),
+        ]
     )
 
 

@@ -178,7 +178,7 @@ def _encoded(path: Path, content: Content, tokenizer: Tokenizer, dtype: str, kno
     """Where the piece is to lie, its ids, and how many each document has."""
     ids, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
     for texts in content.blocks(tokenizer.block):
-        tokens = tokenizer.explode(texts)
+        tokens = tokenizer.explode(texts).collect(engine="streaming")
         ids.append(_numbers(tokens["token"], known).astype(dtype))
         lengths.append(np.bincount(tokens["document"].to_numpy(), minlength=len(texts)))
     return path, np.concatenate(ids), np.concatenate(lengths)

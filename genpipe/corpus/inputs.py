@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import pyarrow as pa
-
 from genpipe.errors import BadInput
 
 Kind = Literal["lines", "file", "jsonl", "parquet", "dataset"]
@@ -77,7 +75,7 @@ def readable(input: Input) -> Iterator[None]:
         raise BadInput(
             f"{input.path}: no such file any more, or not on this machine; put it back and run this again"
         ) from None
-    except (pa.ArrowException, EOFError, zlib.error, OSError) as error:
+    except _faults() as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's or the network's fault: PyArrow and gzip give no number to broken content
         kind = input.compression or input.kind
@@ -86,8 +84,16 @@ def readable(input: Input) -> Iterator[None]:
         ) from None
 
 
+def _faults() -> tuple[type[Exception], ...]:
+    import pyarrow as pa  # takes longer than counting a small file
+
+    return pa.ArrowException, EOFError, zlib.error, OSError
+
+
 @contextlib.contextmanager
 def _open_url(url: str) -> Iterator[BinaryIO]:
+    import pyarrow as pa
+
     fs, path = _file_system(url)
     try:
         with fs.open(path, "rb") as file:

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import orjson
 import polars as pl
-import pyarrow as pa
 
 from genpipe.corpus.inputs import Input, open_input
-from genpipe.corpus.tables import cut_rows, read_rows
 from genpipe.errors import BadInput
 
 TABLES = ("parquet", "dataset")
@@ -40,6 +38,8 @@ def cut(input: Input, shard_bytes: int) -> list[Shard]:
     if shard_bytes < 1:
         raise BadInput(f"shard_bytes: wanted 1 or more, not {shard_bytes}")
     if input.kind in TABLES:
+        from genpipe.corpus.tables import cut_rows  # and with it PyArrow
+
         return [Shard(input, start, end, size) for start, end, size in cut_rows(input, shard_bytes)]
     if _is_whole(input):
         return [_cut_whole(input)]
@@ -49,6 +49,8 @@ def cut(input: Input, shard_bytes: int) -> list[Shard]:
 def read(shard: Shard) -> "Content":
     """What the shard holds."""
     if shard.input.kind in TABLES:
+        from genpipe.corpus.tables import read_rows
+
         return Content(shard, read_rows(shard.input, shard.start, shard.end))
     data = _read_bytes(shard)
     if shard.start == 0 and data.startswith(codecs.BOM_UTF8):  # a mark of Windows, no text
@@ -188,6 +190,8 @@ def _unpack(data: bytes, input: Input) -> bytes:
         raise EOFError("it is empty")  # both libraries would take it for an empty text
     if input.compression == "gzip":
         return gzip.decompress(data)
+    import pyarrow as pa
+
     return pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
 
 

@@ -1,10 +1,9 @@
 """What people want to see of a corpus, all of it a function of how many tokens occur how often."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
+import polars as pl
 
 POINTS = 200  # of a curve, at most
 
@@ -22,15 +21,10 @@ class Spectrum:
         return int((self.counts * self.types).sum())
 
 
-def spectrum_of(tables: Iterable[pa.Table]) -> Spectrum:
-    """The spectrum of tables of counts, each ordered by count descending; one table is in memory at a time."""
-    totals: dict[int, int] = {}
-    for table in tables:
-        counts, types = np.unique(table["count"].to_numpy(), return_counts=True)
-        for count, number in zip(counts.tolist(), types.tolist(), strict=True):
-            totals[count] = totals.get(count, 0) + number
-    counts = np.array(sorted(totals, reverse=True), dtype=np.int64)
-    return Spectrum(counts, np.array([totals[count] for count in counts.tolist()], dtype=np.int64))
+def spectrum_of(rows: pl.LazyFrame) -> Spectrum:
+    """The spectrum of a table of counts."""
+    spectrum = rows.group_by("count").len("types").sort("count", descending=True).collect(engine="streaming")
+    return Spectrum(spectrum["count"].to_numpy(), spectrum["types"].cast(pl.Int64).to_numpy())
 
 
 def zipf(spectrum: Spectrum) -> list[tuple[int, int]]:

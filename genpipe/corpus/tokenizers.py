@@ -24,10 +24,12 @@ from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
 from genpipe.files import existing
-from genpipe.params.corpora import FILE_TOKENIZERS, Corpus, TokenizerName
+from genpipe.params.tokenizers import FILE_TOKENIZERS, TokenizerName
 
 if TYPE_CHECKING:
     import tokenizers
+
+    from genpipe.params.corpora import Corpus
 
 NAMES: tuple[str, ...] = get_args(TokenizerName)
 BATCH = 256  # texts that a Hugging Face model holds at once
@@ -56,7 +58,7 @@ class Tokenizer(ABC):
         """The tokens of each text."""
         return self._split_all(self._normalised(texts))
 
-    def explode(self, texts: pl.Series) -> pl.DataFrame:
+    def explode(self, texts: pl.Series) -> pl.LazyFrame:
         """The tokens of all texts in order: columns document (u32, the index of its text) and token."""
         if not self.normalise:
             return self._explode(texts)
@@ -69,19 +71,21 @@ class Tokenizer(ABC):
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         """The tokens of each normalised text."""
 
-    def _explode(self, texts: pl.Series) -> pl.DataFrame:
-        return exploded(self._split_all(texts.to_list()))
+    def _explode(self, texts: pl.Series) -> pl.LazyFrame:
+        return exploded(self._split_all(texts.to_list())).lazy()
 
 
 @dataclass(frozen=True)
 class Jieba(Tokenizer):
     """Chinese words (see genpipe.corpus.chinese)."""
 
+    block: ClassVar[int] = 1 << 21  # nothing to add up in a shard of the usual size
+
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         return list(map(split_chinese, texts))
 
-    def _explode(self, texts: pl.Series) -> pl.DataFrame:
-        return explode_chinese(texts)
+    def _explode(self, texts: pl.Series) -> pl.LazyFrame:
+        return explode_chinese(texts).lazy()
 
 
 @dataclass(frozen=True)
@@ -104,17 +108,17 @@ class Vectorised(Tokenizer):
         return not self.normalise
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        exploded = self._explode(pl.Series(texts, dtype=pl.String))
+        exploded = self._explode(pl.Series(texts, dtype=pl.String)).collect(engine="streaming")
         lists: list[list[str]] = [[] for _ in texts]
         for document, token in exploded.iter_rows():
             lists[document].append(token)
         return lists
 
-    def _explode(self, texts: pl.Series) -> pl.DataFrame:
+    def _explode(self, texts: pl.Series) -> pl.LazyFrame:
         cut = _CUTS[self.name](pl.col("text")).alias("token")
         lists = texts.to_frame("text").lazy().select(cut).with_row_index("document")
         tokens = lists.explode("token", empty_as_null=False)
-        return tokens.filter(pl.col("token") != "").collect(engine="streaming")  # empty between two spaces
+        return tokens.filter(pl.col("token") != "")  # empty between two spaces
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = N
     return _built_in(name, tuple(normalise))
 
 
-def corpus_tokenizer(root: Path, corpus: Corpus) -> Tokenizer:
+def corpus_tokenizer(root: Path, corpus: "Corpus") -> Tokenizer:
     """The tokenizer that a corpus of the project at `root` asks for."""
     file = root / corpus.tokenizer_file if corpus.tokenizer_file else None
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)

@@ -5,12 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from genpipe.params.blocks import Block, Name, RelativePath
-
-TokenizerName = Literal[
-    "jieba", "jieba_python", "char", "word", "whitespace", "bpe", "wordpiece", "unigram", "lexicon"
-]
-NormalisationStep = Literal["nfc", "nfkc", "full_width", "lower", "casefold", "simplified"]
-FILE_TOKENIZERS = ("bpe", "wordpiece", "unigram", "lexicon")  # those that a file defines
+from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, TokenizerName
 
 
 class Dataset(Block):
