@@ -120,7 +120,8 @@ def english(setting: Setting) -> None:
     text = "english.txt"
     entries = {
         "DuckDB": setting.peer("duckdb_count", text, "whitespace"),
-        "polars": setting.peer("polars_count", text, "whitespace"),
+        "polars, at single spaces": setting.peer("polars_count", text, "whitespace"),
+        "polars, at any white space": setting.peer("polars_count", text, "unicode-space"),
         "article's loop": setting.peer("article", text, "whitespace"),
         "genpipe, 2 threads": setting.ours(text, "whitespace", "auto", "--shard", "16"),
         "polars, word": setting.peer("polars_count", text, "word"),

@@ -24,7 +24,7 @@ def run_of(counts: dict[str, int], path: Path) -> Run:
         {"token": list(counts), "count": list(counts.values())},
         schema={"token": pl.String, "count": pl.Int64},
     )
-    return runs.write_run(path, runs.by_token(frame).lazy(), {"tokens": sum(counts.values())})
+    return runs.write_run(path, runs.by_token(frame), {"tokens": sum(counts.values())})
 
 
 def summed(given_runs: list[Run], within: Range) -> pl.DataFrame:

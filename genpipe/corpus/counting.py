@@ -112,7 +112,7 @@ def count_shard(shard: Shard, counting: Counting) -> Run:
         return sorted_runs.open_run(path)
     with file_tools.scratch_directory(counting.scratch, "spill") as spill:
         counts = _counted(content, counting, spill)
-        return sorted_runs.write_run(path, counts.by_token(), counts.about())
+        return counts.write(path)
 
 
 def _counted(content: Content, counting: Counting, spill: Path) -> "_Counts":
@@ -136,14 +136,14 @@ def _count_away(path: Path, content: Content, counting: Counting) -> Counted:
     """Where the run is to lie, its rows, and what is known of the text."""
     with tempfile.TemporaryDirectory(prefix="genpipe-") as spill:
         counts = _counted(content, counting, Path(spill))
-        return path, counts.by_token().collect(), counts.about()
+        return path, counts.by_token(), counts.about()
 
 
 def _keep_run(counted: Counted) -> Run:
     path, rows, about = counted
     if rows is None or about is None:
         return sorted_runs.open_run(path)
-    return sorted_runs.write_run(path, rows.lazy(), about)
+    return sorted_runs.write_run(path, rows, about)
 
 
 class _Counts:
@@ -197,25 +197,31 @@ class _Counts:
             "replaced": self.replaced,
         }
 
-    def by_token(self) -> pl.LazyFrame:
+    def by_token(self) -> pl.DataFrame:
         """All counts, by token."""
         if not self._runs:
-            return self._take().lazy()
+            return self._take()
+        return sorted_runs.rows_within(self._added_up(), (None, None)).collect()
+
+    def write(self, path: Path) -> Run:
+        """All counts as a run."""
+        if not self._runs:
+            return sorted_runs.write_run(path, self._take(), self.about())
+        return sorted_runs.join_runs(path, self._added_up(), self.about())
+
+    def _added_up(self) -> list[Run]:
+        """The sum of what was spilled, as runs of which each begins behind the one before."""
         self._spill_all()
-        ranges = sorted_runs.choose_ranges(self._runs, self._counting.ranges(self._runs))
-        for i, within in enumerate(ranges):
-            added = sorted_runs.add_up(sorted_runs.rows_within(self._runs, within))
-            self._write(f"range{i}", sorted_runs.by_token(added))
-        return pl.scan_parquet([self._file(f"range{i}") for i in range(len(ranges))], glob=False)
+        sums: list[Run] = []
+        for within in sorted_runs.choose_ranges(self._runs, self._counting.ranges(self._runs)):
+            total = sorted_runs.add_up(sorted_runs.rows_within(self._runs, within))
+            path = self._spill / f"range{len(sums)}.parquet"
+            sums.append(sorted_runs.write_run(path, sorted_runs.by_token(total), {}))
+        return sums
 
     def _spill_all(self) -> None:
-        self._runs.append(self._write(str(len(self._runs)), self._take()))
-
-    def _write(self, name: str, frame: pl.DataFrame) -> Run:
-        return sorted_runs.write_run(self._file(name), frame.lazy(), {})
-
-    def _file(self, name: str) -> Path:
-        return self._spill / f"{name}.parquet"
+        path = self._spill / f"{len(self._runs)}.parquet"
+        self._runs.append(sorted_runs.write_run(path, self._take(), {}))
 
     def _take(self) -> pl.DataFrame:
         """What is in memory, by token; then nothing is."""

@@ -22,7 +22,7 @@ from genpipe.files import new_file
 TOKEN = "token"
 ROWS = 1 << 20  # of a row group of the table
 PART_ROWS = 1 << 16  # of a batch of a part
-RUN_ROWS = 1 << 12  # of a row group of a run: what a reader of a range reads too much at its ends
+RUN_ROWS = 1 << 14  # of a row group of a run: what a reader of a range reads too much at its ends
 SAMPLE = 1 << 10  # tokens a range that the ranges are chosen by
 
 Range = tuple[
@@ -49,16 +49,24 @@ class Part:
     types: int  # of the range, those too rare to be written too
 
 
-def write_run(path: Path, rows: pl.LazyFrame, about: dict[str, Any]) -> Run:
+def write_run(path: Path, frame: pl.DataFrame, about: dict[str, Any]) -> Run:
     """Write rows that are sorted by token, whole or not at all."""
-    size = pl.col(TOKEN).str.len_bytes().cast(pl.Int64).sum()
-    number, size = rows.select(pl.len(), size).collect(engine="streaming").row(0)
-    told = {"about": about, "rows": number, "bytes": size}
-    with new_file(path) as partial, _numbered_errors(path):
+    return _write(frame.lazy(), Run(path, len(frame), token_bytes(frame), about))
+
+
+def join_runs(path: Path, runs: Sequence[Run], about: dict[str, Any]) -> Run:
+    """Write runs of which each begins behind the one before as one."""
+    rows, size = sum(run.rows for run in runs), sum(run.bytes for run in runs)
+    return _write(rows_within(runs, (None, None)), Run(path, rows, size, about))
+
+
+def _write(rows: pl.LazyFrame, run: Run) -> Run:
+    told = {"about": run.about, "rows": run.rows, "bytes": run.bytes}
+    with new_file(run.path) as partial, _numbered_errors(run.path):
         rows.sink_parquet(
             partial, compression="lz4", row_group_size=RUN_ROWS, metadata={"genpipe": json.dumps(told)}
         )
-    return Run(path, number, size, about)
+    return run
 
 
 def open_run(path: Path) -> Run:
