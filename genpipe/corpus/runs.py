@@ -6,12 +6,14 @@ written by count: the bytes depend neither on the ranges nor on the number of ru
 Polars reads and writes all of it: to import PyArrow too would take longer than to count ten megabytes.
 """
 
+import bisect
 import contextlib
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ TOKEN = "token"
 ROWS = 1 << 20  # of a row group of the table
 PART_ROWS = 1 << 16  # of a batch of a part
 RUN_ROWS = 1 << 14  # of a row group of a run: what a reader of a range reads too much at its ends
-SAMPLE = 1 << 10  # tokens a range that the ranges are chosen by
+EVERY = 1 << 10  # rows of a run, at most, for which one token stands when ranges are chosen
+SAMPLES = 16  # of a run, at least
+PREFIX = 32  # characters of these tokens
 
 Range = tuple[
     str | None, str | None
@@ -37,7 +41,8 @@ class Run:
     path: Path
     rows: int
     bytes: int  # of the tokens
-    about: dict[str, Any] = field(default_factory=dict)
+    sample: list[tuple[str, int]]  # how evenly spaced tokens begin, and for how many rows each stands
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,20 @@ class Part:
 
 def write_run(path: Path, frame: pl.DataFrame, about: dict[str, Any]) -> Run:
     """Write rows that are sorted by token, whole or not at all."""
-    return _write(frame.lazy(), Run(path, len(frame), token_bytes(frame), about))
+    every = max(1, min(EVERY, len(frame) // SAMPLES))
+    sample = [(token, every) for token in frame[TOKEN].gather_every(every).str.slice(0, PREFIX)]
+    return _write(frame.lazy(), Run(path, len(frame), token_bytes(frame), sample, about))
 
 
 def join_runs(path: Path, runs: Sequence[Run], about: dict[str, Any]) -> Run:
     """Write runs of which each begins behind the one before as one."""
     rows, size = sum(run.rows for run in runs), sum(run.bytes for run in runs)
-    return _write(rows_within(runs, (None, None)), Run(path, rows, size, about))
+    sample = [each for run in runs for each in run.sample]
+    return _write(rows_within(runs, (None, None)), Run(path, rows, size, sample, about))
 
 
 def _write(rows: pl.LazyFrame, run: Run) -> Run:
-    told = {"about": run.about, "rows": run.rows, "bytes": run.bytes}
+    told = {name: value for name, value in vars(run).items() if name != "path"}
     with new_file(run.path) as partial, _numbered_errors(run.path):
         rows.sink_parquet(
             partial, compression="lz4", row_group_size=RUN_ROWS, metadata={"genpipe": json.dumps(told)}
@@ -71,8 +79,7 @@ def _write(rows: pl.LazyFrame, run: Run) -> Run:
 
 def open_run(path: Path) -> Run:
     """The run in a file; OSError or ComputeError where it is not, or not whole."""
-    told = json.loads(pl.read_parquet_metadata(path)["genpipe"])
-    return Run(path, told["rows"], told["bytes"], told["about"])
+    return Run(path, **json.loads(pl.read_parquet_metadata(path)["genpipe"]))
 
 
 def token_bytes(frame: pl.DataFrame) -> int:
@@ -105,15 +112,11 @@ def by_token(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def choose_ranges(runs: Sequence[Run], number: int) -> list[Range]:
-    """At most `number` ranges with about as many rows each, by a sample of evenly spaced rows."""
-    cuts: list[str] = []
-    rows = sum(run.rows for run in runs)
-    if rows and number > 1:
-        step = max(1, rows // (number * SAMPLE))
-        every = pl.scan_parquet([run.path for run in runs], glob=False, row_index_name="row")
-        sample = every.filter(pl.col("row") % step == 0).select(TOKEN).sort(TOKEN)
-        tokens = sample.collect(engine="streaming")[TOKEN]
-        cuts = sorted({tokens[len(tokens) * i // number] for i in range(1, number)})
+    """At most `number` ranges with about as many rows each, by the samples of all runs."""
+    sample = sorted((token, rows) for run in runs for token, rows in run.sample)
+    behind = list(itertools.accumulate(rows for _, rows in sample))
+    places = [bisect.bisect_left(behind, behind[-1] * i / number) for i in range(1, number)] if sample else []
+    cuts = sorted({sample[place][0] for place in places})
     return list(zip([None, *cuts], [*cuts, None], strict=True))
 
 
