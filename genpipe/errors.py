@@ -20,6 +20,13 @@ class ClusterLost(Exception):
     """
 
 
+def one_line(error: Exception) -> str | None:
+    """What a person can mend, told in a line: bad input, a full disk; None where it is a defect."""
+    if isinstance(error, BadInput):
+        return str(error)
+    return disk_trouble(error) if isinstance(error, OSError) else None
+
+
 def disk_trouble(error: OSError) -> str | None:
     """One line about a full disk or missing rights; None where the error is another one."""
     if error.errno not in MENDABLE:

@@ -2,7 +2,7 @@
 
 import logging
 
-from genpipe.errors import BadInput, disk_trouble
+from genpipe.errors import one_line
 from genpipe.graph import NotVerified
 from tasks.publish import PublishFailed
 from tasks.reproduce import StageFailed
@@ -20,8 +20,8 @@ def log_failures_in_one_line() -> None:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, StageFailed | RunFailed | NotVerified | PublishFailed | BadInput) or (
-        isinstance(error, OSError) and disk_trouble(error)
+    if isinstance(error, StageFailed | RunFailed | NotVerified | PublishFailed) or (
+        isinstance(error, Exception) and one_line(error)
     ):
         record.exc_info = None
     return True

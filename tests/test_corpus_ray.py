@@ -1,5 +1,6 @@
 """Counting on Ray actors: the same bytes for any number of them, and whichever of them die."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -192,6 +193,18 @@ def test_bad_text_reaches_the_user_as_one_line(tmp_path):
         count_sha256(path, tmp_path, 2)
     assert "\n" not in str(raised.value)
     assert raised.value.__suppress_context__
+
+
+def find_a_full_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "run")
+
+
+def test_a_full_disk_reaches_the_user_as_one_line():
+    with (
+        supervised(Actors(), 1) as does,
+        pytest.raises(BadInput, match=r"^run: No space left on device; make"),
+    ):
+        does.run([Task("shard", find_a_full_disk)], lambda *_: None)
 
 
 def test_a_cluster_that_is_already_up_is_used_and_left_running(text, tmp_path):

@@ -1,5 +1,6 @@
 """Tasks on processes that die: every result once, in order."""
 
+import errno
 import functools
 import multiprocessing
 import os
@@ -79,6 +80,10 @@ def complain(number: int) -> int:
     return number
 
 
+def find_a_full_disk(number: int) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device", f"run{number}")
+
+
 def crash(number: int) -> int:
     raise ZeroDivisionError(number)
 
@@ -86,6 +91,11 @@ def crash(number: int) -> int:
 def test_bad_input_is_one_line_and_a_defect_keeps_its_traceback():
     with supervised(Processes(), 2) as does, pytest.raises(BadInput, match=r"^line 3 is no text; mend it$"):
         does.run(tasks_of(complain), ignore)
+    with (
+        supervised(Processes(), 1) as does,
+        pytest.raises(BadInput, match=r"^run0: No space left on device; make"),
+    ):
+        does.run(tasks_of(find_a_full_disk), ignore)
     with supervised(Processes(), 2) as does, pytest.raises(RuntimeError, match=r"in crash"):
         does.run(tasks_of(crash), ignore)
 

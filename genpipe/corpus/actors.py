@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
-from genpipe.errors import BadInput, ClusterLost
+from genpipe.errors import BadInput, ClusterLost, one_line
 
 MAX_STARTS = 3  # of a local cluster
 DIED = (RayActorError, OutOfMemoryError)
@@ -63,8 +63,8 @@ class Actor:
         except DIED as error:
             return Event(self, "died", str(error).strip().splitlines()[0])
         except RayTaskError as error:
-            if isinstance(error.cause, BadInput):
-                raise BadInput(str(error.cause)) from None  # the one line, without the actor's traceback
+            if line := one_line(error.cause):
+                raise BadInput(line) from None  # without the actor's traceback
             raise
         self.calls.popleft()
         is_first, self._is_ready = not self._is_ready, True

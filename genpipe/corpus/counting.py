@@ -167,17 +167,18 @@ class _Counts:
         columns = [pl.len().cast(pl.Int64).alias("count")]
         if self._counting.document_frequency:
             columns.append(pl.col("document").n_unique().cast(pl.Int64).alias("documents"))
-        lengths = tokens.group_by("document").len("tokens").group_by("tokens").len("documents")
+        counting = grams.group_by(TOKEN).agg(columns)
+        measuring = tokens.group_by("document").len("tokens").group_by("tokens").len("documents")
         # both at once, so that the text is cut once and its tokens need not be held
-        counts, lengths = pl.collect_all([grams.group_by(TOKEN).agg(columns), lengths], engine="streaming")
+        counts, lengths = pl.collect_all([counting, measuring], engine="streaming")
         self._frames.append(counts)
         self._lengths.update(dict(lengths.iter_rows()))
         if without := len(texts) - int(lengths["documents"].sum()):
             self._lengths[0] += without
-        if self._is_full():
+        if self._is_full() and len(self._frames) > 1:
             self._frames = [sorted_runs.add_up(pl.concat(self._frames))]
-            if self._is_full():
-                self._spill_all()
+        if self._is_full():
+            self._spill_all()
 
     def _is_full(self) -> bool:
         rows = sum(map(len, self._frames))

@@ -14,7 +14,7 @@ from typing import Any
 
 from genpipe import lease
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, one_line
 
 _CONTEXT = multiprocessing.get_context(
     "spawn"
@@ -110,10 +110,9 @@ def _receive(connection: Connection, given: queue.SimpleQueue) -> None:
 def _outcome(work: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "done", work()
-    except BadInput as error:
-        return "bad input", str(error)
-    except Exception:  # noqa: BLE001 (it is raised again in the parent)
-        return "error", traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 (it is raised again in the parent)
+        line = one_line(error)
+        return ("bad input", line) if line else ("error", traceback.format_exc())
 
 
 def _obituary(code: int | None) -> str:

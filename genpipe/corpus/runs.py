@@ -8,6 +8,7 @@ Polars reads and writes all of it: to import PyArrow too would take longer than 
 
 import bisect
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -101,7 +102,7 @@ def _numbered_errors(path: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.ComputeError, OSError) as error:
         found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
+        if found is None or int(found[1]) == errno.ENOENT:  # of a file that was to be read
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
