@@ -186,13 +186,12 @@ def test_an_ended_command_leaves_no_scratch_and_a_killed_one_what_the_next_remov
 
 @pytest.mark.ray
 def test_a_count_that_loses_its_own_ray_says_so_and_goes_on_with_another(text, undisturbed, tmp_path):
-    words = command(text, tmp_path, "--workers", "2", "--executor", "ray")
+    words = command(text, tmp_path, "--workers", "1", "--executor", "ray")
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for_runs(process, tmp_path, 1)
+    (actor,) = actors_of(process)
+    actor.suspend()  # or it would have counted all before it is found to be lost
     (raylet,) = [p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "raylet"]
-    actors = actors_of(process)
-    for actor in actors:
-        actor.suspend()  # or they would have counted all before they are found to be lost
     raylet.kill()
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
