@@ -87,7 +87,7 @@ def test_rows_are_ordered_by_count_then_code_point(tmp_path):
     # U+FFFD sorts before U+20000 by code point, and after it by UTF-16 unit
     table = count(write_text(tmp_path / "t.txt", ["\ufffd𠀀ba", "bB", "\ufffd𠀀"]), name="char")
     assert table["token"].to_pylist() == ["b", "\ufffd", "𠀀", "B", "a"]
-    assert table.schema.names == ["token", "count"]
+    assert table.schema.field("token").type == pa.large_string()
     assert table["count"].to_pylist() == [2, 2, 2, 1, 1]
 
 

@@ -18,9 +18,7 @@ def main() -> None:
     line = pl.col("line")
     if given.tokenizer == "whitespace":  # at single spaces, as benchmarks.texts writes them: its fastest way
         tokens = line.str.split(" ")
-    elif (
-        given.tokenizer == "unicode-space"
-    ):  # what genpipe's `whitespace` does, for texts that have other ones too
+    elif given.tokenizer == "unicode-space":  # what genpipe's `whitespace` does
         tokens = line.str.replace_all(r"[^\S ]\s*| \s+", " ").str.split(" ")
     else:
         tokens = line.str.extract_all(r"\w+(?:['’]\w+)*")
