@@ -146,3 +146,11 @@ def test_ranges_weigh_a_row_group_by_its_rows(tmp_path):
     sizes = [len(summed([large, *small], within)) for within in runs.choose_ranges([large, *small], 4)]
     assert len(sizes) == 4
     assert max(sizes) < 1.3 * 102_000 / 4
+
+
+def test_a_joined_run_is_cut_into_ranges_as_its_parts_are(tmp_path):
+    parts = [run_of({f"{k}{i:05}": 1 for i in range(20_000)}, tmp_path / f"{k}.parquet") for k in "ab"]
+    joined = runs.open_run(runs.join_runs(tmp_path / "joined.parquet", parts, {}).path)
+    sizes = [len(summed([joined], within)) for within in runs.choose_ranges([joined], 4)]
+    assert (joined.rows, sum(sizes), len(sizes)) == (40_000, 40_000, 4)
+    assert max(sizes) < 1.2 * min(sizes)
