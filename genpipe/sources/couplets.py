@@ -13,6 +13,7 @@ from genpipe.errors import BadInput
 from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import write_jsonl
 from genpipe.sources.poems import Poem, read_poems
+from genpipe.sources.prepared import Prepared
 from genpipe.sources.split import is_test
 
 HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # □, a lost character, is none of them
@@ -31,7 +32,7 @@ class Couplet(NamedTuple):
     tones: str  # the same in 平, 仄 and ○
 
 
-def prepare_couplets(source: Path, directory: Path, dataset: Dataset) -> dict[str, int]:
+def prepare_couplets(source: Path, directory: Path, dataset: Dataset) -> Prepared:
     """Write train.jsonl and test.jsonl, no poem and no line in both, and the tone of each character in tones.tsv."""
     poems = list(read_poems(source))
     regulated = (couplet for poem in poems for couplet in poem_couplets(poem) if is_regulated(couplet))
@@ -44,7 +45,7 @@ def prepare_couplets(source: Path, directory: Path, dataset: Dataset) -> dict[st
     counts = {"train.jsonl": _write(directory / "train.jsonl", train)}
     counts["test.jsonl"] = _write(directory / "test.jsonl", test)
     counts["tones.tsv"] = _write_tones(directory / "tones.tsv", poems)
-    return counts
+    return Prepared(counts)
 
 
 def poem_couplets(poem: Poem) -> Iterator[Couplet]:

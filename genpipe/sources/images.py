@@ -10,13 +10,14 @@ from genpipe.errors import BadInput
 from genpipe.params.corpora import Dataset
 from genpipe.progress import shown
 from genpipe.sources.idx import read_idx
+from genpipe.sources.prepared import Prepared
 from genpipe.sources.split import is_test
 
 Counts = dict[str, int]
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
-def prepare_digits(source: Path, directory: Path, dataset: Dataset) -> Counts:
+def prepare_digits(source: Path, directory: Path, dataset: Dataset) -> Prepared:
     """Write images [N, 28, 28] and labels [N] of the four IDX files of MNIST."""
     counts: Counts = {}
     for split in ("train", "test"):
@@ -28,10 +29,10 @@ def prepare_digits(source: Path, directory: Path, dataset: Dataset) -> Counts:
                 "take both files from one source"
             )
         counts |= _save(directory, split, images, labels)
-    return counts
+    return Prepared(counts)
 
 
-def prepare_image_folder(source: Path, directory: Path, dataset: Dataset) -> tuple[Counts, list[str]]:
+def prepare_image_folder(source: Path, directory: Path, dataset: Dataset) -> Prepared:
     """Write grey images [N, size, size] and, where they lie in sub-folders, labels [N]; the classes by label."""
     names = _image_names(source)
     classes = _classes(source, names)
@@ -48,7 +49,7 @@ def prepare_image_folder(source: Path, directory: Path, dataset: Dataset) -> tup
     counts: Counts = {}
     for split, rows in (("train", ~tested), ("test", tested)):
         counts |= _save(directory, split, images[rows], None if labels is None else labels[rows])
-    return counts, classes
+    return Prepared(counts, classes=classes)
 
 
 def _read(path: Path, ndim: int) -> NDArray[np.uint8]:

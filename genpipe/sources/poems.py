@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from genpipe.errors import BadInput
 from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import read_jsonl, write_jsonl
+from genpipe.sources.prepared import Prepared
 
 NOTE = re.compile("（[^（）]*）")  # editors' notes on variants stand in brackets; they are not verse
 
@@ -37,7 +38,7 @@ def read_poems(path: Path) -> Iterator[Poem]:
         )
 
 
-def prepare_poems(source: Path, directory: Path, dataset: Dataset) -> dict[str, int]:
+def prepare_poems(source: Path, directory: Path, dataset: Dataset) -> Prepared:
     """Write documents.jsonl, without editors' notes; poems without text are left out."""
     with (directory / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         number = write_jsonl(file, _documents(source))
@@ -45,7 +46,7 @@ def prepare_poems(source: Path, directory: Path, dataset: Dataset) -> dict[str, 
         raise BadInput(
             f"{source}: wanted poems, found none with text; each line is an object with a list `paragraphs`"
         )
-    return {"documents.jsonl": number}
+    return Prepared({"documents.jsonl": number})
 
 
 def _documents(source: Path) -> Iterator[dict[str, Any]]:

@@ -6,16 +6,17 @@ from pathlib import Path
 from genpipe.errors import BadInput
 from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import write_jsonl
+from genpipe.sources.prepared import Prepared
 
 
-def prepare_text(source: Path, directory: Path, dataset: Dataset) -> dict[str, int]:
+def prepare_text(source: Path, directory: Path, dataset: Dataset) -> Prepared:
     """Write documents.jsonl (id, text) out of a .txt file, or of all of them in a folder: a document a line."""
     files = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
     with (directory / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         number = write_jsonl(file, _documents(files, source))
     if not number:
         raise BadInput(f"{source}: wanted .txt files with a document a line, found none with text")
-    return {"documents.jsonl": number}
+    return Prepared({"documents.jsonl": number})
 
 
 def _documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:

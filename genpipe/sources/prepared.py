@@ -1,0 +1,27 @@
+"""What a kind of data set reports about what it wrote, and what it left out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Prepared(NamedTuple):
+    """The result of a `prepare_*` function: it goes into source.json and into the printed lines."""
+
+    counts: Mapping[str, int]  # rows of each file
+    left_out: Mapping[str, int] = {}  # reason, as "copies of another image" -> how many
+    notes: Sequence[str] = ()  # what was decided or lost otherwise, a line each
+    classes: Sequence[str] = ()  # by label
+
+    def record(self) -> dict[str, Any]:
+        """The entries of source.json; what does not apply is not in it."""
+        filled = {key: value for key, value in self._asdict().items() if value}
+        return {"counts": self.counts} | filled
+
+    def lines(self) -> list[str]:
+        """The printed lines: files and their rows, then one for each reason and note."""
+        written = ", ".join(f"{number:,} in {file}" for file, number in self.counts.items())
+        return [
+            written,
+            *(f"left out {n:,}: {reason}" for reason, n in sorted(self.left_out.items()) if n),
+            *self.notes,
+        ]
