@@ -1,55 +1,83 @@
-"""Images as arrays of bytes: MNIST's files, or a folder of PNG and JPEG files."""
+"""Images as arrays of bytes: MNIST's files, or a folder of pictures."""
 
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from genpipe.errors import BadInput
 from genpipe.params.corpora import Dataset
 from genpipe.progress import shown
+from genpipe.sources.folders import Found, Split, find_pictures
 from genpipe.sources.idx import read_idx
+from genpipe.sources.near import near_copies
+from genpipe.sources.pixels import Read, bits_used, read_deep, read_picture
 from genpipe.sources.prepared import Prepared
-from genpipe.sources.split import is_test
+from genpipe.sources.split import content_order, digest, distinct, groups, split_by_group
 
-Counts = dict[str, int]
-SUFFIXES = {".png", ".jpg", ".jpeg"}
+SPLITS: tuple[Split, Split] = ("train", "test")
+
+
+class Examples(NamedTuple):
+    """Images uint8 [n, size, size], and what is known of each."""
+
+    images: NDArray[np.uint8]
+    digests: list[bytes]
+    labels: list[str] | None
+    splits: list[Split] | None
+
+    def only(self, rows: Sequence[int]) -> "Examples":
+        """Some of them, in the order of `rows`."""
+        return Examples(
+            self.images[list(rows)],
+            [self.digests[i] for i in rows],
+            [self.labels[i] for i in rows] if self.labels else None,
+            [self.splits[i] for i in rows] if self.splits else None,
+        )
 
 
 def prepare_digits(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write images [N, 28, 28] and labels [N] of the four IDX files of MNIST."""
-    counts: Counts = {}
-    for split in ("train", "test"):
+    """Write images [n, 28, 28] and labels [n] of the four IDX files of MNIST."""
+    counts: dict[str, int] = {}
+    for split in SPLITS:
         images = _read(source / f"{split}-images-idx3-ubyte", 3)
         labels = _read(source / f"{split}-labels-idx1-ubyte", 1)
         if len(images) != len(labels):
             raise BadInput(
-                f"{source}: wanted a label for each of the {len(images):,} {split} images, found {len(labels):,}; "
-                "take both files from one source"
+                f"{source}: {len(images):,} {split} images and {len(labels):,} labels; take both files from one source"
             )
-        counts |= _save(directory, split, images, labels)
+        counts |= _save(directory, split, images, _digests(images), labels)
     return Prepared(counts)
 
 
 def prepare_image_folder(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write grey images [N, size, size] and, where they lie in sub-folders, labels [N]; the classes by label."""
-    names = _image_names(source)
-    classes = _classes(source, names)
-    tested = np.array([is_test(name, dataset.test_share) for name in names])
-    if tested.all() or not tested.any():
+    """Write grey images [n, size, size] and, where they lie in folders of classes, labels [n].
+
+    No array depends on the names of files and classes: rows, sides and the numbers of classes follow from the pixels.
+    """
+    found = find_pictures(source)
+    images, losses = _pixels(found, dataset.image_size)
+    notes, left_out = [*found.notes, *losses], found.left_out
+    examples = _split(_distinct(_examples(found, images), left_out), dataset.test_share, left_out, notes)
+    sides: dict[Split, list[int]] = {split: _side(examples, split) for split in SPLITS}
+    if not all(sides.values()):
+        why = "".join(f"; {line}" for line in Prepared({}, left_out, notes).lines()[1:])
         raise BadInput(
-            f"{source}: wanted images to train and to test, found {(~tested).sum()} and {tested.sum()} "
-            f"with test_share {dataset.test_share}; add images or change test_share"
+            f"{source}: {len(sides['train'])} images to train and {len(sides['test'])} to test; "
+            f"add images, at least two different ones of a class{why}"
         )
-    images = np.stack(
-        [_grey(source / name, dataset.image_size) for name in shown(names, "prepare", "images")]
-    )
-    labels = np.array([classes.index(name.split("/")[0]) for name in names], np.uint8) if classes else None
-    counts: Counts = {}
-    for split, rows in (("train", ~tested), ("test", tested)):
-        counts |= _save(directory, split, images[rows], None if labels is None else labels[rows])
-    return Prepared(counts, classes=classes)
+    classes = _classes(examples)
+    notes += [f"class {name}: no image is left" for name in _lost(found, classes)]
+    notes += [f"class {name}: no image to test" for name in _untested(examples, classes)]
+    counts: dict[str, int] = {}
+    for split, rows in sides.items():
+        side = examples.only(rows)
+        labels = np.array([classes.index(label) for label in side.labels], np.uint8) if side.labels else None
+        counts |= _save(directory, split, side.images, side.digests, labels)
+    return Prepared(counts, left_out, notes, classes)
 
 
 def _read(path: Path, ndim: int) -> NDArray[np.uint8]:
@@ -60,47 +88,125 @@ def _read(path: Path, ndim: int) -> NDArray[np.uint8]:
     return read_idx(path, ndim)
 
 
-def _save(directory: Path, split: str, images: NDArray[np.uint8], labels: NDArray[np.uint8] | None) -> Counts:
+def _save(
+    directory: Path,
+    split: Split,
+    images: NDArray[np.uint8],
+    digests: Sequence[bytes],
+    labels: NDArray[np.uint8] | None,
+) -> dict[str, int]:
+    """Write the rows in the order of their contents: any stretch of them is a fair sample of all."""
+    order = content_order(digests)
     arrays = {f"{split}_images.npy": images} | ({} if labels is None else {f"{split}_labels.npy": labels})
     for name, array in arrays.items():
-        np.save(directory / name, np.ascontiguousarray(array))
+        np.save(directory / name, np.ascontiguousarray(array[order]))
     return {name: len(array) for name, array in arrays.items()}
 
 
-def _image_names(source: Path) -> list[str]:
-    files = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = sorted(path.relative_to(source).as_posix() for path in files)
-    if not names:
-        raise BadInput(
-            f"{source}: wanted PNG or JPEG files, found none; put images there, in a sub-folder for each class"
+def _digests(images: NDArray[np.uint8]) -> list[bytes]:
+    return [digest(image.tobytes()) for image in images]
+
+
+def _pixels(found: Found, size: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """All pictures, uint8 [n, size, size], and what is lost of them, a line each."""
+    paths = [picture.path for picture in found.pictures]
+    read = [read_picture(path, size) for path in shown(paths, "prepare", "images")]
+    # Over the data set, not a picture: the brightness of pictures stays comparable.
+    bits = bits_used(max(picture.largest for picture in read))
+    images = [
+        read_deep(path, size, bits) if picture.pixels is None else picture.pixels
+        for path, picture in zip(paths, read, strict=True)
+    ]
+    return np.stack(images), _losses(read, bits)
+
+
+def _losses(read: list[Read], bits: int) -> list[str]:
+    lines = {
+        "made grey: they have colours": sum(picture.coloured for picture in read),
+        f"of more than 8 bits a pixel, of which {bits} are used: scaled to 8": sum(
+            picture.pixels is None for picture in read
+        ),
+        "in colour with 16 bits a channel: only the upper 8 are read": sum(picture.cut for picture in read),
+        "of several frames: only the first is read": sum(picture.frames > 1 for picture in read),
+    }
+    return [f"{number:,} of {len(read):,} images {what}" for what, number in lines.items() if number]
+
+
+def _examples(found: Found, images: NDArray[np.uint8]) -> Examples:
+    labels = [picture.label for picture in found.pictures if picture.label is not None]
+    splits: list[Split] = [picture.split for picture in found.pictures if picture.split is not None]
+    return Examples(images, _digests(images), labels or None, splits or None)
+
+
+def _distinct(examples: Examples, left_out: Counter[str]) -> Examples:
+    """One image for each content; with given splits, one for each content and split."""
+    keys = examples.digests
+    if examples.splits:
+        keys = [split.encode() + content for split, content in zip(examples.splits, keys, strict=True)]
+    kept = distinct(keys, examples.labels)
+    left_out["copies of another image"] += kept.copies
+    left_out["images under two or more classes, with their copies"] += kept.contradicting
+    return examples.only(kept.items)
+
+
+def _split(examples: Examples, test_share: float, left_out: Counter[str], notes: list[str]) -> Examples:
+    """The same with the side of each: as given, or by content, near copies together."""
+    if not examples.splits:
+        keys = _near(examples, notes)
+        tested = split_by_group(examples.digests, test_share, keys, examples.labels)
+        sides: list[Split] = ["test" if test else "train" for test in tested]
+        return examples._replace(splits=sides)
+    known = {examples.digests[i] for i in _side(examples, "train")}
+    again = sum(examples.digests[i] in known for i in _side(examples, "test"))
+    if again:
+        notes.append(f"{again:,} test images are training images too: the split was given, so they stay")
+    return _trained(examples, left_out)
+
+
+def _near(examples: Examples, notes: list[str]) -> Sequence[Sequence[Hashable]]:
+    """What near copies share. Where most images are alike, as aligned ones may be, that says nothing, and they share nothing."""
+    keys = near_copies(examples.images)
+    group = groups(keys)
+    copies = len(group) - len(set(group))
+    largest = max(Counter(group).values(), default=0)
+    if largest > len(group) / 2:
+        notes.append(
+            f"{largest:,} of {len(group):,} images are near copies of each other: too many to keep on one side"
         )
-    return names
-
-
-def _classes(source: Path, names: list[str]) -> list[str]:
-    """The first sub-folders, in sorted order; none if no image is in one."""
-    folders = {name.split("/")[0] for name in names if "/" in name}
-    loose = [name for name in names if "/" not in name]
-    if folders and loose:
-        raise BadInput(
-            f"{source / loose[0]}: wanted every image in the sub-folder of its class, found it outside; move it"
+        return [()] * len(group)
+    if copies:
+        notes.append(
+            f"{copies:,} of {len(group):,} images are near copies of others: each is on the side of those"
         )
-    if len(folders) > 256:
-        raise BadInput(f"{source}: wanted at most 256 classes, found {len(folders)} sub-folders; merge some")
-    return sorted(folders)
+    return keys
 
 
-def _grey(path: Path, size: int) -> NDArray[np.uint8]:
-    """The middle square of an image, upright, on white, as [size, size] bytes."""
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits a pixel: convert("L") would cut, not scale
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            if upright.has_transparency_data:
-                upright = Image.alpha_composite(
-                    Image.new("RGBA", upright.size, "white"), upright.convert("RGBA")
-                )
-            return np.asarray(ImageOps.fit(upright.convert("L"), (size, size), Image.Resampling.LANCZOS))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path}: wanted a PNG or JPEG image, {error}; mend or remove it") from None
+def _trained(examples: Examples, left_out: Counter[str]) -> Examples:
+    """Without the test images of classes that training never sees."""
+    if not examples.labels:
+        return examples
+    trained = {examples.labels[i] for i in _side(examples, "train")}
+    kept = [i for i, label in enumerate(examples.labels) if label in trained]
+    left_out["test images of classes without training images"] += len(examples.labels) - len(kept)
+    return examples.only(kept)
+
+
+def _side(examples: Examples, split: Split) -> list[int]:
+    return [i for i, side in enumerate(examples.splits or ()) if side == split]
+
+
+def _classes(examples: Examples) -> list[str]:
+    """The classes by label, in the order of their smallest digests, so that a new name changes no label."""
+    smallest: dict[str, bytes] = {}
+    for label, content in zip(examples.labels or (), examples.digests, strict=False):
+        smallest[label] = min(content, smallest.get(label, content))
+    return sorted(smallest, key=smallest.__getitem__)
+
+
+def _lost(found: Found, classes: list[str]) -> list[str]:
+    return sorted({picture.label for picture in found.pictures if picture.label} - set(classes))
+
+
+def _untested(examples: Examples, classes: list[str]) -> list[str]:
+    tested = {examples.labels[i] for i in _side(examples, "test")} if examples.labels else set(classes)
+    return sorted(set(classes) - tested)

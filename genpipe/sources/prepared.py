@@ -14,8 +14,9 @@ class Prepared(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """The entries of source.json; what does not apply is not in it."""
-        filled = {key: value for key, value in self._asdict().items() if value}
-        return {"counts": self.counts} | filled
+        left_out = {reason: number for reason, number in self.left_out.items() if number}
+        entries = self._asdict() | {"left_out": left_out}
+        return {"counts": self.counts} | {key: value for key, value in entries.items() if value}
 
     def lines(self) -> list[str]:
         """The printed lines: files and their rows, then one for each reason and note."""

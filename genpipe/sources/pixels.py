@@ -1,0 +1,89 @@
+"""Picture files as grey bytes."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps
+
+from genpipe.errors import BadInput
+from genpipe.sources.folders import FORMATS
+
+DEPTHS = (8, 10, 12, 14, 16, 32)  # bits a pixel that cameras and scanners use
+
+
+class Read(NamedTuple):
+    """A picture file: its pixels, and what is lost of it."""
+
+    pixels: NDArray[np.uint8] | None  # grey, [size, size]; None where it has more than 8 bits a pixel
+    largest: int  # value of such a deep picture, else 0
+    cut: bool  # colours of 16 bits, of which Pillow reads the upper 8
+    coloured: bool
+    frames: int
+
+
+def read_picture(path: Path, size: int) -> Read:
+    """A picture as `grey` pixels, or the largest value of a deep one. Raises BadInput where it cannot be read."""
+    with _opened(path) as image:
+        cut = not _is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        frames = int(getattr(image, "n_frames", 1))
+        if _is_deep(image):
+            return Read(None, _largest(path, image), cut, False, frames)
+        upright = _on_white(ImageOps.exif_transpose(image))
+        return Read(_fitted(upright, size), 0, cut, _is_coloured(upright), frames)
+
+
+def read_deep(path: Path, size: int, bits: int) -> NDArray[np.uint8]:
+    """A grey picture of `bits` bits a pixel as bytes, [size, size]: 2**bits − 1 becomes 255."""
+    with _opened(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        # convert("L") would cut the values, not scale them
+        values = np.rint(np.asarray(upright).astype(np.float64) * (255 / ((1 << bits) - 1)))
+        return _fitted(Image.fromarray(values.astype(np.uint8)), size)
+
+
+def bits_used(largest: int) -> int:
+    """The bits a pixel of deep pictures whose largest value is this."""
+    return next(depth for depth in DEPTHS if largest < 1 << depth)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path}: not a picture that can be read: {error}; fix or remove it") from None
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode.startswith(("I", "F"))
+
+
+def _largest(path: Path, image: Image.Image) -> int:
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0:
+        what = "floating-point" if image.mode == "F" else "negative"
+        raise BadInput(f"{path}: {what} pixels have no known range; convert it to 8 or 16 bits a pixel")
+    return int(values.max())
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+
+
+def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The middle square."""
+    return np.asarray(ImageOps.fit(image.convert("L"), (size, size), Image.Resampling.LANCZOS))
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    if image.mode in ("1", "L", "LA"):
+        return False
+    red, green, blue = image.convert("RGB").split()
+    return any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
