@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import jieba
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +23,7 @@ from pydantic import ValidationError
 from tokenizers import models, pre_tokenizers, trainers
 
 from genpipe import cli
-from genpipe.corpus import chinese, training
+from genpipe.corpus import chinese, hidden_markov, training
 from genpipe.corpus.chinese import split_chinese
 from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
@@ -44,7 +46,26 @@ mixed = st.lists(
         ["github.com", "man-pages-zh", "1.5n", "10%", "1.5", "3.14.15%", "AT&T", "c++", "C#", "xc#"]
     )
     | st.sampled_from(
-        ["T恤", "A座", "IP地址", "don't", "a_b", "--", "...", "α", "é", "۱۲", "㐀", "𠮷", "龦", "豈", "〇"]
+        [
+            "T恤",
+            "A座",
+            "IP地址",
+            "don't",
+            "a_b",
+            "--",
+            "...",
+            "α",
+            "é",
+            "۱۲",
+            "㐀",
+            "𠮷",
+            "龦",
+            "豈",
+            "〇",
+            "常在瓶",
+            "鹤榻瓶",
+            "一上",
+        ]
     )
     | st.text("ab1.%+#&_- ，。!\t\r\n", max_size=5),
     max_size=8,
@@ -127,28 +148,48 @@ def test_jieba_python_takes_no_cached_dictionary_and_says_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["jieba.cache"]
 
 
-def test_a_near_tie_in_the_hidden_markov_model_is_the_one_known_difference():
-    for word in ("常在", "鹤榻"):
-        found = split_chinese(f"{word}瓶"), tokenizer("jieba_python").split(f"{word}瓶")
-        assert sorted(found, key=len) == [[word, "瓶"], [*word, "瓶"]]
+@pytest.mark.parametrize("text", ["常在瓶", "鹤榻瓶", "珍重提携常在眼。", "老去心情常在埜", "a常在瓶b"])
+def test_nearly_equal_probabilities_are_decided_as_jieba_does(text):
+    assert tokenizer("jieba").split(text) == tokenizer("jieba_python").split(text)
+    assert tokenizer("jieba").split(text) != rjieba.cut(text, True)  # its probabilities are rounded
 
 
-def test_rjieba_joins_none_of_what_is_put_between_documents_to_a_word():
-    assert rjieba.cut("明月\0\0光a\0b\1㐀\1月", True) == [
-        "明月",
-        "\0",
-        "\0",
-        "光",
-        "a",
-        "\0",
-        "b",
-        "\1",
-        "㐀",
-        "\1",
-        "月",
-    ]
-    every = [chr(i) for i in range(sys.maxunicode + 1) if chr(i).isspace()]
-    assert set(every) | {"\r\n"} == set(chinese._SPACES)
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.text(
+            "常在瓶鹤榻一的是不了人龥鿕埜丂" + "".join(map(chr, range(0x9F00, 0x9FD6))),
+            min_size=1,
+            max_size=9,
+        )
+    )
+)
+def test_the_hidden_markov_model_is_jiebas(runs):
+    lengths = list(map(len, runs))
+    stops = np.cumsum(lengths, dtype=np.int64)
+    points = np.array([ord(character) for run in runs for character in run], np.uint32)
+    found = hidden_markov.word_starts(points, stops - lengths, stops)
+    words = [word for run in runs for word in jieba.finalseg.cut(run)]
+    assert sorted(set(found.tolist())) == [0, *itertools.accumulate(map(len, words))][: len(words)]
+
+
+def test_rjieba_has_the_dictionary_of_jieba_and_its_words_among_single_characters_are_found():
+    counts = chinese._jieba().FREQ
+    words = [word for word, count in counts.items() if count and len(word) > 1]
+    assert all(map(rjieba.has_word, words))
+    assert [word for word in words if word.isascii() and word.isalnum()] == []  # rjieba joins no two words
+    single = [word for word in words if rjieba.cut(word, False) == list(word)]
+    assert len(single) > 8000
+    stops = np.cumsum(list(map(len, single)), dtype=np.int64)
+    runs = stops - list(map(len, single)), stops
+    text = "".join(single)
+    found = chinese._words_among(text, np.array(list(map(ord, text)), np.uint32), runs)
+    assert [text[a:b] for a, b in found] == single
+    assert tokenizer("jieba").split("一上") == tokenizer("jieba_python").split("一上") == ["一", "上"]
+
+
+def test_a_document_end_and_a_hidden_character_are_words_of_their_own_to_rjieba():
+    assert rjieba.cut("明月\0\0光a\0b\0月", False) == ["明月", "\0", "\0", "光", "a", "\0", "b", "\0", "月"]
 
 
 # the vectorised ones

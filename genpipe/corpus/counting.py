@@ -278,6 +278,7 @@ def _code_version() -> str:
         "tables",
         "normalisation",
         "lexicon",
+        "hidden_markov",
         "chinese",
         "tokenizers",
         "counting",

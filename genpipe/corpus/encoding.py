@@ -268,5 +268,15 @@ def _write_header(file: BinaryIO, dtype: np.dtype, length: int) -> None:
 @functools.cache
 def _code_version() -> str:
     here = Path(__file__).parent
-    names = ["inputs", "shards", "tables", "normalisation", "lexicon", "chinese", "tokenizers", "encoding"]
+    names = [
+        "inputs",
+        "shards",
+        "tables",
+        "normalisation",
+        "lexicon",
+        "hidden_markov",
+        "chinese",
+        "tokenizers",
+        "encoding",
+    ]
     return hash_of([here / f"{name}.py" for name in names], here)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import polars as pl
 
-from genpipe.corpus.chinese import explode_chinese, exploded, split_chinese, split_chinese_slowly
+from genpipe.corpus.chinese import explode_chinese, exploded, split_chinese_slowly
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
@@ -82,7 +82,7 @@ class Jieba(Tokenizer):
     block: ClassVar[int] = 1 << 21  # nothing to add up in a shard of the usual size
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        return list(map(split_chinese, texts))
+        return _grouped(explode_chinese(pl.Series(texts, dtype=pl.String)), len(texts))
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
         return explode_chinese(texts).lazy()
@@ -109,10 +109,7 @@ class Vectorised(Tokenizer):
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         exploded = self._explode(pl.Series(texts, dtype=pl.String)).collect(engine="streaming")
-        lists: list[list[str]] = [[] for _ in texts]
-        for document, token in exploded.iter_rows():
-            lists[document].append(token)
-        return lists
+        return _grouped(exploded, len(texts))
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
         cut = _CUTS[self.name](pl.col("text")).alias("token")
@@ -170,6 +167,14 @@ def corpus_tokenizer(root: Path, corpus: "Corpus") -> Tokenizer:
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
 
 
+def _grouped(exploded: pl.DataFrame, number: int) -> list[list[str]]:
+    """The tokens of each of so many documents."""
+    lists: list[list[str]] = [[] for _ in range(number)]
+    for document, token in exploded.iter_rows():
+        lists[document].append(token)
+    return lists
+
+
 @functools.cache
 def _model(definition: str) -> "tuple[tokenizers.Tokenizer, dict[int, str]]":
     """A Hugging Face tokenizer, and the token of each of its ids."""
@@ -190,8 +195,10 @@ def _lexicon(definition: str, file: Path) -> Lexicon:
 def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
     if name in _CUTS:
         return Vectorised(name, _version(name, _needs("polars"), normalise), normalise)
-    kind, package = (Jieba, "rjieba") if name == "jieba" else (SlowJieba, "jieba")
-    return kind(name, _version(name, f"{_needs(package)} {_UNICODE}", normalise), normalise)
+    if name == "jieba_python":
+        return SlowJieba(name, _version(name, f"{_needs('jieba')} {_UNICODE}", normalise), normalise)
+    needs = f"{_needs('rjieba')} {_needs('jieba')} {_UNICODE}"  # the dictionary of one, the probabilities of the other
+    return Jieba(name, _version(name, needs, normalise), normalise)
 
 
 def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
