@@ -44,6 +44,8 @@ def split_chinese_slowly(text: str) -> list[str]:
 
 def explode_chinese(texts: pl.Series) -> pl.DataFrame:
     """The words of all texts, in order: columns document (u32, the index of its text) and token."""
+    if not len(texts):
+        return exploded([])
     whole = _APART.join([*texts.to_list(), ""])
     points = np.frombuffer(whole.encode("utf-32-le"), np.uint32)
     kinds = _kinds()[points]
@@ -73,7 +75,7 @@ def _is_start(text: str, points: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     is_start = np.zeros(len(points), bool)
     is_start[starts] = True
     # rjieba joins letters and digits that the dictionary leaves single
-    joined = np.add.reduceat(kinds == _ALPHANUMERIC, starts) == lengths if len(starts) else starts
+    joined = np.add.reduceat(kinds == _ALPHANUMERIC, starts) == lengths
     single = np.repeat((lengths == 1) | joined, lengths)
     loose = single & (kinds <= _SYMBOL)
     for first, stop in _words_among(text, points, _runs(loose)):
