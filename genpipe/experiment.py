@@ -33,7 +33,6 @@ from genpipe.training.export import export, is_finished
 from genpipe.training.job import Job
 from genpipe.training.logical import Alone
 from genpipe.training.runs import Run
-from genpipe.training.trainer import keeping_of
 from genpipe.training.watching import watched
 
 PACKAGE = Path(__file__).parent
@@ -102,7 +101,7 @@ def train(
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     models, curves = root / "artifacts" / "models", root / "artifacts" / "curves"
     curve = out / "curve.tsv" if out else curves / f"{name}.tsv"
-    export(run, keeping_of(training), card, summary_of(params.model), out or models / name, curve)
+    export(run, card, summary_of(params.model), out or models / name, curve)
 
 
 def number_of_workers(

@@ -173,7 +173,7 @@ def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
     if checkpoint is None or checkpoint.step != STEPS:
         raise BadInput(f"{name}: the training did not reach step {STEPS}")
     parts = (checkpoint.weights, checkpoint.average, checkpoint.optimiser)
-    return hashlib.md5(b"".join([*map(save, parts), checkpoint.log])).hexdigest()
+    return hashlib.md5(b"".join([*map(save, parts), checkpoint.log.text])).hexdigest()
 
 
 def digests(name: str) -> Iterator[tuple[str, str]]:

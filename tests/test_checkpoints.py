@@ -1,5 +1,6 @@
 """Checkpoints: whole or passed over, the last and the best kept, on disks and in object stores."""
 
+import json
 import os
 from pathlib import Path
 
@@ -12,19 +13,28 @@ from genpipe.training.checkpoint import (
     Checkpoint,
     Keeping,
     Saver,
+    Score,
     best_checkpoint,
     latest_checkpoint,
     load_weights,
     read_weights,
     save_weights,
 )
-from genpipe.training.log import rows_of
+from genpipe.training.export import is_finished
+from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.runs import Run
 from tests import toys
 
 
 def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
+
+
+def fitted(directory: Path, **changes):
+    """A toy that was trained to its end."""
+    trainer = toys.trainer(Run(directory), **changes)
+    trainer.fit()
+    return trainer
 
 
 def test_a_truncated_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, capsys):
@@ -81,15 +91,27 @@ def test_broken_weights_are_named(tmp_path):
 
 def stored(run: Run) -> list[str]:
     """The checkpoints that are there."""
-    return sorted({name.split("/")[1] for name in run.names() if name.startswith("checkpoints/")})
+    return sorted({name.split("/")[1] for name in run.names("checkpoints")})
+
+
+def checkpoint_of(step: int, log: Lines, weights=None, best=None) -> Checkpoint:
+    """A checkpoint of one weight that says the step."""
+    return Checkpoint(step, weights or {"a": torch.full((2,), float(step))}, {}, log, best=best)
+
+
+def cut(log: Log, step: int) -> Lines:
+    """What a checkpoint of a step stores, one line."""
+    log.append({"step": step})
+    return log.cut()
 
 
 def saved(run: Run, scores: list[float], keeping: Keeping) -> list[str]:
     """The checkpoints that stay after one was saved for each score."""
+    best, log = None, Log(run, b"")
     with Saver(run, keeping) as saver:
-        for step, score in enumerate(scores, 1):
-            weights = {"a": torch.full((2,), float(step))}
-            saver.save(Checkpoint(step, weights, {}, b"", score=score))
+        for step, value in enumerate(scores, 1):
+            best = keeping.better(best, Score(step, value)) if keeping.best else None
+            saver.save(checkpoint_of(step, cut(log, step), best=best))
     return [name.removeprefix("step-0000000") for name in stored(run)]
 
 
@@ -98,14 +120,26 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert saved(Run(tmp_path / "last"), scores, Keeping(3)) == ["4", "5", "6"]
     assert saved(Run(tmp_path / "low"), scores, Keeping(2, "lowest")) == ["2", "5", "6"]
     assert saved(Run(tmp_path / "high"), scores, Keeping(1, "highest")) == ["5", "6"]
-    assert best_checkpoint(Run(tmp_path / "low"), Keeping(2, "lowest")).step == 2
-    assert best_checkpoint(Run(tmp_path / "last"), Keeping(3)) is None
+    assert best_of(Run(tmp_path / "low")).step == 2
+    assert best_of(Run(tmp_path / "last")) is None
+
+
+def best_of(run: Run) -> Checkpoint | None:
+    return best_checkpoint(run, latest_checkpoint(run))
+
+
+def test_a_damaged_best_checkpoint_is_an_error_not_another_best_one(tmp_path):
+    run = Run(tmp_path)
+    assert saved(run, [3.0, 1.0, 2.0, 5.0, 4.0], Keeping(2, "lowest")) == ["2", "4", "5"]
+    change_state(tmp_path, 2, lambda state: {**state, "best": {"step": 2, "value": 9.0}})
+    with pytest.raises(BadInput, match=r"step-00000002.*damaged: .*it is the best one: delete"):
+        best_of(run)
 
 
 def test_a_saver_takes_a_copy(tmp_path):
     weights = {"a": torch.zeros(1_000_000)}
     with Saver(Run(tmp_path), Keeping()) as saver:
-        saver.save(Checkpoint(1, weights, {}, b""))
+        saver.save(checkpoint_of(1, cut(Log(Run(tmp_path), b""), 1), weights))
         weights["a"].fill_(1)
     assert not latest_checkpoint(Run(tmp_path)).weights["a"].any()
 
@@ -117,7 +151,7 @@ def test_a_saver_tells_what_went_wrong(tmp_path):
         pytest.raises(BadInput, match=r"cannot be read or written: .*checkpoints"),
         Saver(run, Keeping()) as saver,
     ):
-        saver.save(Checkpoint(1, {}, {}, b""))
+        saver.save(checkpoint_of(1, cut(Log(run, b""), 1)))
 
 
 def test_a_checkpoint_that_was_not_written_to_its_end_is_none(tmp_path):
@@ -131,13 +165,13 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_none(tmp_path):
 def test_the_best_checkpoint_is_that_of_the_best_mean_since_the_one_before(tmp_path):
     trainer = toys.trainer(Run(tmp_path), best={"metric": "critic.loss", "direction": "highest"}, keep=1)
     trainer.fit()
-    rows = rows_of(latest_checkpoint(trainer.run).log.splitlines())
+    rows = rows_of(latest_checkpoint(trainer.run).log.text.splitlines())
     means = {
         step: (rows[step - 2]["critic.loss"] + rows[step - 1]["critic.loss"]) / 2 for step in (6, 8, 10)
     }  # the first two checkpoints are of the phase before
-    best = best_checkpoint(trainer.run, Keeping(1, "highest"))
+    best = best_of(trainer.run)
     assert best.step == max(means, key=means.__getitem__)
-    assert best.score == pytest.approx(max(means.values()))
+    assert best.best.value == pytest.approx(max(means.values()))
 
 
 def test_a_metric_that_is_not_logged_cannot_tell_the_best(tmp_path):
@@ -189,18 +223,127 @@ def test_a_damaged_newest_checkpoint_does_not_outlive_those_written_after_it(tmp
     run = Run(tmp_path)
     saved(run, [0.0, 0.0, 0.0], Keeping(2))
     truncate(tmp_path / "checkpoints" / "step-00000003" / "weights.safetensors")
+    log = Log(run, b'{"step": 1}\n')
     with Saver(run, Keeping(1)) as saver:
-        saver.save(Checkpoint(2, {}, {}, b""))
+        saver.save(checkpoint_of(2, cut(log, 2)))
     assert stored(run) == ["step-00000002"]
+    assert latest_checkpoint(run).log.text == b'{"step": 1}\n{"step": 2}\n'
 
 
-def test_a_state_without_its_hashes_is_damaged(tmp_path, capsys):
+def change_state(directory: Path, step: int, change) -> None:
+    """Rewrite what state.json of a checkpoint says."""
+    file = directory / "checkpoints" / f"step-{step:08d}" / "state.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text())), indent=2, sort_keys=True))
+
+
+@pytest.mark.parametrize("step", [7, 9, 10])
+def test_a_changed_digit_of_the_step_neither_trains_on_nor_exports(step, tmp_path, capsys):
+    """7 and 9 trained on to other weights, and 10 was exported as finished."""
+    whole = fitted(tmp_path / "a" / "toy")
+    run = Run(tmp_path / "b" / "toy")
+    part = toys.trainer(run)
+    part.params = part.params.model_copy(update={"steps": 8})
+    part.fit()
+    change_state(run.directory, 8, lambda state: {**state, "step": step})
+    assert not is_finished(run, 10)
+    assert latest_checkpoint(run).step == 6
+    assert "step-00000008/state.json: the checkpoint is damaged" in capsys.readouterr().err
+    ends = [latest_checkpoint(trainer.run) for trainer in (whole, fitted(run.directory))]
+    assert all(torch.equal(value, ends[1].weights[name]) for name, value in ends[0].weights.items())
+    assert ends[0].log == ends[1].log
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {"run": "x", "step": 2, "sha256": {}}, "no JSON with state_sha256"),
+        (lambda state: [state], "no JSON with state_sha256"),
+        (lambda state: {**state, "log_sha256": "0" * 64}, "its content does not have the SHA-256"),
+        (lambda state: {**state, "best": None}, "its content does not have the SHA-256"),
+    ],
+)
+def test_a_state_with_any_other_content_is_damaged(change, words, tmp_path, capsys):
+    run = Run(tmp_path)
+    saved(run, [0.0, 0.0], Keeping(2, "lowest"))
+    change_state(tmp_path, 2, change)
+    assert latest_checkpoint(run).step == 1
+    assert f"state.json: the checkpoint is damaged: {words}" in capsys.readouterr().err
+
+
+def test_a_checkpoint_in_the_directory_of_another_step_is_damaged(tmp_path, capsys):
     run = Run(tmp_path)
     saved(run, [0.0, 0.0], Keeping(2))
-    state = tmp_path / "checkpoints" / "step-00000002" / "state.json"
-    state.write_text('{"run": "x", "step": 2, "sha256": {}, "score": null}')
+    places = [tmp_path / "checkpoints" / f"step-0000000{step}" for step in (2, 3)]
+    places[0].rename(places[1])
     assert latest_checkpoint(run).step == 1
-    assert "state.json: the checkpoint is damaged: wanted run, step" in capsys.readouterr().err
+    assert "it is of step 2, which is not that of its directory" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- the log in pieces
+
+
+class Measured(Run):
+    """A run that counts the bytes that each checkpoint writes, of which state.json is the last."""
+
+    def __init__(self, directory: Path, storage: str) -> None:
+        super().__init__(directory, storage)
+        self.sizes = [0]
+
+    def write(self, name, content):
+        super().write(name, content)
+        self.sizes[-1] += len(content)
+        if name.endswith("state.json"):
+            self.sizes.append(0)
+
+
+def test_what_a_checkpoint_writes_does_not_grow_with_the_steps(tmp_path):
+    """The toy, where a log that is written whole is half of its first hundred checkpoints."""
+    run = Measured(tmp_path / "run", f"memory://{tmp_path.name}")
+    toys.trainer(run, steps=500, checkpoint_every=5).fit()
+    *sizes, _ = run.sizes
+    second_phase = sizes[40:]
+    assert len(second_phase) == 60
+    assert max(second_phase) < 1.05 * min(second_phase)
+
+
+def test_a_log_in_pieces_is_the_log_of_every_step(tmp_path):
+    wanted = fitted(tmp_path / "one", checkpoint_every=10)
+    for name, stop, every in (("many", 10, 1), ("mixed", 6, 2)):
+        part = toys.trainer(Run(tmp_path / name), checkpoint_every=every)
+        part.params = part.params.model_copy(update={"steps": stop})
+        part.fit()
+        rest = fitted(tmp_path / name, checkpoint_every=3)
+        assert latest_checkpoint(rest.run).log == latest_checkpoint(wanted.run).log
+        assert (tmp_path / name / "metrics.jsonl").read_bytes() == latest_checkpoint(wanted.run).log.text
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, os.unlink, lambda piece: piece.write_bytes(b'{"step": 3}\n' * 2)]
+)
+def test_a_damaged_piece_of_the_log_is_taken_from_the_stream_or_named(damage, tmp_path, capsys):
+    trainer = fitted(tmp_path)
+    before = latest_checkpoint(trainer.run).log
+    damage(tmp_path / "log" / "metrics-00000002.jsonl")
+    assert latest_checkpoint(trainer.run).log == before
+    assert "log is damaged; the lines of metrics.jsonl are whole" in capsys.readouterr().err
+    (tmp_path / "metrics.jsonl").write_bytes(before.text.replace(b'"step": 1,', b'"step": 7,'))
+    with pytest.raises(BadInput, match="none of its 2 checkpoints can be used"):
+        latest_checkpoint(trainer.run)
+    assert "log: the log is damaged: its first 10 lines are not those of step 10" in capsys.readouterr().err
+
+
+def test_pieces_beyond_the_checkpoint_that_a_training_went_on_from_are_dropped(tmp_path):
+    """With other intervals than before, so that they would overlap."""
+    wanted = fitted(tmp_path / "whole")
+    kept = toys.trainer(Run(tmp_path / "kept"), keep=9)
+    kept.fit()
+    for step in (6, 8, 10):
+        truncate(tmp_path / "kept" / "checkpoints" / f"step-{step:08d}" / "weights.safetensors")
+    rest = fitted(tmp_path / "kept", checkpoint_every=5)
+    assert sorted(path.name for path in (tmp_path / "kept" / "log").iterdir()) == [
+        f"metrics-0000000{start}.jsonl" for start in (0, 2, 4, 5)
+    ]
+    assert latest_checkpoint(rest.run).log == latest_checkpoint(wanted.run).log
 
 
 def test_a_storage_that_is_none_is_named(tmp_path):

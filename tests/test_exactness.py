@@ -41,7 +41,7 @@ def test_the_fast_exchange_is_close_and_does_as_it_says(tmp_path):
         attempt = exactness.Attempt(3, exchange=exchange)
         exactness.run_group("toy", run, attempt, tmp_path / f"store-{exchange.__name__}")
         results[exchange] = [
-            row["fit.loss"] for row in rows_of(latest_checkpoint(Run(run)).log.splitlines()[:4])
+            row["fit.loss"] for row in rows_of(latest_checkpoint(Run(run)).log.text.splitlines()[:4])
         ]
     assert results[Fast] == pytest.approx(results[Processes], rel=1e-4)
 

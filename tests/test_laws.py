@@ -86,7 +86,9 @@ def test_it_trains_in_bfloat16(name, tmp_path):
 def test_a_tiny_data_set_is_learned(name, loss, tmp_path):
     fitted = trainer(name, tmp_path, steps=150, checkpoint_every=150)
     fitted.fit()
-    values = [row[loss] for row in rows_of(latest_checkpoint(fitted.run).log.splitlines()) if loss in row]
+    values = [
+        row[loss] for row in rows_of(latest_checkpoint(fitted.run).log.text.splitlines()) if loss in row
+    ]
     assert fmean(values[-5:]) < values[0] - 0.1 * abs(values[0])
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import json
 import threading
@@ -13,7 +14,7 @@ from genpipe.recipe import Loss, Phase, Recipe, Update
 from genpipe.training import complaints
 from genpipe.training.agreement import Agreed
 from genpipe.training.checkpoint import latest_checkpoint
-from genpipe.training.log import Log, rows_of
+from genpipe.training.log import Log
 from genpipe.training.logical import Alone
 from genpipe.training.runs import STREAM, Run
 from genpipe.training.solver import schedule
@@ -308,14 +309,20 @@ def test_a_follower_writes_new_rows_and_only_shows_those_of_an_earlier_try(tmp_p
     assert "toy: 100 % (3 of 3 steps, a.loss 3)" in capsys.readouterr().err
 
 
-def test_a_log_tells_all_its_lines_at_last(tmp_path):
+def test_a_log_streams_all_its_lines_and_cuts_them_for_checkpoints(tmp_path):
     run = Run(tmp_path)
-    log = Log(run, b'{"step": 1}\n')
+    first, *others = [b'{"step": %d}\n' % step for step in (1, 2, 3, 4)]
+    log, cuts = Log(run, first), []
     for step in (2, 3, 4):
         log.append({"step": step})
-    log.flush()
-    assert (tmp_path / STREAM).read_bytes() == log.lines
-    assert [row["step"] for row in rows_of(log.lines.splitlines())] == [1, 2, 3, 4]
+        if step != 2:
+            cuts.append(log.cut())
+    assert (tmp_path / STREAM).read_bytes() == first + b"".join(others)
+    assert [(lines.start, lines.text, lines.stop) for lines in cuts] == [
+        (1, b"".join(others[:2]), 3),
+        (3, others[2], 4),
+    ]
+    assert cuts[1].sha256 == hashlib.sha256(first + b"".join(others)).hexdigest()
 
 
 def test_without_tensorboard_the_option_says_so(tmp_path):

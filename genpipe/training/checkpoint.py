@@ -1,14 +1,15 @@
-"""Checkpoints: safetensors files, the log, and a JSON file that says what they must be; no pickle, no time, no path.
+"""Checkpoints: safetensors files, and a JSON file that says what they and the log must be; no pickle, no time, no path.
 
-`state.json` is written last: a directory without it is no checkpoint yet.
+`state.json` is written last: a directory without it is no checkpoint yet. It has a hash of its own content too.
 """
 
 import contextlib
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +20,21 @@ from torch import Tensor, nn
 
 from genpipe.errors import BadInput
 from genpipe.files import existing
+from genpipe.training.log import Lines, store, stored
 from genpipe.training.runs import RunFiles
 
-START = "checkpoints/step-"  # of the names of all their files
+CHECKPOINTS = "checkpoints"  # below the storage of a run
 PARTS = ("weights", "optimiser", "average")
-FILES = (*(f"{part}.safetensors" for part in PARTS), "metrics.jsonl")
 
 Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a checkpoint is judged by."""
+
+    step: int
+    value: float
 
 
 @dataclass(frozen=True)
@@ -35,9 +44,9 @@ class Checkpoint:
     step: int
     weights: Tensors
     optimiser: Tensors
-    log: bytes
-    average: Tensors = field(default_factory=dict)  # of the parameters, where one is kept
-    score: float | None = None  # by which the best one is told
+    log: Lines  # when it is saved, the lines since the checkpoint before; when it is read, all
+    average: Tensors = field(default_factory=dict)  # of the weights, where one is kept
+    best: Score | None = None  # of the best checkpoint up to this one
 
     @property
     def result(self) -> Tensors:
@@ -52,12 +61,12 @@ class Keeping:
     last: int = 2
     best: Literal["lowest", "highest"] | None = None
 
-    def best_of(self, scores: dict[str, float]) -> str | None:
-        """The name with the best score, the earliest of equals."""
-        if self.best is None or not scores:
-            return None
-        choose = min if self.best == "lowest" else max
-        return choose(sorted(scores), key=scores.__getitem__)
+    def better(self, before: Score | None, after: Score | None) -> Score | None:
+        """The better of two scores, the earlier of equals."""
+        if before is None or after is None:
+            return before or after
+        is_better = after.value < before.value if self.best == "lowest" else after.value > before.value
+        return after if is_better else before
 
 
 class Saver:
@@ -103,50 +112,51 @@ def save_checkpoint(run: RunFiles, checkpoint: Checkpoint, keeping: Keeping) -> 
     """Write a checkpoint of a run, whole or not at all, and drop those that need not be kept."""
     directory = directory_of(checkpoint.step)
     contents = {f"{part}.safetensors": save(getattr(checkpoint, part)) for part in PARTS}
-    contents["metrics.jsonl"] = checkpoint.log
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     for name, content in contents.items():
         run.write(f"{directory}/{name}", content)
-    run_name = run.directory.name
-    state = {"run": run_name, "step": checkpoint.step, "sha256": hashes, "score": checkpoint.score}
-    run.write(f"{directory}/state.json", json.dumps(state, indent=2, sort_keys=True).encode())
-    _drop_others(run, keeping, directory)
+    store(run, checkpoint.log)
+    state = {
+        "run": run.directory.name,
+        "step": checkpoint.step,
+        "best": checkpoint.best and asdict(checkpoint.best),
+        "log_sha256": checkpoint.log.sha256,
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    }
+    sealed = {**state, "state_sha256": _seal(state)}
+    run.write(f"{directory}/state.json", json.dumps(sealed, indent=2, sort_keys=True).encode())
+    _drop_others(run, keeping, directory, checkpoint.best)
 
 
-def _drop_others(run: RunFiles, keeping: Keeping, newest: str) -> None:
-    names = run.names()
+def _seal(state: Mapping[str, Any]) -> str:
+    """The hash of what a state says, its own left out."""
+    content = {key: value for key, value in state.items() if key != "state_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _drop_others(run: RunFiles, keeping: Keeping, newest: str, best: Score | None) -> None:
+    names = run.names(CHECKPOINTS)
     # a later one than was just written is damaged: the training went on from before it
     whole = [directory for directory in _whole(names) if directory <= newest]
-    kept = {*whole[-keeping.last :], keeping.best_of(_scores(run, whole))}
-    there = {name.rsplit("/", 1)[0] for name in names if name.startswith(START)}
+    kept = {*whole[-keeping.last :], *([directory_of(best.step)] if best else [])}
+    there = {name.rsplit("/", 1)[0] for name in names if name.startswith(f"{CHECKPOINTS}/step-")}
     for directory in sorted(there - kept):  # also what killed processes left half-written
         run.remove(directory)
 
 
 def directory_of(step: int) -> str:
     """Where the checkpoint of a step lies below its run; names sort as steps do."""
-    return f"{START}{step:08d}"
+    return f"{CHECKPOINTS}/step-{step:08d}"
 
 
 def _whole(names: list[str]) -> list[str]:
     """The directories of the checkpoints that were written to their end, oldest first."""
-    ends = (name for name in names if name.startswith(START) and name.endswith("/state.json"))
+    ends = (n for n in names if n.startswith(f"{CHECKPOINTS}/step-") and n.endswith("/state.json"))
     return sorted(name.rsplit("/", 1)[0] for name in ends)
-
-
-def _scores(run: RunFiles, directories: list[str]) -> dict[str, float]:
-    states = {}
-    for directory in directories:
-        try:
-            states[directory] = read_state(run, directory)
-        except BadInput:
-            continue
-    return {directory: state["score"] for directory, state in states.items() if state["score"] is not None}
 
 
 def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
     """The newest whole checkpoint of a run, or None where there is none yet; a broken one is named and passed over."""
-    found = _whole(run.names())
+    found = _whole(run.names(CHECKPOINTS))
     for directory in reversed(found):
         try:
             return read_checkpoint(run, directory)
@@ -159,13 +169,12 @@ def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
     return None
 
 
-def best_checkpoint(run: RunFiles, keeping: Keeping) -> Checkpoint | None:
-    """The checkpoint with the best score, or None where none has one."""
-    best = keeping.best_of(_scores(run, _whole(run.names())))
-    if best is None:
+def best_checkpoint(run: RunFiles, last: Checkpoint) -> Checkpoint | None:
+    """The checkpoint that the last one says was the best, or None where it says nothing."""
+    if last.best is None:
         return None
     try:
-        return read_checkpoint(run, best)
+        return read_checkpoint(run, directory_of(last.best.step))
     except BadInput as error:
         raise BadInput(
             f"{error}; it is the best one: delete {run.place} to train anew, or take train.best out"
@@ -173,21 +182,22 @@ def best_checkpoint(run: RunFiles, keeping: Keeping) -> Checkpoint | None:
 
 
 def read_state(run: RunFiles, directory: str) -> dict[str, Any]:
-    """What state.json says."""
+    """What state.json says; BadInput where that is not what was written, or is of another run or step."""
+    where = f"{run.place}/{directory}/state.json: the checkpoint is damaged"
     try:
         state = json.loads(run.read(f"{directory}/state.json"))
-        hashes = {name: state["sha256"][name] for name in FILES}
-        found = {"run": state["run"], "step": state["step"], "sha256": hashes, "score": state["score"]}
+        is_sealed = state["state_sha256"] == _seal(state)
     except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{where}: no JSON with state_sha256: {error!r}") from None
+    if not is_sealed:
+        raise BadInput(f"{where}: its content does not have the SHA-256 that it names")
+    if state["run"] != run.directory.name:
         raise BadInput(
-            f"{run.place}/{directory}/state.json: the checkpoint is damaged: wanted run, step, sha256 and score as JSON: "
-            f"{error!r}"
-        ) from None
-    if found["run"] != run.directory.name:
-        raise BadInput(
-            f"{run.place}/{directory}: wanted a checkpoint of {run.directory.name}, found one of {found['run']}"
+            f"{run.place}/{directory}: a checkpoint of {state['run']}, not of {run.directory.name}"
         )
-    return found
+    if directory_of(state["step"]) != directory:
+        raise BadInput(f"{where}: it is of step {state['step']}, which is not that of its directory")
+    return state
 
 
 def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:
@@ -202,7 +212,10 @@ def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:
                 f"wanted sha256 {wanted[:12]}…, found {found[:12]}…"
             )
     tensors = {part: load(contents[f"{part}.safetensors"]) for part in PARTS}
-    return Checkpoint(state["step"], log=contents["metrics.jsonl"], score=state["score"], **tensors)
+    best = state["best"] and Score(**state["best"])
+    return Checkpoint(
+        state["step"], log=stored(run, state["step"], state["log_sha256"]), best=best, **tensors
+    )
 
 
 def save_weights(tensors: Tensors, path: Path) -> None:

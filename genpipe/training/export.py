@@ -7,7 +7,7 @@ from typing import Any
 
 from genpipe.errors import BadInput
 from genpipe.files import new_directory, new_file, write_json
-from genpipe.training.checkpoint import Keeping, best_checkpoint, latest_checkpoint, save_weights
+from genpipe.training.checkpoint import best_checkpoint, latest_checkpoint, save_weights
 from genpipe.training.log import rows_of
 from genpipe.training.runs import RunFiles
 
@@ -23,16 +23,14 @@ def is_finished(run: RunFiles, steps: int) -> bool:
     return checkpoint is not None and checkpoint.step == steps
 
 
-def export(
-    run: RunFiles, keeping: Keeping, card: Mapping[str, Any], summary: str, out: Path, curve: Path
-) -> None:
+def export(run: RunFiles, card: Mapping[str, Any], summary: str, out: Path, curve: Path) -> None:
     """Write weights.safetensors, recipe.json and card.md to `out`, and the learning curve; `summary` heads the card."""
     training = card["train"]
     last = latest_checkpoint(run)
     if last is None or last.step != training["steps"]:
         raise BadInput(f"{run.place}: the last checkpoint is missing; run the same command again to finish")
-    chosen = best_checkpoint(run, keeping) or last
-    rows = averaged(rows_of(last.log.splitlines()), training["log_every"])
+    chosen = best_checkpoint(run, last) or last
+    rows = averaged(rows_of(last.log.text.splitlines()), training["log_every"])
     parameters = sum(tensor.numel() for tensor in chosen.weights.values())
     with new_directory(out) as partial:
         save_weights(chosen.result, partial / "weights.safetensors")

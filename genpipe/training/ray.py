@@ -107,9 +107,13 @@ class KeptRun:
         """Add to the stream; nobody waits for it."""
         self._keeper.append.remote(rows)
 
-    def names(self) -> list[str]:
-        """All stored files, as DIRECTORY/FILE."""
-        return ray.get(self._keeper.names.remote())
+    def streamed(self) -> bytes:
+        """The stream so far."""
+        return ray.get(self._keeper.streamed.remote())
+
+    def names(self, directory: str) -> list[str]:
+        """The stored files below a directory, as DIRECTORY/FILE, in order."""
+        return ray.get(self._keeper.names.remote(directory))
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file, whole or not at all."""
@@ -119,9 +123,9 @@ class KeptRun:
         """The content of a file."""
         return ray.get(self._keeper.read.remote(name))
 
-    def remove(self, directory: str) -> None:
-        """Drop a directory and all below it."""
-        ray.get(self._keeper.remove.remote(directory))
+    def remove(self, name: str) -> None:
+        """Drop a file, or a directory and all below it."""
+        ray.get(self._keeper.remove.remote(name))
 
     def pack(self, directory: Path) -> dict[str, bytes]:
         """The files below a directory of the driver's node."""

@@ -30,8 +30,12 @@ class RunFiles(Protocol):
         """Add to the stream."""
         ...
 
-    def names(self) -> list[str]:
-        """All stored files, as DIRECTORY/FILE."""
+    def streamed(self) -> bytes:
+        """The stream so far, where this machine has one."""
+        ...
+
+    def names(self, directory: str) -> list[str]:
+        """The stored files below a directory, as DIRECTORY/FILE, in order."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
@@ -42,8 +46,8 @@ class RunFiles(Protocol):
         """The content of a file."""
         ...
 
-    def remove(self, directory: str) -> None:
-        """Drop a directory and all below it."""
+    def remove(self, name: str) -> None:
+        """Drop a file, or a directory and all below it."""
         ...
 
 
@@ -74,10 +78,17 @@ class Run:
         with _told(self.directory), (self.directory / STREAM).open("ab") as file:
             file.write(rows)
 
-    def names(self) -> list[str]:
-        """All stored files, as DIRECTORY/FILE."""
+    def streamed(self) -> bytes:
+        """The stream so far, where this machine has one."""
+        stream = self.directory / STREAM
+        with _told(self.directory):
+            return stream.read_bytes() if stream.exists() else b""
+
+    def names(self, directory: str) -> list[str]:
+        """The stored files below a directory, as DIRECTORY/FILE, in order."""
+        place = f"{self._root}/{directory}"
         with _told(self.place):
-            found = self._files.find(self._root) if self._files.exists(self._root) else []
+            found = self._files.find(place) if self._files.exists(place) else []
         return sorted(os.path.relpath(path, self._root) for path in found)
 
     def write(self, name: str, content: bytes) -> None:
@@ -94,10 +105,10 @@ class Run:
         with _told(self.place):
             return cast(bytes, self._files.cat_file(f"{self._root}/{name}"))
 
-    def remove(self, directory: str) -> None:
-        """Drop a directory and all below it, where it is still there."""
+    def remove(self, name: str) -> None:
+        """Drop a file, or a directory and all below it, where it is still there."""
         with _told(self.place), contextlib.suppress(FileNotFoundError):
-            self._files.rm(f"{self._root}/{directory}", recursive=True)
+            self._files.rm(f"{self._root}/{name}", recursive=True)
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 from genpipe.training import complaints
 from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.buffers import Buffers
-from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, latest_checkpoint
-from genpipe.training.log import Log, rows_of
+from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, latest_checkpoint
+from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.logical import Exchange, sum_over_slices
 from genpipe.training.runs import RunFiles
 from genpipe.training.slices import own_memory, seed_generators, slice_of
@@ -62,6 +62,7 @@ class Trainer:
         self.solvers = self._solvers()
         self.average = {name: p.detach().clone() for name, p in self._averaged()}
         self.step = 0
+        self.best: Score | None = None  # of the best checkpoint so far
 
     def fit(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
@@ -190,15 +191,16 @@ class Trainer:
             where = f"a weight of {type(self.recipe).__name__} after step {self.step}"
             raise complaints.diverged(where, self.run.directory.name)
         if log:
-            log.flush()
-            saver.save(self._checkpoint(log.lines))
+            saver.save(self._checkpoint(log.cut()))
 
-    def _checkpoint(self, lines: bytes) -> Checkpoint:
+    def _checkpoint(self, lines: Lines) -> Checkpoint:
         optimiser = {
             f"{name}/{key}": x for name, solver in self.solvers.items() for key, x in solver.state().items()
         }
-        score = score_of(lines, self.params)
-        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, lines, self.average, score)
+        value = score_of(lines.text, self.params)
+        score = None if value is None else Score(self.step, value)
+        self.best = keeping_of(self.params).better(self.best, score)
+        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, lines, self.average, self.best)
 
     def _resume(self) -> bytes:
         """Take up the newest whole checkpoint; its log."""
@@ -213,8 +215,8 @@ class Trainer:
             )
         for name, kept in self.average.items():
             kept.copy_(checkpoint.average[name])
-        self.step = checkpoint.step
-        return checkpoint.log
+        self.step, self.best = checkpoint.step, checkpoint.best
+        return checkpoint.log.text
 
 
 def keeping_of(params: Training) -> Keeping:
@@ -223,12 +225,10 @@ def keeping_of(params: Training) -> Keeping:
 
 
 def score_of(lines: bytes, params: Training) -> float | None:
-    """The mean of the metric that tells the best checkpoint, over the steps since the last one."""
+    """The mean of the metric that tells the best checkpoint, over the lines since the checkpoint before."""
     if params.best is None:
         return None
-    steps = lines.splitlines()
-    since = (len(steps) - 1) // params.checkpoint_every * params.checkpoint_every
-    rows = rows_of(steps[since:])
+    rows = rows_of(lines.splitlines())
     metric = params.best.metric
     values = [row[metric] for row in rows if metric in row]
     there = sorted(set().union(*rows) - {"step"})
