@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.git import commit_of, files_of, git
 from genpipe.graph import read_plan
@@ -62,7 +61,7 @@ class SweepRequest:
 
     def trials(self, root: Path) -> list[Trial]:
         """One for each combination; all values are checked before this returns."""
-        values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+        values = yaml_text.read(root / "params.yaml")
         trials: list[Trial] = []
         read_params(root).named("recipes", self.recipe)
         read_plan(root, [f"evaluate@{self.recipe}"]).require_inputs()
@@ -74,7 +73,7 @@ class SweepRequest:
             params = params_of(values, self.recipe, settings)
             if any(path.startswith("train.network") for path in settings):
                 check_network(params, self.recipe)
-            written = yaml.safe_dump(params, allow_unicode=True, sort_keys=False).encode()
+            written = yaml_text.dump(params).encode()
             trials.append(Trial(settings, Contents({"params.yaml": written}, (f"evaluate@{self.recipe}",))))
         return trials
 

@@ -16,12 +16,12 @@ if __name__ == "__main__":  # what needs no Prefect is done first: its import ta
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect import flow
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.asking import TRIALS_LEASE, SweepRequest, trials_at_once
+from genpipe import yaml_text
 from genpipe.files import new_file
 from tasks.failing import log_failures_in_one_line
 from tasks.leasing import alone
@@ -70,7 +70,7 @@ def _keep(root: Path, request: SweepRequest, rows: list[dict[str, Any]], metric:
         return
     with new_file(directory / "plot.svg") as partial:
         partial.write_text(sweep_plot(known, list(request.grid), metric), encoding="utf-8")
-    params = yaml.safe_load((root / TRIALS / known[0]["workspace"] / "params.yaml").read_text("utf-8"))
+    params = yaml_text.read(root / TRIALS / known[0]["workspace"] / "params.yaml")
     block = {"recipes": {request.recipe: params["recipes"][request.recipe]}}
     with new_file(directory / "best.yaml") as partial:
-        partial.write_text(yaml.safe_dump(block, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        partial.write_text(yaml_text.dump(block), encoding="utf-8")

@@ -3,8 +3,7 @@
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
-
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.git import files_at, files_of, show
 from genpipe.params.project import check_params
@@ -16,13 +15,13 @@ PARAMS = "params.yaml"
 def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
     """A workspace with what the commit says of raw data: its `datasets` block, its .dvc files, and tracked sources."""
     datasets = _datasets_at(root, commit)
-    params = {**yaml.safe_load((root / PARAMS).read_text(encoding="utf-8")), "datasets": datasets}
+    params = {**yaml_text.read(root / PARAMS), "datasets": datasets}
     check_params(params)
     sources = sorted({dataset["source"] for dataset in datasets.values()})
     pins = tuple(name for name in files_at(root, commit) if PurePath(name).suffix == ".dvc")
     names = [*pins, *files_at(root, commit, *sources)]
     files = {name: _content(root, commit, name) for name in names}
-    files[PARAMS] = yaml.safe_dump(params, allow_unicode=True, sort_keys=False).encode()
+    files[PARAMS] = yaml_text.dump(params).encode()
     pins_now = (name for name in files_of(root) if PurePath(name).suffix == ".dvc")
     return Contents(files, targets, without=(*sources, *pins_now), pins=pins)
 
@@ -39,8 +38,8 @@ def _datasets_at(root: Path, commit: str) -> dict[str, Any]:
     if text is None:
         raise BadInput(f"no {PARAMS} there; name a revision of this project")
     try:
-        datasets = yaml.safe_load(text)["datasets"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        datasets = yaml_text.parse(text, PARAMS)["datasets"]
+    except (BadInput, KeyError, TypeError):
         raise BadInput(f"{PARAMS} has no datasets there; name a later revision") from None
     if not isinstance(datasets, dict):
         raise BadInput(f"{PARAMS}: datasets: wanted a block there, found {datasets!r}; name another revision")

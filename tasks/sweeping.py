@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.params.project import check_params
 from genpipe.report.metrics import METRICS
@@ -22,9 +22,11 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
     if not sign or not all(path.split(".")):
         raise BadInput(f"--set {text}: wanted a path and values, as in train.steps=100,200")
     try:
-        found = [_number(value) for value in yaml.safe_load(f"[{values}]")]
-    except yaml.YAMLError:
-        raise BadInput(f"--set {text}: wanted values with commas between them, not {values!r}") from None
+        found = yaml_text.parse(f"[{values}]", "--set")
+    except BadInput:
+        raise BadInput(
+            f"--set {text}: {values!r} is not a list of values; put commas between them, and quotes around text with signs in it"
+        ) from None
     if not found:
         raise BadInput(f"--set {text}: wanted one value or more after the equals sign")
     return path, found
@@ -110,15 +112,3 @@ def _put(block: dict[str, Any], where: str, path: list[str], value: Any) -> None
                 f"params.yaml: {where}: {folder} is a value and has no keys; name a path to one value"
             )
     block[last] = value
-
-
-def _number(value: Any) -> Any:
-    """YAML reads 1e-3 as text, and so would DVC not."""
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

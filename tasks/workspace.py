@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from configobj import ConfigObj
 
+from genpipe import yaml_text
 from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.files import new_directory
@@ -132,7 +132,7 @@ def _add_data(root: Path, target: Path, contents: Contents) -> None:
 def _pinned(target: Path) -> list[str]:
     """What the .dvc files of the project pin, relative to its root."""
     pins = [path for path in target.rglob("*.dvc") if path.is_file()]
-    outs = [(pin.parent, out) for pin in pins for out in yaml.safe_load(pin.read_text("utf-8"))["outs"]]
+    outs = [(pin.parent, out) for pin in pins for out in yaml_text.read(pin)["outs"]]
     return [str((folder / out["path"]).relative_to(target)) for folder, out in outs]
 
 

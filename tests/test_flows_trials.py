@@ -206,7 +206,7 @@ def test_a_trial_that_diverged_is_the_last_and_never_the_best(project: Path) -> 
         (["nice", "--set", "train.network.hidden_dim=wide"], "recipes.nice.train.network.hidden_dim"),
         (["nice", "--set", "train.steps"], "--set train.steps: wanted a path and values"),
         (["nice", "--set", "train.steps="], "--set train.steps=: wanted one value or more"),
-        (["nice", "--set", "train.steps=[1"], "--set train.steps=[1: wanted values"),
+        (["nice", "--set", "train.steps=[1"], "--set train.steps=[1: '[1' is not a list of values"),
         (
             ["nice", "--set", "train.steps=1", "--set", "train.steps=2"],
             "--set train.steps: named twice; write all its values after one equals sign",

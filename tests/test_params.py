@@ -76,7 +76,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     with pytest.raises(BadInput, match=r"params.yaml: no such file; run genpipe from the root"):
         read_params(tmp_path)
     (tmp_path / "params.yaml").write_text("seed: [")
-    with pytest.raises(BadInput, match="wanted YAML"):
+    with pytest.raises(BadInput, match="not valid YAML"):
         read_params(tmp_path)
 
 

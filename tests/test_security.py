@@ -263,7 +263,7 @@ TAGS = (
 def test_no_tag_of_params_yaml_runs_code(tag, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(f"seed: {tag}\ndatasets: {{}}\n", encoding="utf-8")
-    with pytest.raises(BadInput, match="wanted YAML, could not determine a constructor"):
+    with pytest.raises(BadInput, match="not valid YAML, could not determine a constructor"):
         read_params(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from genpipe import yaml_text
 from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.graph.plan import (
@@ -111,4 +110,4 @@ def _needs(root: Path, name: str) -> Needs:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+    return yaml_text.read(path) or {} if path.exists() else {}

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -33,9 +33,20 @@ def _relative_path(path: str) -> str:
     return path
 
 
+def _one_of_equals(value: Any) -> Any:
+    """1 for 1, 1.0 and true alike: DVC takes them for equal, so nothing may come out differently for them."""
+    if isinstance(value, dict):
+        return {key: _one_of_equals(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_one_of_equals(item) for item in value]
+    is_whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return int(value) if is_whole else value
+
+
 Name = Annotated[str, AfterValidator(_safe_name)]
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
+Free = Annotated[Any, AfterValidator(_one_of_equals)]  # a value whose type another part of genpipe knows
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(ge=0)]

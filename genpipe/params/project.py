@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.cluster import Cluster
@@ -74,12 +74,9 @@ def read_params(root: Path) -> Params:
     """Read and validate params.yaml of the project at `root`."""
     path = root / "params.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return check_params(yaml_text.read(path))
     except (FileNotFoundError, IsADirectoryError):
         raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: wanted YAML, {' '.join(str(error).split())}") from None
-    return check_params(values)
 
 
 def check_params(values: Any) -> Params:

@@ -21,10 +21,7 @@ class Mixup(Block):
 
 
 class SamplePairing(Block):
-    """The mean of two examples with the label of the first, in periods counted in steps from `start` on.
-
-    YAML 1.1 reads a bare `on` or `off` as a boolean, hence the longer names.
-    """
+    """The mean of two examples with the label of the first, in periods counted in steps from `start` on."""
 
     do: Literal["sample_pairing"]
     inputs: Inputs = ("images",)

@@ -1,10 +1,10 @@
 """Blocks that weights depend on; the defaults here are part of what is trained."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from genpipe.params.blocks import Block, DecayRate, Factor, Pattern
+from genpipe.params.blocks import Block, DecayRate, Factor, Free, Pattern
 from genpipe.params.techniques import (
     BatchTechnique,
     ClipNorm,
@@ -121,7 +121,7 @@ class Training(Block):
     keep: int = Field(2, ge=1, description="checkpoints; the one before in case the newest is broken")
     best: Best | None = Field(None, description="keeps the best checkpoint too, and exports it")
     log_every: int = Field(20, ge=1, description="steps that a point of the curve is the mean of")
-    network: dict[str, Any] = Field(default_factory=dict, description="arguments of the model's constructor")
+    network: dict[str, Free] = Field(default_factory=dict, description="arguments of the model's constructor")
     solvers: dict[str, Solver]
 
     @model_validator(mode="after")

@@ -6,8 +6,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.git import show
 
@@ -96,11 +95,10 @@ def _lock_at(root: Path, revision: str) -> Lock:
 
 def _parse(text: bytes, where: str) -> Lock:
     try:
-        values = yaml.load(text, yaml.CSafeLoader)  # ten times as fast as SafeLoader
-        stages = values["stages"]
+        stages = yaml_text.parse(text, where)["stages"]
         if not all(isinstance(stage, dict) for stage in stages.values()):
             raise TypeError("a stage is not a mapping")
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (BadInput, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
             f"{where}: wanted what DVC writes, {' '.join(str(error).split())}; restore it from Git"
         ) from None

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from genpipe import yaml_text
 from genpipe.files import new_directory
 from genpipe.params.corpora import Corpus
 from genpipe.params.project import Params, RecipeParams
@@ -153,7 +153,7 @@ def recipe_view(artifacts: Path, name: str, params: RecipeParams) -> RecipeView:
         title=title,
         prose=tuple(prose),
         identity=identity,
-        settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).rstrip(),
+        settings=yaml_text.dump(settings).rstrip(),
         charts=charts(reading.read_columns(artifacts / "curves" / f"{name}.tsv", "step"), name),
         rows=None if rows is None else metrics.rows(rows),
         figures=figures(reading.read_pictures(artifacts / "samples" / name)),

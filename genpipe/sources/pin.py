@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.files import read_json, write_json
 from genpipe.progress import tell
@@ -29,9 +28,9 @@ def pinned_md5(root: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        (out,) = yaml.safe_load(path.read_text(encoding="utf-8"))["outs"]
+        (out,) = yaml_text.read(path)["outs"]
         return str(out["md5"])
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+    except (BadInput, KeyError, TypeError, ValueError):
         raise BadInput(
             f"{path}: wanted one output with an md5, as `dvc add data` writes it; git checkout data.dvc"
         ) from None

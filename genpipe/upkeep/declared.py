@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import grimp
-import yaml
 
+from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.graph import read_plan
 
@@ -28,6 +28,7 @@ WITHOUT_EFFECT = {  # on what a result is: they write, complain, show, or read t
     "genpipe.files",
     "genpipe.lease",
     "genpipe.progress",
+    "genpipe.yaml_text",
     "genpipe.params",
     "genpipe.params.project",
     "genpipe.params.cluster",
@@ -45,8 +46,8 @@ def stages_of(root: Path) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml as they are written there; those of a foreach or a matrix by what they do."""
     path = root / "dvc.yaml"
     try:
-        stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"]
-    except (FileNotFoundError, yaml.YAMLError, KeyError, TypeError):
+        stages = yaml_text.read(path)["stages"]
+    except (FileNotFoundError, KeyError, TypeError):
         raise BadInput(f"{path}: wanted a file with stages; go to the root of the project") from None
     return {name: stage.get("do") or stage for name, stage in stages.items()}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from configobj import ConfigObj
 
+from genpipe import yaml_text
 from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.files import sha256
@@ -58,7 +58,7 @@ def _run(copy: Path, stage: str, number: int) -> dict[str, str]:
     tell(f"{stage}: run {number} of 2")
     shutil.rmtree(copy / ".genpipe", ignore_errors=True)  # a finished training would only be exported again
     dvc(copy, "repro", "--force", "--single-item", "--no-commit", "--no-run-cache", stage)
-    lock = yaml.safe_load((copy / "dvc.lock").read_text(encoding="utf-8"))
+    lock = yaml_text.read(copy / "dvc.lock")
     outs = [copy / out["path"] for out in lock["stages"][stage].get("outs", [])]
     files = [file for out in outs for file in ([out] if out.is_file() else sorted(out.rglob("*")))]
     return {str(file.relative_to(copy)): sha256(file) for file in files if file.is_file()}
