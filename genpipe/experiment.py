@@ -21,7 +21,17 @@ from genpipe.evaluation.codes import judge_codes
 from genpipe.evaluation.couplets import judge_couplets
 from genpipe.evaluation.frechet import judge_samples
 from genpipe.evaluation.likelihood import bits_per_dim
-from genpipe.files import existing, hash_of, new_directory, read_json, write_json
+from genpipe.files import (
+    SAMPLES,
+    TRAINED,
+    existing,
+    hash_of,
+    new_directory,
+    read_json,
+    refuse_inputs,
+    require_ours,
+    write_json,
+)
 from genpipe.models import RECIPES
 from genpipe.params.cluster import Cluster
 from genpipe.params.project import Params, RecipeParams, read_params
@@ -47,6 +57,7 @@ WEIGHTS_DEPEND_ON = (  # and on the file of the model; the deps of train in dvc.
     "training",
 )
 IN_PROCESS = (0, 0)  # workers
+PARAMS = "params.yaml"
 MAKE_DATA = "run the stage that makes it (genpipe plan names it)"
 
 
@@ -80,13 +91,16 @@ def train(
         raise BadInput(
             "--steps and --seed make another model than params.yaml says; name where it goes with --out DIR"
         )
+    data = root / "artifacts" / params.data
+    model = out or root / "artifacts" / "models" / name
+    refuse_inputs(model, [data, root / PARAMS])
+    require_ours(model, TRAINED)
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
     workers = number_of_workers(name, workers, project.cluster, training.logical_workers)
     torch.set_num_threads(1)
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
     card = identity(root, name, params, training, project.seed if seed is None else seed, device)
     run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", storage_of(root, project.cluster))
-    data = root / "artifacts" / params.data
     job = Job(params.model, data, card["data_sha256"], training, card["seed"])
     trainer_of(Alone(), torch.device("cpu"), job, run)  # complains here, before anything is spawned
     with watched(name, run.directory, training.steps, tensorboard):
@@ -99,9 +113,8 @@ def train(
 
             gpus = project.cluster.gpus_per_worker
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
-    models, curves = root / "artifacts" / "models", root / "artifacts" / "curves"
-    curve = out / "curve.tsv" if out else curves / f"{name}.tsv"
-    export(run, card, summary_of(params.model), out or models / name, curve)
+    curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
+    export(run, card, summary_of(params.model), model, curve)
 
 
 def number_of_workers(
@@ -179,9 +192,11 @@ def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: 
     if out is None and (model is not None or seed is not None):
         raise BadInput("--model and --seed make other samples than the project's; name where with --out DIR")
     seed = project.seed if seed is None else seed
-    recipe, data = trained(root, params, model or root / "artifacts" / "models" / name)
+    model = model or root / "artifacts" / "models" / name
     out = out or root / "artifacts" / "samples" / name
-    with new_directory(out) as partial:
+    refuse_inputs(out, [model, root / "artifacts" / params.data, root / PARAMS])
+    recipe, data = trained(root, params, model)
+    with new_directory(out, SAMPLES) as partial:
         write_samples(recipe, data, params.num_samples, seed, partial)
         made = ", ".join(sorted(path.name for path in partial.iterdir()))
     print(f"wrote {out}: {made}")
@@ -197,7 +212,12 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
         )
     if issubclass(RECIPES[params.model], Samples) and (model is None) != (samples is None):
         raise BadInput("--model and --samples go together: a model is judged with its own samples")
-    recipe, data = trained(root, params, model or root / "artifacts" / "models" / name)
+    model = model or root / "artifacts" / "models" / name
+    samples = samples or root / "artifacts" / "samples" / name
+    out = out or root / "artifacts" / "metrics" / f"{name}.json"
+    read = (params.data, f"datasets/{params.dataset}", f"models/{params.judge}")
+    refuse_inputs(out, [model, samples, root / PARAMS, *(root / "artifacts" / path for path in read)])
+    recipe, data = trained(root, params, model)
     metrics: dict[str, float] = {}
     if isinstance(data, Images):
         images = data.test()["images"]
@@ -208,14 +228,12 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
         if isinstance(recipe, Encodes) and isinstance(recipe, Decodes):
             metrics |= judge_codes(recipe, recipe, images.float() / 255, project.seed)
         if isinstance(recipe, Samples):
-            directory = samples or root / "artifacts" / "samples" / name
-            drawn = read_array(directory / "samples.npy")
+            drawn = read_array(samples / "samples.npy")
             judge = judge_of(root, project, params, data)
             metrics |= judge_samples(judge, images, torch.from_numpy(np.array(drawn)))
     if isinstance(recipe, Tags) and isinstance(data, Pairs):
         tones = read_tones(root / "artifacts" / "datasets" / params.dataset / "tones.tsv")
         metrics |= judge_couplets(recipe, data, tones, project.seed)
-    out = out or root / "artifacts" / "metrics" / f"{name}.json"
     write_json(out, {key: float(f"{value:.6g}") for key, value in metrics.items()})
     for key, value in sorted(metrics.items()):
         print(f"{name}: {key} {value:.4g}")

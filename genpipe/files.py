@@ -1,6 +1,7 @@
 """Files that are either whole or not there: write to a temporary name, then rename."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -9,11 +10,25 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from genpipe.errors import BadInput
+
+# What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
+MODEL = ("weights.safetensors", "recipe.json", "card.md")
+TRAINED = (*MODEL, "curve.tsv")
+SAMPLES = (
+    "samples.npy",
+    "grid.png",
+    "reconstructions.png",
+    "interpolation.png",
+    "mistakes.png",
+    "couplets.tsv",
+)
+TABLES = ("*.json", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
+REPORT = ("index.html",)
 
 # temporary names of processes of this machine
 REMAINS = re.compile(rf"\..+\.{re.escape(socket.gethostname())}-(?P<pid>\d+)-[0-9a-f]+\.(partial|replaced)")
@@ -32,20 +47,85 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """An empty temporary directory beside `path`; it replaces `path` when the block ends well."""
+def new_directory(path: Path, ours: Collection[str] | None = None) -> Iterator[Path]:
+    """An empty temporary directory beside `path`; it replaces `path` when the block ends well.
+
+    `ours` has the patterns of all names that the block may write: BadInput where `path` holds another one, before anything
+    is written and again before anything is replaced. Without `ours`, `path` is a place where only genpipe writes.
+    """
+    require_ours(path, ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary_name(path, "partial")
     partial.mkdir()
     try:
         yield partial
+        if unknown := _foreign(partial, ours):
+            raise ValueError(f"{path}: {unknown} is written there and is not among {ours}")
+        require_ours(path, ours)
         replaced = temporary_name(path, "replaced")
-        if path.exists():
+        if os.path.lexists(path):
             os.replace(path, replaced)
         os.replace(partial, path)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _remove(replaced)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_ours(path: Path, ours: Collection[str] | None) -> None:
+    """Raise BadInput where `path` is no directory, or one that holds anything but files of the names `ours`."""
+    if ours is None or not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise BadInput(f"{path}: a file is there, and a directory is to be written; name another")
+    if unknown := _foreign(path, ours):
+        raise BadInput(
+            f"{path}: replacing it would delete {unknown}, which this command did not write; move that, or name another directory"
+        )
+
+
+def _foreign(directory: Path, ours: Collection[str] | None) -> str | None:
+    """The first entry of a directory that is no file of the names `ours`."""
+    if ours is None:
+        return None
+    entries = sorted(directory.iterdir())
+    is_ours = [e.is_file() and any(fnmatch.fnmatchcase(e.name, name) for name in ours) for e in entries]
+    return next((entry.name for entry, known in zip(entries, is_ours, strict=True) if not known), None)
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory and all below it, or a link to one."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise BadInput where writing `out` would change an input: it is one, holds one, or lies below one.
+
+    Files and directories are compared by what they are, so that no link of any kind hides that two names mean the same.
+    """
+    above = _identities(out)
+    own = _identity(out)
+    for path in inputs:
+        if _identity(path) in above or (own is not None and own in _identities(path)):
+            raise BadInput(
+                f"{out}: this is the input {path}, or holds it, or lies below it; name another output"
+            )
+
+
+def _identities(path: Path) -> set[tuple[int, int]]:
+    """What a path and the directories above it are, as far as they exist."""
+    real = path.resolve()
+    return {known for place in (real, *real.parents) if (known := _identity(place))}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and the number of a file; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def temporary_name(path: Path, kind: Literal["partial", "replaced"]) -> Path:
@@ -58,7 +138,7 @@ def remove_remains(directory: Path) -> None:
     for path in [*directory.rglob(".*.partial"), *directory.rglob(".*.replaced")]:
         found = REMAINS.fullmatch(path.name)
         if found and not Path(f"/proc/{found['pid']}").exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

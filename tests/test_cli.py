@@ -152,7 +152,7 @@ def test_steps_and_seed_can_be_given(project):
         (["train", "nice", "--seed", str(2**64)], "argument --seed: wanted a number from 0 to 2^63 - 1"),
         (
             ["train", "nice", "--out", "."],
-            "argument --out: wanted a new or empty directory, . holds something else",
+            "which this command did not write; move that, or name another directory",
         ),
         (["train", "nice", "--steps=-5"], "argument --steps: wanted 1 or more optimiser steps, not '-5'"),
         (["prepare", "faces"], "no 'faces' in datasets of params.yaml"),
@@ -178,7 +178,10 @@ def test_steps_and_seed_can_be_given(project):
         (["count", "params.yaml", "--out", "params.yaml/x"], "params.yaml/x: File exists; name another"),
         (["count", "params.yaml", "--out", "/proc/x"], "wanted a file that can be written, /proc/x: "),
         (["count", "params.yaml", "--out", "x" * 300], "File name too long; name another"),
-        (["count", "text.txt", "--out", "text.txt"], "--out text.txt: wanted another file than those"),
+        (
+            ["count", "text.txt", "--out", "text.txt"],
+            "text.txt: this is the input text.txt, or holds it, or lies below it; name another output",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line_and_status_2(words, complaint, project):
@@ -297,3 +300,72 @@ def test_a_truncated_model_is_named_and_nothing_is_written(project, tmp_path):
     assert done.returncode == 2
     assert "weights.safetensors: wanted a whole safetensors file" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
+
+
+def small(directory: Path) -> Path:
+    """A folder with a text and links to it, and a model directory with a person's notes."""
+    (directory / "real").mkdir()
+    (directory / "linked").symlink_to("real")
+    (directory / "real" / "x.txt").write_text("a b\n")
+    (directory / "words.tsv").write_text("a\t1\n")
+    (directory / "link.txt").symlink_to("real/x.txt")
+    os.link(directory / "real" / "x.txt", directory / "hard.txt")
+    (directory / "model").mkdir()
+    for name in ("recipe.json", "weights.safetensors", "card.md"):
+        (directory / "model" / name).write_text("{}")
+    shutil.copytree(directory / "model", directory / "noted")
+    (directory / "noted" / "notes.md").write_text("years of work")
+    return directory
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["count", "linked/x.txt", "--out", "real/x.txt"],
+        ["count", "real/x.txt", "--out", "linked/x.txt"],
+        ["count", "link.txt", "--out", "real/x.txt"],
+        ["count", "real/x.txt", "--out", "link.txt"],
+        ["count", "real/x.txt", "--out", "hard.txt"],
+        ["count", "real/*.txt", "--out", "link.txt"],
+        ["count", "linked", "--out", "real/counts.parquet"],
+        [
+            "count",
+            "real/x.txt",
+            "--tokenizer",
+            "lexicon",
+            "--tokenizer-file",
+            "words.tsv",
+            "--out",
+            "words.tsv",
+        ],
+        ["tokenizer", "train", "--counts", "link.txt", "--kind", "bpe", "--size", "9", "--out", "real/x.txt"],
+        ["sample", "nice", "--model", "model", "--out", "model"],
+        ["sample", "nice", "--model", "model", "--out", "model/samples"],
+        ["sample", "nice", "--model", "model", "--out", "noted"],
+        ["train", "nice", "--out", "noted"],
+        ["train", "nice", "--out", "artifacts/datasets/digits/model"],
+        ["train", "nice", "--out", "artifacts"],
+        ["evaluate", "nice", "--model", "model", "--samples", "real", "--out", "model/recipe.json"],
+        ["evaluate", "nice", "--model", "model", "--samples", "real", "--out", "real/new.json"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_writes_over_its_input_or_over_anything_of_a_person(
+    words, project, tmp_path, monkeypatch, capsys
+):
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(small(tmp_path))
+    before = content(tmp_path)
+    try:
+        status = main(words)
+    except SystemExit as ended:  # argparse
+        status = ended.code
+    assert status == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "name another" in told
+    after = content(tmp_path)  # a lease is no harm
+    assert {path: after[path] for path in after if ".genpipe" not in path} == before

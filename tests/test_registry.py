@@ -328,11 +328,22 @@ def test_pull_leaves_alone_a_directory_that_holds_something_else(root: Path, tmp
     out.mkdir()
     (out / "recipe.json").write_text("{}")
     (out / "thesis.txt").write_text("years of work")
-    with pytest.raises(BadInput, match="it holds something else; name another"):
+    with pytest.raises(BadInput, match=r"would delete thesis\.txt, which this command did not write"):
         pull(root, "nice", "nice@v0.0.1", out)
     assert sorted(path.name for path in out.iterdir()) == ["recipe.json", "thesis.txt"]
-    with pytest.raises(BadInput, match="it holds something else; name another"):
+    with pytest.raises(BadInput, match=r"thesis\.txt: a file is there"):
         pull(root, "nice", "nice@v0.0.1", out / "thesis.txt")
+
+
+def test_pull_leaves_alone_a_directory_that_is_only_named_as_a_file_of_a_model(
+    root: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine" / "recipe.json" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(BadInput, match=r"would delete recipe\.json"):
+        pull(root, "nice", "nice@v0.0.1", tmp_path / "mine")
+    assert mine.read_text() == "years of work"
 
 
 def test_pull_of_what_is_nowhere_or_damaged_leaves_nothing(root: Path, tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 import argparse
 import tempfile
+from collections.abc import Callable, Collection
 from pathlib import Path
+
+from genpipe.errors import BadInput
+from genpipe.files import require_ours
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
@@ -74,16 +78,18 @@ def range_of_workers(text: str) -> tuple[int, int]:
     return int(fewest), int(most)
 
 
-def new_directory(text: str) -> Path:
-    """A directory to write: new, empty, or one that genpipe wrote before; anything else would be lost."""
-    path = Path(text).resolve()
-    ours = {"recipe.json", "grid.png", "mistakes.png", "couplets.tsv"}
-    is_free = not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    if not is_free and not any((path / name).exists() for name in ours):
-        raise argparse.ArgumentTypeError(
-            f"wanted a new or empty directory, {text} holds something else; name another"
-        )
-    return path
+def new_directory(ours: Collection[str]) -> Callable[[str], Path]:
+    """The type of a directory to write: new, empty, or with nothing but files of the names `ours`."""
+
+    def directory(text: str) -> Path:
+        path = Path(text).resolve()
+        try:
+            require_ours(path, ours)
+        except (BadInput, OSError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return path
+
+    return directory
 
 
 def seed(text: str) -> int:

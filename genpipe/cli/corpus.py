@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from genpipe.cli.arguments import Commands, add_workers, new_file, orders, positive
 from genpipe.errors import BadInput
+from genpipe.files import refuse_inputs
 
 if TYPE_CHECKING:
     from genpipe.params.cluster import Cluster
@@ -197,8 +198,9 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
         arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
     )
     out = arguments.out or Path("counts.parquet")
-    if str(out.resolve()) in {item.path for item in inputs}:
-        raise BadInput(f"--out {out}: wanted another file than those that are counted; name a new one")
+    named = [Path(name) for name in (*arguments.names, *([file] if file else []))]
+    read = [path for item in inputs if (path := item.local_path)]
+    refuse_inputs(out, [*named, *read, root / "params.yaml"])
     counts.count_inputs(
         inputs,
         what,
@@ -244,6 +246,7 @@ def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
 def _train_tokenizer(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.training import read_counts, train_tokenizer
 
+    refuse_inputs(arguments.out, [arguments.counts])
     train_tokenizer(
         read_counts(arguments.counts), arguments.kind, arguments.size, arguments.out, spaced=arguments.spaced
     )

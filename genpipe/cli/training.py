@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from genpipe.cli.arguments import Commands, new_directory, new_file, range_of_workers, seed, steps
+from genpipe.files import SAMPLES, TRAINED
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +32,9 @@ def _add_train(commands: Commands) -> None:
         "--steps", type=steps, metavar="S", help="instead of recipes.RECIPE.train.steps; wants --out"
     )
     train.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; wants --out")
-    train.add_argument("--out", type=new_directory, metavar="DIR", help="default: artifacts/models/RECIPE")
+    train.add_argument(
+        "--out", type=new_directory(TRAINED), metavar="DIR", help="default: artifacts/models/RECIPE"
+    )
     train.add_argument(
         "--tensorboard",
         type=Path,
@@ -54,7 +57,9 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         help="another trained model than artifacts/models/RECIPE; wants --out",
     )
     sample.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; wants --out")
-    sample.add_argument("--out", type=new_directory, metavar="DIR", help="default: artifacts/samples/RECIPE")
+    sample.add_argument(
+        "--out", type=new_directory(SAMPLES), metavar="DIR", help="default: artifacts/samples/RECIPE"
+    )
     sample.set_defaults(run=_sample)
 
     evaluate = commands.add_parser("evaluate", help="judge a trained recipe on its test data")

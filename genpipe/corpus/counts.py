@@ -18,7 +18,7 @@ from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.runs import TOKEN, Part, Run
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Executor
-from genpipe.corpus.tokenizers import corpus_tokenizer
+from genpipe.corpus.tokenizers import corpus_tokenizer, inputs_of
 from genpipe.progress import Progress
 
 if TYPE_CHECKING:  # Pydantic takes a while to import
@@ -55,6 +55,9 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
     dataset = root / "artifacts" / "datasets" / corpus.dataset
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
     files = [str(file_tools.existing(dataset / file, remedy)) for file in corpus.files]
+    out = root / "artifacts" / "counts" / name
+    file_tools.refuse_inputs(out, inputs_of(root, corpus))
+    file_tools.require_ours(out, file_tools.TABLES)
     counting = Counting(corpus_tokenizer(root, corpus), scratch_of(root), memory=cluster.memory_mb << 20)
     with counted(
         find_inputs(files, field=corpus.field),
@@ -64,7 +67,7 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
         where=cluster.executor,
         name=f"count {name}",
     ) as counts:
-        with file_tools.new_directory(root / "artifacts" / "counts" / name) as directory:
+        with file_tools.new_directory(out, file_tools.TABLES) as directory:
             counts.write(directory / "counts.parquet")
             write_figures(counts, directory)
         print(summary(counts))

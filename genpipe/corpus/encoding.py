@@ -22,9 +22,20 @@ from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import Content, Shard, cut, read
 from genpipe.corpus.tasks import Away, Task
-from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer
+from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer, inputs_of
 from genpipe.errors import BadInput
-from genpipe.files import existing, hash_of, new_directory, new_file, read_json, scratch_directory, sha256
+from genpipe.files import (
+    TABLES,
+    existing,
+    hash_of,
+    new_directory,
+    new_file,
+    read_json,
+    refuse_inputs,
+    require_ours,
+    scratch_directory,
+    sha256,
+)
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
 from genpipe.progress import Progress
@@ -91,6 +102,9 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> No
         )
     path = root / "artifacts" / "vocabularies" / name / "vocabulary.json"
     vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {name}"))
+    out = root / "artifacts" / "encoded" / name
+    refuse_inputs(out, [path, *inputs_of(root, corpus)])
+    require_ours(out, TABLES)
     dtype = "<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4"
     scratch = root.resolve() / ".genpipe" / "encoded" / name
     scratch.mkdir(parents=True, exist_ok=True)
@@ -99,7 +113,7 @@ def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> No
     pieces = encode_shards(
         list(itertools.chain(*shards.values())), encoder, cluster.workers, cluster.executor, f"encode {name}"
     )
-    with new_directory(root / "artifacts" / "encoded" / name) as directory:
+    with new_directory(out, TABLES) as directory:
         shutil.copyfile(path, directory / "vocabulary.json")
         ordered = iter(pieces)
         for stem, mine in shards.items():

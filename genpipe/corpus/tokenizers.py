@@ -161,6 +161,12 @@ def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = N
     return _built_in(name, tuple(normalise))
 
 
+def inputs_of(root: Path, corpus: "Corpus") -> list[Path]:
+    """What a corpus is made from: its data set, and the file that defines its tokenizer."""
+    files = [root / corpus.tokenizer_file] if corpus.tokenizer_file else []
+    return [root / "artifacts" / "datasets" / corpus.dataset, *files]
+
+
 def corpus_tokenizer(root: Path, corpus: "Corpus") -> Tokenizer:
     """The tokenizer that a corpus of the project at `root` asks for."""
     file = root / corpus.tokenizer_file if corpus.tokenizer_file else None

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from genpipe.files import existing, new_directory, write_json
+from genpipe.files import TABLES, existing, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Corpus
 
 UNKNOWN = "<unk>"  # id 0: every token that has no id of its own
@@ -26,7 +26,9 @@ def build_vocabulary(root: Path, name: str, corpus: Corpus) -> None:
     vocabulary = [UNKNOWN, *kept["token"].to_pylist()]
     total = sum(counts["count"].to_pylist())
     coverage = sum(kept["count"].to_pylist()) / total if total else 0.0
-    with new_directory(root / "artifacts" / "vocabularies" / name) as directory:
+    out = root / "artifacts" / "vocabularies" / name
+    refuse_inputs(out, [path])
+    with new_directory(out, TABLES) as directory:
         write_json(directory / "vocabulary.json", vocabulary)
         write_json(directory / "statistics.json", {"size": len(vocabulary), "coverage": coverage})
     print(f"{len(vocabulary):,} tokens have an id; they cover {100 * coverage:.2f} % of the text")

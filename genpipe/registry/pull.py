@@ -6,10 +6,8 @@ from pathlib import Path
 
 from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
-from genpipe.files import new_directory
+from genpipe.files import MODEL, new_directory, refuse_inputs
 from genpipe.registry.lock import MODELS, read_lock
-
-MODEL_FILES = {"weights.safetensors", "recipe.json", "card.md"}
 
 
 def pull(root: Path, model: str, commit: str, out: Path) -> None:
@@ -17,8 +15,8 @@ def pull(root: Path, model: str, commit: str, out: Path) -> None:
     weights = read_lock(root, commit).weights(model)
     if weights is None:
         raise BadInput(f"{MODELS}/{model}: not in dvc.lock of {commit:.12}; see genpipe models")
-    _refuse_what_would_be_lost(out)
-    with new_directory(out.resolve()) as partial:
+    refuse_inputs(out, [root / ".git", root / ".dvc"])
+    with new_directory(out.resolve(), MODEL) as partial:
         fetch(root, f"{MODELS}/{model}", commit, partial / "model")
         got = directory_md5(partial / "model")
         if got != weights:
@@ -52,11 +50,3 @@ def directory_md5(directory: Path) -> str:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def _refuse_what_would_be_lost(out: Path) -> None:
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if (out.exists() and not out.is_dir()) or held - MODEL_FILES:
-        raise BadInput(
-            f"--out {out}: wanted a new or empty directory or a pulled model, it holds something else; name another"
-        )

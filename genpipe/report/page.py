@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from genpipe import yaml_text
-from genpipe.files import new_directory
+from genpipe.files import REPORT, new_directory
 from genpipe.params.corpora import Corpus
 from genpipe.params.project import Params, RecipeParams
 from genpipe.report import artifacts as reading
@@ -101,7 +101,7 @@ class CorpusView:
 def write_report(root: Path, params: Params) -> None:
     """Write artifacts/report/index.html."""
     page = render(root / "artifacts", params)
-    with new_directory(root / "artifacts" / "report") as directory:
+    with new_directory(root / "artifacts" / "report", REPORT) as directory:
         (directory / "index.html").write_text(page, encoding="utf-8")
     path = root / "artifacts" / "report" / "index.html"
     print(f"wrote {path} ({len(page.encode()) / 1000:,.0f} kB); open it in a browser")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from genpipe.files import existing, hash_of, new_directory, write_json
+from genpipe.files import TABLES, existing, hash_of, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Dataset
 from genpipe.sources.couplets import prepare_couplets
 from genpipe.sources.images import prepare_digits, prepare_image_folder
@@ -25,7 +25,9 @@ def prepare(root: Path, name: str, dataset: Dataset) -> None:
     source = existing(
         root / dataset.source, f"run `genpipe data`, or fix datasets.{name}.source in params.yaml"
     )
-    with new_directory(root / "artifacts" / "datasets" / name) as directory:
+    out = root / "artifacts" / "datasets" / name
+    refuse_inputs(out, [source])
+    with new_directory(out, TABLES) as directory:
         prepared = KINDS[dataset.kind](source, directory, dataset)
         origin = {"kind": dataset.kind, "source": dataset.source, "sha256": hash_of([source], root)}
         write_json(directory / "source.json", origin | prepared.record())

@@ -15,11 +15,12 @@ from genpipe.sources.pin import Seen, give_to_dvc, look, pinned_md5, remember, v
 
 @dataclass(frozen=True)
 class Part:
-    """A directory of data/ and the archive it is unpacked from."""
+    """A directory of data/, the archive it is unpacked from, and the patterns of the names in it."""
 
     directory: str
     archive: Archive
     unpack: Callable[[Path, Path], None]
+    names: tuple[str, ...] = ("*-ubyte", "*.jsonl")
 
 
 PARTS = (
@@ -64,7 +65,7 @@ def fetch_data(root: Path, archives: list[Path], force: bool, parts: tuple[Part,
 def _unpack(data: Path, sources: dict[Part, Path]) -> None:
     for part, source in sources.items():
         tell(f"data/{part.directory}: unpacking {source}")
-        with new_directory(data / part.directory) as directory:
+        with new_directory(data / part.directory, part.names) as directory:
             part.unpack(source, directory)
 
 

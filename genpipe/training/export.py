@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe.errors import BadInput
-from genpipe.files import new_directory, new_file, write_json
+from genpipe.files import TRAINED, new_directory, new_file, write_json
 from genpipe.training.checkpoint import best_checkpoint, latest_checkpoint, save_weights
 from genpipe.training.log import rows_of
 from genpipe.training.runs import RunFiles
@@ -32,7 +32,7 @@ def export(run: RunFiles, card: Mapping[str, Any], summary: str, out: Path, curv
     chosen = best_checkpoint(run, last) or last
     rows = averaged(rows_of(last.log.text.splitlines()), training["log_every"])
     parameters = sum(tensor.numel() for tensor in chosen.weights.values())
-    with new_directory(out) as partial:
+    with new_directory(out, TRAINED) as partial:
         save_weights(chosen.result, partial / "weights.safetensors")
         write_json(partial / "recipe.json", {**card, "parameters": parameters, "step": chosen.step})
         text = model_card(card, summary, parameters, chosen.step, rows[-1])
