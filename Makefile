@@ -54,7 +54,7 @@ install: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v git >/dev/null || { echo 'genpipe: wanted git, found none; install it (Debian: apt-get install git)' >&2; exit 2; }
-	@command -v npm >/dev/null || echo 'genpipe: found no npm; one archive of the data comes from it, so install Node.js or give the archive to genpipe data --archive' >&2
+	@command -v npm >/dev/null || echo 'genpipe: no npm found; two archives of the data come from it, so install Node.js or give them to genpipe data --archive' >&2
 	@command -v $(PYTHON) >/dev/null || { echo 'genpipe: wanted Python 3.11 or newer, found no $(PYTHON); install it, or say make PYTHON=…' >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genpipe: wanted Python 3.11 or newer, found $$($(PYTHON) -V); say make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo 'genpipe: $(PYTHON) cannot make a virtual environment (Debian: apt-get install python3-venv)' >&2; exit 2; }

@@ -22,7 +22,7 @@ from genpipe.sources.packages import unpack_poems
 
 csv.field_size_limit(1 << 30)
 
-POETRY = next(part.archive for part in PARTS if part.directory == "poems")
+(POETRY,) = next(part.archives for part in PARTS if part.directory == "poems")
 ANSIBLE = Archive(
     "ansible==14.5.0",
     "ansible-14.5.0-py3-none-any.whl",

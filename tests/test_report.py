@@ -104,7 +104,7 @@ def write_grid(path: Path, rows: int, columns: int) -> None:
 
 def write_datasets(artifacts: Path) -> None:
     for name, kind, counts in (
-        ("digits", "digits", {"train_images.npy": 55000, "test_images.npy": 10000}),
+        ("digits", "digits", {"train_images.npy": 60000, "test_images.npy": 10000}),
         ("couplets", HOSTILE, {"train.jsonl": 34997, "test.jsonl": 1835}),
     ):
         source = {"kind": kind, "source": f"data/{name}", "sha256": SHA256, "counts": counts}

