@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from genpipe import lease
+from genpipe import lease, own_code
 from genpipe.errors import BadInput, disk_trouble
 from genpipe.graph import NotVerified
 from tasks import guard
@@ -38,6 +39,7 @@ _servers: list["subprocess.Popen[bytes]"] = []  # their input is open as long as
 def status_of(work: Callable[[], None]) -> int:
     """Do the work; 0 when all went well, 1 when a stage failed, 2 when the input is at fault, 75 when another does it."""
     try:
+        own_code.require(Path.cwd(), *own_code.PARTS)
         work()
     except lease.Busy as error:
         return _fail(error, lease.BUSY)

@@ -24,7 +24,7 @@ An artifact is a function of data, code and parameters, never of the cluster.
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 when it found something wrong, 2 when the input was at fault."""
-    from genpipe import files, lease
+    from genpipe import files, lease, own_code
 
     arguments = build_parser().parse_args(argv)
     if arguments.command is None:
@@ -35,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not root.is_dir():
             raise BadInput(f"{root}: no such directory; go to the root of the project")
+        if stage:
+            own_code.become(root, sys.argv[1:] if argv is None else argv)
+        own_code.require(root, "genpipe")
         with contextlib.ExitStack() as held:
             if stage:
                 lease.die_with_parent()

@@ -16,6 +16,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1" if os.environ.get
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
+from genpipe import own_code
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
 from genpipe.errors import BadInput, ClusterLost, one_line
 
@@ -29,8 +30,9 @@ class _Actor:
     def __init__(self) -> None:
         os.environ.update(ONE_THREAD)
 
-    def sees(self, paths: Sequence[Path]) -> bool:
-        """Answers once the process is up: whether all these files are there."""
+    def sees(self, paths: Sequence[Path], code: str) -> bool:
+        """Answers once the process is up: whether all these files are there; BadInput where it has other code."""
+        own_code.require_same(code)
         return all(map(os.path.exists, paths))
 
     def do(self, work: Callable[[], Any]) -> Any:
@@ -44,7 +46,7 @@ class Actor:
     def __init__(self, shared: Sequence[Path]) -> None:
         actor: Any = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Actor)
         self._handle = actor.remote()
-        self.calls: deque[Any] = deque([self._handle.sees.remote(shared)])
+        self.calls: deque[Any] = deque([self._handle.sees.remote(shared, own_code.digest())])
         self._is_ready = False
 
     def give(self, work: Callable[[], Any]) -> None:

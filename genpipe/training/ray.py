@@ -22,6 +22,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from genpipe import own_code
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput
 from genpipe.files import hash_of, new_directory
@@ -154,7 +155,12 @@ def train_on_workers(
         require(ray.cluster_resources(), {"CPU": fewest, "GPU": fewest * gpus_per_worker})
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"work": work, "job": job, "run": KeptRun(_keeper(run), run)},
+            train_loop_config={
+                "work": work,
+                "job": job,
+                "run": KeptRun(_keeper(run), run),
+                "code": own_code.digest(),
+            },
             torch_config=AtAFile(directory=str(storage / name))
             if is_alone() and not gpus_per_worker
             else None,
@@ -195,6 +201,7 @@ def _worker(config: dict[str, Any]) -> str | None:
     work, job, run = config["work"], config["job"], config["run"]
     exchange, device = Fast() if job.params.exchange == "fast" else Processes(), get_device()
     try:
+        together(exchange, device, lambda: own_code.require_same(config["code"]))
         together(exchange, device, lambda: run.start() if exchange.rank == 0 else None)
         data = together(exchange, device, lambda: _data_here(job, run))
         work(exchange, device, replace(job, data=data), run)

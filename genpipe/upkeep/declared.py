@@ -29,6 +29,7 @@ WITHOUT_EFFECT = {  # on what a result is: they write, complain, show, or read t
     "genpipe.lease",
     "genpipe.progress",
     "genpipe.yaml_text",
+    "genpipe.own_code",
     "genpipe.params",
     "genpipe.params.project",
     "genpipe.params.cluster",
