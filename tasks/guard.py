@@ -10,7 +10,6 @@ ends with a guard that is killed.
     python guard.py TIMEOUT_SECONDS|- GRACE_SECONDS COMMAND …
 """
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -19,8 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import psutil
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL that suffice for a stage to end well
 ENDED, TIMED_OUT = 143, 124  # exit statuses, as a shell and timeout(1) give them
@@ -33,12 +34,7 @@ def main(timeout: float | None, grace: float, command: list[str]) -> int:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-    )
+    child = _start(command, prctl)
     finished = threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True)
     finished.start()
     threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
@@ -82,18 +78,32 @@ def run(
         return subprocess.CompletedProcess(command, status, printed, told.read())
 
 
+def _start(command: list[str], prctl: Callable[..., object]) -> subprocess.Popen[bytes]:
+    guard = os.getpid()
+
+    def end_with_the_guard() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != guard:  # it ended before the line above, whose signal will never come
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_the_guard
+    )
+
+
 def _end_all(group: int, grace: float) -> None:
     """Ask the group to end; after `grace` seconds kill what still runs, and whatever was left behind."""
     deadline = time.monotonic() + grace
     running = _signal_group(group, signal.SIGTERM)
     while running and time.monotonic() < deadline:
         time.sleep(0.05)
-        _reap(group)  # else the dead keep the group alive
+        _bury(group)  # else the dead keep the group alive
         running = _signal_group(group, 0)
-    while _signal_group(group, signal.SIGKILL) or _reap(group):
-        for orphan in _reap(group):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGKILL)
+    # until there is no child at all: what ends hands its children over to this process before it can be buried
+    while _signal_group(group, signal.SIGKILL) or adopted(group):
+        for orphan in adopted(group):
+            orphan.kill()
+        _bury(group)
         time.sleep(0.01)
 
 
@@ -105,16 +115,15 @@ def _signal_group(group: int, number: int) -> bool:
     return True
 
 
-def _reap(own: int) -> list[int]:
-    """Bury the adopted processes that have ended; those that have not. `own` is waited for elsewhere."""
-    return [orphan for orphan in _children() - {own} if os.waitpid(orphan, os.WNOHANG) == (0, 0)]
+def _bury(own: int) -> None:
+    """Wait for the adopted processes that have ended, and for no other."""
+    for orphan in adopted(own):
+        os.waitpid(orphan.pid, os.WNOHANG)
 
 
-def _children() -> set[int]:
-    """Child processes of this one; none where there is no /proc."""
-    return {
-        int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()
-    }
+def adopted(own: int) -> list[psutil.Process]:
+    """The children of this process, running or not buried, except `own`, which is waited for elsewhere."""
+    return [child for child in psutil.Process().children() if child.pid != own]
 
 
 if __name__ == "__main__":

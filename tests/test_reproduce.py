@@ -351,6 +351,32 @@ def test_what_a_command_leaves_behind_ends_with_it_even_outside_its_group() -> N
     assert all(map(is_gone, left))
 
 
+def test_children_are_found_while_threads_begin_and_end() -> None:
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            short = [threading.Thread(target=time.sleep, args=(0.001,)) for _ in range(20)]
+            for thread in short:
+                thread.start()
+            for thread in short:
+                thread.join()
+
+    churning = threading.Thread(target=churn)
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(sleep) as adopted, subprocess.Popen(sleep) as own:
+        churning.start()
+        try:
+            found = [guard.adopted(own.pid) for _ in range(500)]
+        finally:
+            over.set()
+            churning.join()
+            adopted.kill()
+            own.kill()
+    assert all(adopted.pid in [process.pid for process in children] for children in found)
+    assert not any(own.pid in [process.pid for process in children] for children in found)
+
+
 def test_a_guard_that_is_killed_takes_its_command_along() -> None:
     with guarded("import os, time; print(os.getpid(), flush=True); time.sleep(600)") as process:
         (command,) = numbers(process, 1)
