@@ -17,15 +17,12 @@ from pathlib import Path
 import httpx
 import psutil
 
+from flows.starting import PREFECT
 from tests.clusters import free_port
 
 UP = 240  # seconds that a server may take to answer
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
-}
+AS_OURS = {**PREFECT, "PREFECT_WORKER_QUERY_SECONDS": "1"}
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,17 @@ class Prefect:
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Prefect]:
-    """A server whose files are below `home`, with `settings` of its own; on SQLite where these name no database."""
-    port = free_port()
+def prefect_server(
+    home: Path, settings: Mapping[str, str] | None = None, port: int | None = None
+) -> Iterator[Prefect]:
+    """A server whose files are below `home`, with `settings` of its own; on SQLite where these name no database.
+
+    With the same `home` and `port` it is the same server, started again.
+    """
+    port = port or free_port()
     address = f"http://127.0.0.1:{port}/api"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    own = {**QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": address, **(settings or {})}
+    own = {**AS_OURS, "PREFECT_HOME": str(home), "PREFECT_API_URL": address, **(settings or {})}
     environment = kept | own
     words = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     with _prefect(home / "server.log", environment, *words) as process:

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ import jsonschema
 import pytest
 import yaml
 
+from flows.starting import PREFECT
 from tests.servers import postgresql, prefect_server, process_worker, why_no_postgresql
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -176,6 +178,40 @@ def test_prefect_knows_the_words_and_the_settings_of_units_and_compose_file():
     named = set(re.findall(r"\b(PREFECT_[A-Z_]+)\s*[=:]", " ".join(texts)))
     assert len(named) > 6
     assert named <= known
+
+
+NEEDED = ("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "PREFECT_SERVER_EVENTS_EXPIRED_BUCKET_BUFFER")
+
+
+def settings_of_unit() -> dict[str, str]:
+    text = UNITS["genpipe-server"].read_text(encoding="utf-8")
+    words = " ".join(re.findall(r"^Environment=(.*)", text, re.M)).split()
+    return dict(word.split("=", 1) for word in words)
+
+
+def settings_in_project() -> dict[str, str]:
+    """The settings of a server that is started in the project without any in its environment."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-m", "prefect", "config", "view"]
+    done = subprocess.run(command, cwd=PROJECT, env=bare, check=True, capture_output=True, text=True)
+    return dict(re.findall(r"^(\w+)='([^']*)'", done.stdout, re.M))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [settings_of_unit, settings_in_project, lambda: COMPOSE["services"]["server"]["environment"]],
+    ids=["systemd", "the directory of the project", "compose"],
+)
+def test_leases_and_windows_of_automations_outlast_a_restart_wherever_the_server_is_started(settings):
+    there = settings()
+    assert {name: there.get(name) for name in NEEDED} == {name: PREFECT[name] for name in NEEDED}
+
+
+def test_the_leases_of_a_container_are_in_a_volume():
+    server = COMPOSE["services"]["server"]
+    ((volume, path),) = (each.split(":") for each in server["volumes"])
+    assert volume in COMPOSE["volumes"]
+    assert server["environment"]["PREFECT_HOME"].startswith(f"{path}/")
 
 
 def compose() -> list[str] | None:
