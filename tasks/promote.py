@@ -1,4 +1,4 @@
-"""What becomes of a published run's models: the gate's verdicts as a table in Prefect, promotions as events."""
+"""What becomes of a published run's models: the gate's verdicts as a table in Prefect, promotions and refusals as events."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from genpipe.params.project import read_params
 from genpipe.registry.promotion import Decision, promote
 from tasks.publish import Published, publish
 
-EVENT = "genpipe.model.promoted"
+EVENTS = {"promote": "genpipe.model.promoted", "refuse": "genpipe.model.refused"}
 WORDS = {"promote": "promoted", "refuse": "not promoted", "keep": "as it was"}
 
 
@@ -47,7 +47,7 @@ def _show(done: Release) -> None:
     logger.info(f"published: {done.published.describe()}")
     for decision in done.decisions:
         logger.info(f"{decision.model}: {WORDS[decision.action]}: {decision.why}")
-        if decision.action == "promote":
+        if decision.action in EVENTS:
             _announce(decision, done.published)
     if done.decisions:
         create_table_artifact(
@@ -70,18 +70,20 @@ def verdict_table(decisions: Iterable[Decision]) -> list[dict[str, str]]:
 
 
 def _announce(decision: Decision, published: Published) -> None:
-    assert decision.version
+    """Emit the event of a promotion or a refusal; a model that is refused has no version, as a rule."""
+    version = decision.version
     emit_event(
-        EVENT,
+        EVENTS[decision.action],
         resource={
             "prefect.resource.id": f"genpipe.model.{decision.model}",
-            "prefect.resource.name": decision.version.tag,
+            "prefect.resource.name": version.tag if version else decision.model,
         },
         payload={
             "model": decision.model,
-            "version": decision.version.name,
+            "outcome": WORDS[decision.action],
+            "version": version.name if version else None,
             "replaces": decision.replaces.name if decision.replaces else None,
-            "commit": decision.version.commit,
+            "commit": version.commit if version else published.commit,
             "branch": published.branch,
             "why": decision.why,
         },

@@ -53,12 +53,21 @@ def verdicts() -> str:
     return str(max(found, key=lambda artifact: str(artifact.created)).data) if found else ""
 
 
-def promoted() -> list[str]:
-    """The versions that events tell of, oldest first."""
-    wanted = {"filter": {"event": {"name": ["genpipe.model.promoted"]}, "order": "ASC"}}
+def announced(outcome: str) -> dict[str, str]:
+    """Models and versions that events tell of, each with the reason."""
+    wanted = {"filter": {"event": {"name": [f"genpipe.model.{outcome}"]}, "order": "ASC"}}
     with get_client(sync_client=True) as client:
         events = client._client.post("/events/filter", json=wanted).json()["events"]
-    return [event["resource"]["prefect.resource.name"] for event in events]
+    return {event["resource"]["prefect.resource.name"]: event["payload"]["why"] for event in events}
+
+
+def reason(outcome: str, name: str) -> str:
+    """Why the event of this outcome says it happened; the event may take a moment to arrive."""
+    deadline = time.monotonic() + 60
+    while name not in (found := announced(outcome)):
+        assert time.monotonic() < deadline, "no event"
+        time.sleep(0.2)
+    return found[name]
 
 
 def test_a_run_is_published_and_promoted_and_a_worse_one_is_published_only(root: Path) -> None:
@@ -66,10 +75,7 @@ def test_a_run_is_published_and_promoted_and_a_worse_one_is_published_only(root:
     assert production(root) == "v0.0.1"
     (branch,) = branches(root.parent / "remote.git")
     assert "the first in production" in verdicts()
-    deadline = time.monotonic() + 60
-    while "nice@v0.0.1" not in promoted():
-        assert time.monotonic() < deadline, "no event"
-        time.sleep(0.2)
+    assert "the first in production" in reason("promoted", "nice@v0.0.1")
 
     again = run_flow(publish=True)
     assert (again.type.value, again.name) == ("COMPLETED", "UpToDate")
@@ -81,6 +87,7 @@ def test_a_run_is_published_and_promoted_and_a_worse_one_is_published_only(root:
     assert (state.type.value, state.name) == ("COMPLETED", "Completed")
     assert production(root) == "v0.0.1"
     assert "bits_per_dim is 4.1, v0.0.1 has 4: a gain of -0.1, wanted 0.1 (missed by 0.2)" in verdicts()
+    assert "missed by 0.2" in reason("refused", "nice")
     assert len(branches(root.parent / "remote.git")) == 2
     assert run_flow(publish=True).name == "UpToDate"
 
