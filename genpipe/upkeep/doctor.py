@@ -11,18 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from configparser import Error as ConfigError
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import httpx
 import psutil
-import yaml
 
 from genpipe.errors import BadInput
 from genpipe.params.project import read_params
+from genpipe.upkeep.finding import LOCK, Finding, Level, few
 from genpipe.upkeep.holders import holders
 from genpipe.upkeep.leftovers import dead_scratch, half_written
+from genpipe.upkeep.server import prefect
 from genpipe.upkeep.sizes import readable
 
 PYTHON = (3, 11)
@@ -30,31 +28,12 @@ LITTLE_DISK, FULL_DISK = 5 << 30, 1 << 30  # bytes; the environment, the data an
 LITTLE_MEMORY = 2 << 30
 SHARED_MEMORY = 150 << 20  # Ray's object store of a stage is 100 MB
 PORTS = {4200: "Prefect", 6379: "Ray", 8265: "Ray's dashboard"}
-PATIENCE = 1.5  # seconds for the server to answer
-LOCK = "make install, or: python -m pip install -r requirements.lock"
-
-Level = Literal["ok", "warning", "missing"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, how it is, and what mends it where it is not ok."""
-
-    subject: str
-    level: Level
-    found: str
-    remedy: str = ""
-
-    def describe(self) -> str:
-        """One line; the remedy is part of it."""
-        line = f"{self.level:<8} {self.subject}: {self.found}"
-        return f"{line}; {self.remedy}" if self.remedy else line
 
 
 def examine(root: Path) -> list[Finding]:
     """All findings, in the order in which they are best mended."""
     looks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-        _python, _git, _packages, _project, _data, _disk, _machine, _gpus, _locks, _leftovers, _prefect, _remote, _ports,
+        _python, _git, _packages, _project, _data, _disk, _machine, _gpus, _locks, _leftovers, prefect, _remote, _ports,
     )  # fmt: skip
     return [finding for look in looks for finding in look(root)]
 
@@ -94,9 +73,9 @@ def _packages(root: Path) -> Iterator[Finding]:
     absent = [name for name in wanted if name not in there]
     other = [name for name in wanted if name in there and there[name].split("+")[0] != wanted[name]]
     if absent:
-        yield Finding("packages", "missing", f"{_few(absent)} not installed", LOCK)
+        yield Finding("packages", "missing", f"{few(absent)} not installed", LOCK)
     if other:
-        told = _few([f"{name} {there[name]} instead of {wanted[name]}" for name in other])
+        told = few([f"{name} {there[name]} instead of {wanted[name]}" for name in other])
         yield Finding("packages", "warning", f"{told}: results may differ", LOCK)
     if not absent and not other:
         yield Finding("packages", "ok", f"all {len(wanted)} of requirements.lock")
@@ -110,10 +89,6 @@ def locked(text: str) -> dict[str, str]:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _few(words: list[str]) -> str:
-    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
 
 
 def _project(root: Path) -> Iterator[Finding]:
@@ -250,60 +225,6 @@ def orphaned_rays() -> list[int]:
             if session and not psutil.pid_exists(int(session[1])):
                 found.append(process.pid)
     return sorted(found)
-
-
-def _prefect(root: Path) -> Iterator[Finding]:
-    address = os.environ.get("PREFECT_API_URL")
-    if not address:
-        yield Finding("Prefect", "ok", "PREFECT_API_URL is not set; a flow starts a server of its own")
-        return
-    name, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
-    try:
-        with httpx.Client(base_url=address, auth=(name, password), timeout=PATIENCE) as client:
-            answer = client.get("/admin/version")
-            yield from _server(root, client, address, answer)
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: what answers is no Prefect
-        remedy = "start it: prefect server start; or unset PREFECT_API_URL"
-        yield Finding("Prefect", "missing", f"no server answers at {address} ({error})", remedy)
-
-
-def _server(root: Path, client: httpx.Client, address: str, answer: httpx.Response) -> Iterator[Finding]:
-    if answer.status_code == httpx.codes.UNAUTHORIZED:
-        remedy = "export PREFECT_API_AUTH_STRING=USER:PASSWORD"
-        yield Finding("Prefect", "missing", f"{address} wants another password", remedy)
-        return
-    answer.raise_for_status()
-    here, there = importlib.metadata.version("prefect"), answer.json()
-    if here != there:
-        yield Finding("Prefect", "warning", f"version {there} at {address}, {here} here", LOCK)
-    else:
-        yield Finding("Prefect", "ok", f"version {there} at {address}")
-    yield from _deployments(root, client)
-
-
-def _deployments(root: Path, client: httpx.Client) -> Iterator[Finding]:
-    try:
-        wanted = deployments_of(root)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        yield Finding("deployments", "warning", "prefect.yaml cannot be read", "git checkout prefect.yaml")
-        return
-    known = {name: client.get(f"/deployments/name/{name}").status_code for name in wanted}
-    absent = [name for name, status in known.items() if status == httpx.codes.NOT_FOUND]
-    if absent:
-        remedy = "prefect --no-prompt deploy --all"
-        yield Finding("deployments", "warning", f"the server has no {_few(absent)}", remedy)
-    elif wanted:
-        yield Finding("deployments", "ok", f"all {len(wanted)} of prefect.yaml")
-
-
-def deployments_of(root: Path) -> list[str]:
-    """FLOW/NAME of each deployment of prefect.yaml; a flow is named as its function."""
-    path = root / "prefect.yaml"
-    if not path.exists():
-        return []
-    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
-    flows = [deployment["entrypoint"].rpartition(":")[2].replace("_", "-") for deployment in deployments]
-    return [f"{flow}/{deployment['name']}" for flow, deployment in zip(flows, deployments, strict=True)]
 
 
 def _remote(root: Path) -> Iterator[Finding]:
