@@ -19,7 +19,7 @@ from genpipe.data.pairs import Pairs
 from genpipe.errors import BadInput
 from genpipe.evaluation.codes import judge_codes
 from genpipe.evaluation.couplets import judge_couplets
-from genpipe.evaluation.frechet import judge_samples
+from genpipe.evaluation.frechet import NotMeasured, judge_samples
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.files import (
     SAMPLES,
@@ -33,6 +33,7 @@ from genpipe.files import (
     write_json,
 )
 from genpipe.models import RECIPES
+from genpipe.nn.pixels import scaled
 from genpipe.params.cluster import Cluster
 from genpipe.params.project import Params, RecipeParams, read_params
 from genpipe.params.training import Training
@@ -226,11 +227,14 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
         if isinstance(recipe, LogProb):
             metrics["bits_per_dim"] = bits_per_dim(recipe, images, project.seed)
         if isinstance(recipe, Encodes) and isinstance(recipe, Decodes):
-            metrics |= judge_codes(recipe, recipe, images.float() / 255, project.seed)
+            metrics |= judge_codes(recipe, recipe, scaled(images), project.seed)
         if isinstance(recipe, Samples):
             drawn = read_array(samples / "samples.npy")
-            judge = judge_of(root, project, params, data)
-            metrics |= judge_samples(judge, images, torch.from_numpy(np.array(drawn)))
+            try:
+                judge = judge_of(root, project, name, data)
+                metrics |= judge_samples(judge, images, torch.from_numpy(np.array(drawn)))
+            except NotMeasured as reason:
+                print(f"{name}: frechet_classifier is left out: {reason}")
     if isinstance(recipe, Tags) and isinstance(data, Pairs):
         tones = read_tones(root / "artifacts" / "datasets" / params.dataset / "tones.tsv")
         metrics |= judge_couplets(recipe, data, tones, project.seed)
@@ -239,16 +243,24 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
         print(f"{name}: {key} {value:.4g}")
 
 
-def judge_of(root: Path, project: Params, params: RecipeParams, data: Images) -> Embeds:
-    """The trained recipe in whose features samples are judged."""
-    judge, known = trained(root, project.recipes[params.judge], root / "artifacts" / "models" / params.judge)
-    if not isinstance(judge, Embeds):
+def judge_of(root: Path, project: Params, name: str, data: Images) -> Embeds:
+    """The trained recipe in whose features the samples of another one are judged.
+
+    Raises NotMeasured where a recipe without features is its own judge, as on images without labels.
+    """
+    judged_by = project.recipes[name].judge
+    if not issubclass(RECIPES[project.recipes[judged_by].model], Embeds):
+        if judged_by == name:
+            raise NotMeasured(f"recipes.{name}.judge is itself, which has no features to compare images by")
         raise BadInput(
-            f"recipes.*.judge: {params.judge!r} has no features to judge images by; take a classifier"
+            f"recipes.{name}.judge: {judged_by!r} has no features to compare images by; take a classifier, "
+            f"or {name!r} itself to leave that metric out"
         )
+    judge, known = trained(root, project.recipes[judged_by], root / "artifacts" / "models" / judged_by)
+    assert isinstance(judge, Embeds)
     if known.facts["image_shape"] != data.facts["image_shape"]:
         raise BadInput(
-            f"recipes.*.judge: {params.judge!r} knows images of {known.facts['image_shape']} pixels, and these "
+            f"recipes.{name}.judge: {judged_by!r} knows images of {known.facts['image_shape']} pixels, and these "
             f"have {data.facts['image_shape']}; take a classifier of images of that size"
         )
     return judge

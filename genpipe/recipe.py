@@ -11,6 +11,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from genpipe.nn.pixels import SCALED, Pixels
+
 Batch = Mapping[str, Tensor]
 
 
@@ -63,13 +65,15 @@ class Recipe(nn.Module, abc.ABC):
 class Samples(abc.ABC):
     """Draws new examples."""
 
+    pixels: ClassVar[Pixels] = SCALED  # what an image in [0, 1] is made of, and so how it becomes bytes
+
     @abc.abstractmethod
     def sample(self, n: int) -> Tensor:
         """`n` images in [0, 1], [n, height, width], drawn with torch's global generator."""
 
 
 class LogProb(abc.ABC):
-    """Has a density."""
+    """Has a density of dequantised images."""
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:

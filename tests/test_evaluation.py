@@ -1,14 +1,20 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
+from genpipe.cli import main
 from genpipe.evaluation import couplets
-from genpipe.evaluation.frechet import frechet_distance
+from genpipe.evaluation.frechet import NotMeasured, frechet_distance, judge_samples
 from genpipe.evaluation.likelihood import bits_per_dim
-from genpipe.recipe import LogProb
+from genpipe.recipe import Embeds, LogProb
 from genpipe.sampling.latent import grid
+from tests import tiny
 
 
 class Constant(LogProb):
@@ -32,6 +38,78 @@ def test_the_frechet_distance_of_gaussians_with_diagonal_covariance():
     b = rng.normal([1, 0, -1], [2, 2, 1], (200_000, 3))
     assert frechet_distance(a, b) == pytest.approx(1 + 1 + 1 + 0 + 4, rel=0.02)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+class Quadrants(Embeds):
+    """Mean brightness of the four quarters of an image."""
+
+    def embed(self, x):
+        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+def write_classes(folder: Path, classes: int = 5, number: int = 120) -> None:
+    """Classes of noise, each of its own brightness."""
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(number):
+            pixels = rng.integers(40 * label, 40 * label + 60, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{i}.png")
+
+
+def write_project(root: Path, **recipes: dict) -> list[str]:
+    block = {"kind": "image_folder", "source": "pics", "image_size": 8, "test_share": 0.5}
+    values = {"cluster": {"workers": 0}, "datasets": {"pics": block}, "recipes": recipes}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    return ["--root", str(root)]
+
+
+def test_real_images_are_near_real_ones_whatever_the_order_of_their_classes(tmp_path):
+    """Prepared class by class, half of the classes would be compared with the other half."""
+    write_classes(tmp_path / "pics")
+    assert main([*write_project(tmp_path), "prepare", "pics"]) == 0
+    test = torch.from_numpy(np.load(tmp_path / "artifacts/datasets/pics/test_images.npy"))
+    perfect = torch.from_numpy(np.load(tmp_path / "artifacts/datasets/pics/train_images.npy"))
+    bright = perfect.flatten(1).double().mean(1)
+    lacking = perfect[bright < bright.median()]  # half of the classes are never drawn
+    found, worse = (judge_samples(Quadrants(), test, drawn) for drawn in (perfect, lacking))
+    assert found["frechet_real_vs_real"] < worse["frechet_classifier"] / 10
+    assert found["frechet_classifier"] < worse["frechet_classifier"] / 10
+
+
+def test_fewer_images_than_features_are_not_compared():
+    images = torch.randint(0, 256, (20, 8, 8), dtype=torch.uint8)
+    message = r"4 features need more than 4 images .* num_samples 4 and half of 20 test images give 4; raise num_samples"
+    with pytest.raises(NotMeasured, match=message):
+        judge_samples(Quadrants(), images, images[:4])
+    assert judge_samples(Quadrants(), images, images[:5])["frechet_num_images"] == 5
+
+
+def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys):
+    write_classes(tmp_path / "all", classes=2, number=40)
+    (tmp_path / "pics").mkdir()
+    for path in (tmp_path / "all").rglob("*.png"):
+        path.rename(tmp_path / "pics" / f"{path.parent.name}-{path.name}")
+    block = tiny.block("nice") | {"dataset": "pics", "data": "datasets/pics", "judge": "nice"}
+    root = write_project(tmp_path, nice=block)
+    for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"], ["evaluate", "nice"]):
+        assert main([*root, *words]) == 0, capsys.readouterr().err
+    assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
+    reason = "recipes.nice.judge is itself, which has no features to compare images by"
+    assert f"nice: frechet_classifier is left out: {reason}\n" in capsys.readouterr().out
+
+
+def test_another_judge_without_features_is_refused(tmp_path, capsys):
+    write_classes(tmp_path / "pics", classes=2, number=40)
+    blocks = {
+        name: tiny.block(name) | {"dataset": "pics", "data": "datasets/pics", "judge": "wgan_gp"}
+        for name in ("nice", "wgan_gp")
+    }
+    root = write_project(tmp_path, **blocks)
+    for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"]):
+        assert main([*root, *words]) == 0, capsys.readouterr().err
+    assert main([*root, "evaluate", "nice"]) == 2
+    assert "recipes.nice.judge: 'wgan_gp' has no features to compare images by" in capsys.readouterr().err
 
 
 def test_unigram_cross_entropy_counts():

@@ -77,7 +77,7 @@ def block(name: str, **changes) -> dict:
         "dataset": "tiny",
         "data": data,
         "train": train,
-        "num_samples": 12,
+        "num_samples": 24,
         "judge": "classifier",
     }
 
@@ -86,7 +86,7 @@ def write_images(directory: Path) -> Path:
     """Two classes of pictures: bright above, bright below."""
     directory.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    for split, n in (("train", 48), ("test", 24)):
+    for split, n in (("train", 48), ("test", 48)):
         labels = (np.arange(n) % 2).astype(np.uint8)
         images = rng.integers(0, 80, (n, SIDE, SIDE), dtype=np.uint8)
         images[labels == 0, : SIDE // 2] += 150

@@ -9,26 +9,36 @@ import torch
 from torch import Tensor
 
 from genpipe.errors import BadInput
+from genpipe.nn.pixels import scaled
 from genpipe.recipe import Embeds
 from genpipe.sampling.latent import in_chunks
 
 
+class NotMeasured(Exception):
+    """Why a metric is left out, in one line; what else can be measured is measured."""
+
+
 def judge_samples(judge: Embeds, test: Tensor, drawn: Tensor) -> dict[str, float]:
-    """Distances of drawn images, of real images and of noise from real images, uint8 [n, height, width], sizes equal."""
+    """Distances of drawn images, of real images and of noise from real images, uint8 [n, height, width], sizes equal.
+
+    The rows of `test` must be in no order, as `genpipe prepare` writes them: its first half is compared with its second.
+    Raises NotMeasured where there are not more images than features: their covariances would be singular.
+    """
     n = min(len(drawn), len(test) // 2)
-    if n < 2:
-        raise BadInput(
-            f"wanted 2 or more samples and 4 or more test images to compare, found {len(drawn)} and {len(test)}; "
-            "raise num_samples, or keep more images for testing"
-        )
     if drawn.shape[1:] != test.shape[1:]:
         raise BadInput(
             f"samples.npy: wanted images of {tuple(test.shape[1:])} pixels, found {tuple(drawn.shape[1:])}; sample again"
         )
+    num_features = judge.embed(scaled(test[:1])).shape[1]
+    if n <= num_features:
+        raise NotMeasured(
+            f"{num_features} features need more than {num_features} images of each kind, and num_samples {len(drawn)} "
+            f"and half of {len(test)} test images give {n}; raise num_samples, or keep more images for testing"
+        )
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (n, *test.shape[1:]), dtype=torch.uint8, generator=generator)
     sets = {"real": test[:n], "classifier": drawn[:n], "real_vs_real": test[n : 2 * n], "noise": noise}
-    features = {key: in_chunks(judge.embed, x.float() / 255).numpy() for key, x in sets.items()}
+    features = {key: in_chunks(judge.embed, scaled(x)).numpy() for key, x in sets.items()}
     real = features.pop("real")
     distances = {f"frechet_{key}": frechet_distance(real, other) for key, other in features.items()}
     return distances | {"frechet_num_images": float(n)}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genpipe.data.loader import derived_seed
+from genpipe.nn.pixels import dequantised
 from genpipe.recipe import LogProb
 
 CHUNK = 100
@@ -20,7 +21,6 @@ def bits_per_dim(model: LogProb, images: Tensor, seed: int) -> float:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for number, chunk in enumerate(images.split(CHUNK)):
             torch.manual_seed(derived_seed(seed, "dequantise", number))
-            x = (chunk + torch.rand(chunk.shape)) / 256
-            total += float(model.log_prob(x).double().sum())
+            total += float(model.log_prob(dequantised(chunk)).double().sum())
     dim = images[0].numel()
     return (-total / len(images) / dim + math.log(256)) / math.log(2)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
+from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count
 from genpipe.recipe import Batch, Decodes, Encodes, Loss, Phase, Recipe, Samples, Update
 
@@ -71,4 +72,4 @@ class AAE(Recipe, Samples, Encodes, Decodes):
         return (self.decoder(z) + 1) / 2
 
     def _scaled(self, batch: Batch) -> Tensor:
-        return batch["images"].to(next(self.parameters()).dtype) / 127.5 - 1
+        return 2 * scaled(batch["images"], next(self.parameters()).dtype) - 1

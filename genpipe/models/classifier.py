@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.conv import ConvEncoder
+from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count
 from genpipe.recipe import Batch, Classifies, Embeds, Loss, Phase, Recipe, Update
 
@@ -25,7 +26,7 @@ class Classifier(Recipe, Classifies, Embeds):
 
     def cross_entropy(self, batch: Batch) -> Loss:
         """Nats a label: classes, [batch], or the shares of each class, [batch, num_classes], as mixup makes them."""
-        logits = self.classify(batch["images"].to(self.head.weight.dtype) / 255)
+        logits = self.classify(scaled(batch["images"], self.head.weight.dtype))
         labels = batch["labels"]
         if labels.is_floating_point():  # of a mixture no prediction is right
             return Loss(F.cross_entropy(logits, labels), logits=logits)

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from genpipe.errors import BadInput
 from genpipe.nn.conv import quarter
 from genpipe.nn.langevin import langevin
+from genpipe.nn.pixels import DEQUANTISED, dequantised, dequantised_to_bytes
 from genpipe.params.blocks import Count, DecayRate, Factor
 from genpipe.recipe import Batch, Energy, Loss, Phase, Recipe, Samples, Update
 
 
 class EnergyModel(Recipe, Samples, Energy):
     """A network whose output is the energy of an image, and the ends of its chains."""
+
+    pixels = DEQUANTISED
 
     sliced: ClassVar[tuple[str, ...]] = ("replay",)
     replay: Tensor
@@ -73,7 +76,7 @@ class EnergyModel(Recipe, Samples, Energy):
             )
         chosen = torch.randperm(len(replay), device=replay.device)[: len(real)]
         made = langevin(self.energy, self._starts(replay[chosen]), self.chain_steps, **self.chain)
-        replay[chosen] = (made * 256).clamp(max=255).to(torch.uint8)
+        replay[chosen] = dequantised_to_bytes(made)
         energy_real, energy_made = self.energy(torch.cat([real, made])).chunk(2)
         gap = (energy_made - energy_real).mean()
         square = (energy_real.square() + energy_made.square()).mean()
@@ -97,5 +100,4 @@ class EnergyModel(Recipe, Samples, Energy):
 
     def _dequantised(self, images: Tensor) -> Tensor:
         """Images in [0, 1), as replayed ones: only so can the energy not tell them by their rounding."""
-        pixels = images.to(next(self.parameters()).dtype)
-        return (pixels + torch.rand_like(pixels)) / 256
+        return dequantised(images, next(self.parameters()).dtype)

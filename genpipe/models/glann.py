@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvGenerator
+from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Decodes, Loss, Phase, Recipe, Samples, Update
 
@@ -97,13 +98,13 @@ class GLANN(Recipe, Samples, Decodes):
             rows.append(batch["rows"])
             if sum(map(len, rows)) >= self.codes.num_embeddings:
                 break
-        found = whitened(torch.cat(images).flatten(1).float() / 255, self.latent_dim)
+        found = whitened(scaled(torch.cat(images).flatten(1)), self.latent_dim)
         with torch.no_grad():
             self.codes.weight[torch.cat(rows)] = found.to(self.codes.weight)
 
     def reconstruction_error(self, batch: Batch) -> Loss:
         """Laplacian-pyramid distance, in pixels of [−1, 1], between images and what their codes decode to."""
-        real = batch["images"].to(self.codes.weight.dtype) / 127.5 - 1
+        real = 2 * scaled(batch["images"], self.codes.weight.dtype) - 1
         made = self.decoder(F.normalize(self.codes(batch["rows"])))
         return Loss(pyramid_distance(made, real), {"mse": F.mse_loss(made, real).detach() / 4})
 

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.nn.coupling import AdditiveCoupling
+from genpipe.nn.pixels import DEQUANTISED, dequantised
 from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, LogProb, Loss, Phase, Recipe, Samples, Update
 
 
 class NICE(Recipe, LogProb, Samples):
     """A volume-preserving flow with one learned scale a pixel."""
+
+    pixels = DEQUANTISED
 
     def __init__(
         self,
@@ -44,8 +47,7 @@ class NICE(Recipe, LogProb, Samples):
 
     def negative_log_likelihood(self, batch: Batch) -> Loss:
         """Nats an image of dequantised pixels; `bits_per_dim` is that of the discrete image."""
-        pixels = batch["images"].to(self.log_scale.dtype)
-        x = (pixels + torch.rand_like(pixels)) / 256
+        x = dequantised(batch["images"], self.log_scale.dtype)
         nll = -self.log_prob(x).mean()
         bits_per_dim = (nll / x[0].numel() + math.log(256)) / math.log(2)
         return Loss(nll, {"bits_per_dim": bits_per_dim.detach()})

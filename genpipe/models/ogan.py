@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
+from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, Decodes, Encodes, Loss, Phase, Recipe, Samples, Update
 
@@ -48,7 +49,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes):
 
     def single_loss(self, batch: Batch) -> Loss:
         """The critic's quadratic-potential loss, the generator's loss (value 0), and the shared correlation."""
-        real = batch["images"].to(next(self.parameters()).dtype) / 127.5 - 1
+        real = 2 * scaled(batch["images"], next(self.parameters()).dtype) - 1
         z = torch.randn(len(real), self.latent_dim, dtype=real.dtype, device=real.device)
         fake = self.generator(z)
         # One pass over three batches. The second is the critic's turn: nothing flows to the generator.

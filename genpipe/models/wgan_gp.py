@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
+from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, Decodes, Loss, Phase, Recipe, Samples, Update
 
@@ -61,7 +62,7 @@ class WGANGP(Recipe, Samples, Decodes):
 
     def critic_loss(self, batch: Batch) -> Loss:
         """Mean score of fakes minus that of real images, plus the weighted penalty (slope − 1)²."""
-        real = batch["images"].to(next(self.parameters()).dtype) / 127.5 - 1
+        real = 2 * scaled(batch["images"], next(self.parameters()).dtype) - 1
         fake = self._made(len(real)).detach()  # the critic's turn: nothing flows to the generator
         score_real, score_fake = self.critic(torch.cat([real, fake])).chunk(2)
         gap = (score_real - score_fake).mean()

@@ -43,11 +43,6 @@ def interpolate(encoder: Encodes, decoder: Decodes, a: Tensor, b: Tensor, num_st
     return in_chunks(decoder.decode, codes.flatten(0, 1)).unflatten(0, (len(a), num_steps))
 
 
-def to_bytes(images: Tensor) -> np.ndarray:
-    """uint8 pixels of images in [0, 1]."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """One picture, uint8 [rows · (height + gap), columns · (width + gap)], of images, uint8 [n, height, width]."""
     n, height, width = images.shape

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genpipe.data.images import Images
 from genpipe.data.pairs import NEWLINE, UNKNOWN, Pairs
+from genpipe.nn.pixels import scaled, scaled_to_bytes
 from genpipe.recipe import Classifies, Decodes, Encodes, Recipe, Samples, Tags
 from genpipe.sampling import decoding, latent
 
@@ -20,7 +21,7 @@ COLUMNS = 12  # of reconstructions and walks
 def write_samples(recipe: Recipe, data: Images | Pairs, n: int, seed: int, directory: Path) -> None:
     """Write `n` samples as arrays and tables, and what a person would rather look at as PNG."""
     if isinstance(recipe, Samples):
-        images = latent.to_bytes(latent.draw(recipe, n, seed))
+        images = recipe.pixels.to_bytes(latent.draw(recipe, n, seed)).numpy()
         np.save(directory / "samples.npy", images)
         write_png(directory / "grid.png", latent.grid(images[:GRID], columns=8))
     if isinstance(recipe, Encodes) and isinstance(recipe, Decodes) and isinstance(data, Images):
@@ -38,16 +39,16 @@ def write_samples(recipe: Recipe, data: Images | Pairs, n: int, seed: int, direc
 def reconstructions(encoder: Encodes, decoder: Decodes, data: Images) -> np.ndarray:
     """A picture of test images in the odd rows, and decode(encode(·)) of them below."""
     originals = first(data, 2 * COLUMNS)
-    rebuilt = latent.to_bytes(latent.reconstruct(encoder, decoder, originals.float() / 255))
+    rebuilt = scaled_to_bytes(latent.reconstruct(encoder, decoder, scaled(originals))).numpy()
     rows = [part[i : i + COLUMNS] for i in (0, COLUMNS) for part in (originals.numpy(), rebuilt)]
     return latent.grid(np.concatenate(rows), COLUMNS)
 
 
 def walks(encoder: Encodes, decoder: Decodes, data: Images) -> np.ndarray:
     """A picture of walks from test image to test image, a walk a row."""
-    test = first(data, 12).float() / 255
+    test = scaled(first(data, 12))
     steps = latent.interpolate(encoder, decoder, test[:6], test[6:], COLUMNS)
-    return latent.grid(latent.to_bytes(steps.flatten(0, 1)), COLUMNS)
+    return latent.grid(scaled_to_bytes(steps.flatten(0, 1)).numpy(), COLUMNS)
 
 
 def first(data: Images, n: int) -> Tensor:
@@ -59,7 +60,7 @@ def first(data: Images, n: int) -> Tensor:
 def mistakes(model: Classifies, data: Images) -> Tensor:
     """Which test images, bool [n], the model puts in the wrong class."""
     test = data.test()
-    return latent.in_chunks(model.classify, test["images"].float() / 255).argmax(-1) != test["labels"]
+    return latent.in_chunks(model.classify, scaled(test["images"])).argmax(-1) != test["labels"]
 
 
 def answers(model: Tags, data: Pairs) -> list[tuple[str, str, str]]:

@@ -1,0 +1,79 @@
+"""Bytes to the units of models and back."""
+
+import numpy as np
+import pytest
+import torch
+
+from genpipe.evaluation.likelihood import bits_per_dim
+from genpipe.models import RECIPES
+from genpipe.nn.pixels import DEQUANTISED, SCALED, Pixels, dequantised
+from genpipe.recipe import LogProb, Samples
+from genpipe.sampling.showing import write_samples
+from tests import tiny
+
+BYTES = torch.arange(256, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("pixels", [SCALED, DEQUANTISED])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bytes_come_back(pixels: Pixels, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    images = BYTES.repeat(1000).view(1000, 16, 16)
+    x = pixels.from_bytes(images, dtype)
+    assert x.dtype == dtype
+    assert torch.equal(pixels.to_bytes(x), images)
+
+
+def test_noise_never_reaches_the_next_byte() -> None:
+    """With the 24 bits of torch.rand, 255 + u rounds to 256 about once in 130,000 times."""
+    torch.manual_seed(0)
+    white = torch.full((4, 1000, 1000), 255, dtype=torch.uint8)
+    x = dequantised(white)
+    assert x.max() < 1
+    assert torch.equal(DEQUANTISED.to_bytes(x), white)
+
+
+def test_noise_is_uniform() -> None:
+    torch.manual_seed(0)
+    u = dequantised(torch.zeros(10**6, dtype=torch.uint8)) * 256
+    assert u.mean().item() == pytest.approx(1 / 2, abs=0.002)
+    assert u.var().item() == pytest.approx(1 / 12, abs=0.001)
+
+
+def test_values_outside_are_cut_off() -> None:
+    x = torch.tensor([-0.5, 1.0, 1.5])
+    assert [pixels.to_bytes(x).tolist() for pixels in (SCALED, DEQUANTISED)] == [[0, 255, 255]] * 2
+
+
+@pytest.mark.parametrize("name", tiny.names_with(Samples))
+def test_what_a_recipe_learns_from_is_what_it_writes(name, tmp_path):
+    """A sampler that draws the images it was given, in the units of its losses, writes exactly them."""
+    data = tiny.data_for(name, tmp_path)
+    recipe = tiny.recipe_of(name, data)
+    images = data.test()["images"]
+    assert issubclass(RECIPES[name], Samples)
+    units = recipe.pixels.from_bytes(images, torch.float32)
+    recipe.sample = lambda n: torch.cat([units] * (n // len(units) + 1))[:n]
+    (tmp_path / "out").mkdir()
+    write_samples(recipe, data, len(images), 1, tmp_path / "out")
+    np.testing.assert_array_equal(np.load(tmp_path / "out/samples.npy"), images.numpy())
+
+
+def test_models_of_dequantised_images_say_so():
+    """Those that add noise to bytes before they learn: every density, and the chains of the energy model."""
+    found = {name for name in tiny.names_with(Samples) if RECIPES[name].pixels == DEQUANTISED}
+    assert found == {*tiny.names_with(LogProb), "energy"} == {"nice", "energy"}
+
+
+def test_a_black_image_is_black_in_the_units_of_a_density(tmp_path):
+    """Half of the values (0 + u)/256 are nearer to 1/255 than to 0."""
+    seen: list[torch.Tensor] = []
+
+    class Watching(LogProb):
+        def log_prob(self, x):
+            seen.append(x)
+            return torch.zeros(len(x))
+
+    bits_per_dim(Watching(), torch.zeros(100, 8, 8, dtype=torch.uint8), seed=0)
+    assert DEQUANTISED.to_bytes(seen[0]).max() == 0
+    assert 0.4 < (SCALED.to_bytes(seen[0]) == 1).double().mean() < 0.6
