@@ -26,6 +26,7 @@ from genpipe.sources.idx import read_idx, write_idx
 from genpipe.sources.packages import unpack_digits, unpack_poems
 from genpipe.sources.pin import directory_md5
 from genpipe.sources.poems import Poem
+from genpipe.sources.verse import verse_of
 
 SPRING = {  # 杜甫, 春望
     "id": "spring",
@@ -375,15 +376,12 @@ def made(root: Path, name: str, **block: object) -> dict[str, bytes]:
 
 
 def write_poems(path: Path, num_poems: int) -> None:
-    """Poems with distinct couplets, each of them twice under two ids."""
+    """Poems with distinct lines, each of them twice under two ids."""
     lines = []
     for number in range(num_poems):
         line = "".join(chr(0x4E00 + number // 2 * 8 + place) for place in range(4))
-        middle = [f"{line}{a}，{line}{b}。" for a, b in ("春秋", "風雨")]
-        poem = SPRING | {
-            "id": f"poem-{number}",
-            "paragraphs": [SPRING["paragraphs"][0], *middle, SPRING["paragraphs"][3]],
-        }
+        paragraphs = [f"{line}{a}，{line}{b}。" for a, b in ("山河", "春秋", "風雨", "草木")]
+        poem = SPRING | {"id": f"poem-{number}", "paragraphs": paragraphs}
         lines.append(json.dumps(poem | {"tones": SPRING_TONES}, ensure_ascii=False) + "\n")
     path.write_text("".join(lines), encoding="utf-8")
 
@@ -406,12 +404,55 @@ def test_no_poem_and_no_line_is_in_train_and_test(root: Path) -> None:
     assert made(root, "couplets", kind="couplets", source="poems.jsonl", test_share=0.3) == files
 
 
+def test_poems_that_share_any_line_are_on_one_side(root: Path) -> None:
+    write_poems(root / "poems.jsonl", 400)
+    poems = [json.loads(line) for line in (root / "poems.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = [poem["paragraphs"][3] for poem in poems]
+    for number, poem in enumerate(poems):  # a chain of ten poems, by last lines that are no couplet of either
+        poem["paragraphs"][3] = last[number // 20 * 20]
+    text = "".join(json.dumps(poem, ensure_ascii=False) + "\n" for poem in poems)
+    (root / "poems.jsonl").write_text(text, encoding="utf-8")
+    files = made(root, "couplets", kind="couplets", source="poems.jsonl", test_share=0.4)
+    sides = [
+        {int(json.loads(line)["id"].split("-")[1]) // 20 for line in files[name].splitlines()}
+        for name in ("train.jsonl", "test.jsonl")
+    ]
+    assert sides[0]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+    source = json.loads(files["source.json"])
+    assert source["left_out"]["copy of another couplet"] == 400
+    assert source["notes"] == [
+        "200 of 200 poems share lines with others: 20 groups, each on one side, the largest of 10"
+    ]
+
+
 def test_the_tone_table_names_usual_tones(root: Path) -> None:
     write_poems(root / "poems.jsonl", 100)
-    table = made(root, "couplets", kind="couplets", source="poems.jsonl")["tones.tsv"].decode().splitlines()
+    with (root / "poems.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"id": "two readings", "paragraphs": ["更"], "tones": ["○"]}')
+    files = made(root, "couplets", kind="couplets", source="poems.jsonl")
+    table = files["tones.tsv"].decode().splitlines()
     assert table[0] == "character\ttone\tcount\tshare"
-    assert "國\t仄\t100\t1.0000" in table
-    assert not [row for row in table if row.startswith("更")]  # ○: it has two readings
+    assert "春\t仄\t100\t1.0000" in table
+    assert not [row for row in table if row.startswith("更")]
+    left_out = json.loads(files["source.json"])["left_out"]
+    assert left_out["character mostly marked ○, of two readings, in tones.tsv"] == 1
+
+
+@pytest.mark.parametrize(("level", "kept"), [(95, True), (94, False)])
+def test_a_character_of_two_fitted_tones_is_left_out_of_the_table_and_counted(
+    root: Path, level: int, kept: bool
+) -> None:
+    write_poems(root / "poems.jsonl", 40)
+    more = [{"id": str(i), "paragraphs": ["如"], "tones": ["平" if i < level else "仄"]} for i in range(100)]
+    with (root / "poems.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(poem, ensure_ascii=False) + "\n" for poem in more)
+    files = made(root, "couplets", kind="couplets", source="poems.jsonl")
+    assert ("如\t平\t95\t0.9500" in files["tones.tsv"].decode().splitlines()) == kept
+    left_out = json.loads(files["source.json"])["left_out"]
+    reason = "character of one tone in less than 95% of its marks, in tones.tsv"
+    assert left_out[reason] == 80 + (not kept)  # four characters of each of the other 20 poems
 
 
 def test_poems_become_documents_without_empty_ones(root: Path) -> None:
@@ -435,7 +476,7 @@ def test_poems_become_documents_without_empty_ones(root: Path) -> None:
         (b"\n[1]\n", "poems.jsonl: line 2: wanted a JSON object, found list"),
         (b'{"text": ""}\n', "poems.jsonl: line 1: wanted a list of strings in 'paragraphs'"),
         (b'{"paragraphs": []}\n{"a": "\xff"}\n', "found byte 0xff at offset 26 (line 2)"),
-        (b"\n", "wanted poems, found none"),
+        (b"\n", "no poem with text"),
     ],
 )
 def test_a_bad_line_is_named(root: Path, content: bytes, told: str) -> None:
@@ -484,8 +525,43 @@ def test_text_files_become_documents_a_line(root: Path) -> None:
         made(root, "own", kind="text", source="mine")
 
 
-def test_notes_of_editors_are_not_verse(root: Path) -> None:
-    record = {"id": "1", "paragraphs": ["春風（一作「東風」）來。", "（缺）"]}
-    (root / "poems.jsonl").write_text(json.dumps(record, ensure_ascii=False), encoding="utf-8")
-    document = json.loads(made(root, "p", kind="poems", source="poems.jsonl")["documents.jsonl"])
-    assert document["paragraphs"] == ["春風來。"]
+@pytest.mark.parametrize(
+    ("paragraphs", "verse", "counts"),
+    [
+        (["春風（一作「東風」）來。", "（缺）"], ["春風來。"], (2, 0, 0)),
+        (
+            ["白日依山盡。", "（《詩話》云。", "此詩未詳。", "）。", "黃河入海流。"],
+            ["白日依山盡。", "黃河入海流。"],
+            (1, 0, 0),
+        ),
+        (["甲（乙（丙。", "丁）戊）己。"], ["甲", "己。"], (1, 0, 0)),
+        (["（〖1〗京兆〖一○七七〗立石。", "）。", "〖2〗末"], ["末"], (2, 0, 0)),
+        (["呀！（旦云)你看。", "(下)。", "(正末唱）我胸次"], ["呀！你看。", "我胸次"], (3, 0, 0)),
+        (["甲（乙。", "丙。", "丁。"], ["甲", "丙。", "丁。"], (1, 1, 0)),
+        (["（甲〖乙）丙。"], ["丙。"], (1, 0, 0)),
+        (["（甲（乙。", "丙）丁。"], ["丁。"], (2, 1, 0)),
+        (["甲）乙。", "〗"], ["甲乙。"], (0, 0, 2)),
+        (["[爽]節〔三奏〕{艹/尔}［氣］", "，。"], ["[爽]節〔三奏〕{艹/尔}［氣］"], (0, 0, 0)),
+        ([], [], (0, 0, 0)),
+    ],
+)
+def test_notes_are_followed_over_all_paragraphs_in_brackets_of_either_width(
+    paragraphs, verse, counts
+) -> None:
+    assert verse_of(paragraphs) == (verse, *counts)
+
+
+def test_notes_that_were_removed_and_never_close_are_counted(root: Path, capsys) -> None:
+    poems = [["甲（乙。", "丙。"], ["（丁。", "戊）。"], ["己）。"], ["庚。"]]
+    lines = [json.dumps({"paragraphs": poem}, ensure_ascii=False) + "\n" for poem in poems]
+    (root / "poems.jsonl").write_text("".join(lines), encoding="utf-8")
+    files = made(root, "p", kind="poems", source="poems.jsonl")
+    documents = [json.loads(line)["paragraphs"] for line in files["documents.jsonl"].splitlines()]
+    assert documents == [["甲", "丙。"], ["己。"], ["庚。"]]
+    source = json.loads(files["source.json"])
+    assert source["left_out"] == {"poem without verse": 1}
+    assert source["notes"] == [
+        "removed 2 notes in brackets from 2 poems; 1 never close and were taken to end with their paragraph; "
+        "1 closing brackets had no opening one and were removed alone"
+    ]
+    assert source["notes"][0] in capsys.readouterr().out

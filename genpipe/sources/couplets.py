@@ -5,7 +5,8 @@ The second and third paragraph of an eight-line poem are antithetical by rule (�
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,15 @@ from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import write_jsonl
 from genpipe.sources.poems import Poem, read_poems
 from genpipe.sources.prepared import Prepared
-from genpipe.sources.split import is_test
+from genpipe.sources.split import digest, distinct, groups, split_by_group
 
 HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # □, a lost character, is none of them
 COUPLET = re.compile(f"([{HAN}]{{5}})，([{HAN}]{{5}})。|([{HAN}]{{7}})，([{HAN}]{{7}})。")
+LINE = re.compile(f"[{HAN}]+")
 IS_HAN = re.compile(f"[{HAN}]")
 LEVEL, OBLIQUE, EITHER = "平仄○"
+# The source fits the mark of a character with two readings to its place: below this share, a tone is the rule's own
+MIN_TONE_SHARE = 0.95
 MARKS = str.maketrans("？通", EITHER * 2)  # the source's other marks: unknown, and both
 
 
@@ -30,26 +34,41 @@ class Couplet(NamedTuple):
     id: str
     text: str  # upper line, line feed, lower line
     tones: str  # the same in 平, 仄 and ○
+    lines: tuple[str, ...] = ()  # all lines of the poem
 
 
 def prepare_couplets(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write train.jsonl and test.jsonl, no poem and no line in both, and the tone of each character in tones.tsv."""
+    """Write train.jsonl and test.jsonl, and the tones of characters that have one in tones.tsv.
+
+    Poems that share a line, also by way of others, are on one side.
+    """
     poems = list(read_poems(source))
-    regulated = (couplet for poem in poems for couplet in poem_couplets(poem) if is_regulated(couplet))
-    train, test = _split(regulated, dataset.test_share)
+    regulated = [couplet for poem in poems for couplet in poem_couplets(poem) if is_regulated(couplet)]
+    unique = distinct([digest(couplet.text.encode()) for couplet in regulated])
+    couplets = [regulated[number] for number in unique.items]
+    lines = [couplet.lines for couplet in couplets]
+    tested = split_by_group(
+        [digest(couplet.text.encode()) for couplet in couplets], dataset.test_share, lines
+    )
+    train, test = (list(compress(couplets, side)) for side in ([not t for t in tested], tested))
     if not train or not test:
         raise BadInput(
-            f"{source}: wanted couplets to train and to test, found {len(train)} and {len(test)}; "
-            "it needs poems of four paragraphs like 感時花濺淚，恨別鳥驚心。 with their `tones`, or another test_share"
+            f"{source}: needs couplets to train and to test, has {len(train)} and {len(test)}; "
+            "take poems of four paragraphs like 感時花濺淚，恨別鳥驚心。 with their `tones`, or another test_share"
         )
     counts = {"train.jsonl": _write(directory / "train.jsonl", train)}
     counts["test.jsonl"] = _write(directory / "test.jsonl", test)
-    counts["tones.tsv"] = _write_tones(directory / "tones.tsv", poems)
-    return Prepared(counts)
+    rows, left_out = _tone_rows(poems)
+    counts["tones.tsv"] = len(rows)
+    _write_tones(directory / "tones.tsv", rows)
+    return Prepared(
+        counts, {"copy of another couplet": unique.copies} | left_out, [_grouping(couplets, lines)]
+    )
 
 
 def poem_couplets(poem: Poem) -> Iterator[Couplet]:
     """The two middle couplets of a poem that is four pairs of lines, where their tones are known."""
+    lines = tuple(line for paragraph in poem.paragraphs for line in LINE.findall(paragraph))
     matches = [COUPLET.fullmatch(paragraph) for paragraph in poem.paragraphs]
     if len(matches) != 4 or not all(matches) or not poem.tones:
         return
@@ -58,7 +77,9 @@ def poem_couplets(poem: Poem) -> Iterator[Couplet]:
         marks = poem.tones[place].translate(MARKS)
         tones = re.fullmatch(f"([平仄○]{{{len(upper)}}}).([平仄○]{{{len(lower)}}}).", marks)
         if tones:
-            yield Couplet(poem.id, f"{poem.id}-{place + 1}", f"{upper}\n{lower}", f"{tones[1]}\n{tones[2]}")
+            yield Couplet(
+                poem.id, f"{poem.id}-{place + 1}", f"{upper}\n{lower}", f"{tones[1]}\n{tones[2]}", lines
+            )
 
 
 def is_regulated(couplet: Couplet) -> bool:
@@ -82,16 +103,16 @@ def character_tones(poems: Iterable[Poem]) -> dict[str, Counter[str]]:
     return marks
 
 
-def _split(couplets: Iterable[Couplet], test_share: float) -> tuple[list[Couplet], list[Couplet]]:
-    """Couplets to train and to test: both of a poem on one side, the first of each text only."""
-    distinct: dict[str, Couplet] = {}
-    for couplet in couplets:
-        distinct.setdefault(couplet.text, couplet)
-    train = [couplet for couplet in distinct.values() if not is_test(couplet.poem, test_share)]
-    known = {line for couplet in train for line in couplet.text.split("\n")}
-    # Poems are handed down in variants: a test couplet that shares a line with training would be half known.
-    kept = (couplet for couplet in distinct.values() if is_test(couplet.poem, test_share))
-    return train, [couplet for couplet in kept if known.isdisjoint(couplet.text.split("\n"))]
+def _grouping(couplets: Sequence[Couplet], lines: Sequence[Iterable[str]]) -> str:
+    """How many poems share lines with others, in words."""
+    poems: dict[int, set[str]] = defaultdict(set)
+    for group, couplet in zip(groups(lines), couplets, strict=True):
+        poems[group].add(couplet.poem)
+    joined = [len(members) for members in poems.values() if len(members) > 1]
+    return (
+        f"{sum(joined):,} of {sum(map(len, poems.values())):,} poems share lines with others: {len(joined):,} groups, "
+        f"each on one side, the largest of {max(joined, default=1):,}"
+    )
 
 
 def _write(path: Path, couplets: list[Couplet]) -> int:
@@ -100,12 +121,21 @@ def _write(path: Path, couplets: list[Couplet]) -> int:
         return write_jsonl(file, records)
 
 
-def _write_tones(path: Path, poems: list[Poem]) -> int:
-    """A row for each character of one usual tone: how often it has it, and the share of that in all its marks."""
-    rows = []
+def _tone_rows(poems: Iterable[Poem]) -> tuple[list[str], dict[str, int]]:
+    """A row for each character of one tone, with its count and its share in the character's marks; what was left out."""
+    rows, left_out = [], Counter[str]()
     for character, marks in sorted(character_tones(poems).items()):
         tone, count = max(marks.items(), key=lambda item: (item[1], item[0]))
-        if tone != EITHER:  # a character with two readings says nothing about a line
+        if tone == EITHER:
+            left_out[f"character mostly marked {EITHER}, of two readings, in tones.tsv"] += 1
+        elif count < MIN_TONE_SHARE * marks.total():
+            left_out[
+                f"character of one tone in less than {MIN_TONE_SHARE:.0%} of its marks, in tones.tsv"
+            ] += 1
+        else:
             rows.append(f"{character}\t{tone}\t{count}\t{count / marks.total():.4f}\n")
+    return rows, dict(left_out)
+
+
+def _write_tones(path: Path, rows: Sequence[str]) -> None:
     path.write_text("character\ttone\tcount\tshare\n" + "".join(rows), encoding="utf-8", newline="\n")
-    return len(rows)

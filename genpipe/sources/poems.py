@@ -1,7 +1,7 @@
 """Poems as documents."""
 
-import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +10,7 @@ from genpipe.errors import BadInput
 from genpipe.params.corpora import Dataset
 from genpipe.sources.jsonl import read_jsonl, write_jsonl
 from genpipe.sources.prepared import Prepared
-
-NOTE = re.compile("（[^（）]*）")  # editors' notes on variants stand in brackets; they are not verse
+from genpipe.sources.verse import verse_of
 
 
 class Poem(NamedTuple):
@@ -39,21 +38,36 @@ def read_poems(path: Path) -> Iterator[Poem]:
 
 
 def prepare_poems(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write documents.jsonl, without editors' notes; poems without text are left out."""
+    """Write documents.jsonl, without editors' notes and stage directions; poems without other text are left out."""
+    seen: Counter[str] = Counter()
     with (directory / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        number = write_jsonl(file, _documents(source))
+        number = write_jsonl(file, _documents(source, seen))
     if not number:
-        raise BadInput(
-            f"{source}: wanted poems, found none with text; each line is an object with a list `paragraphs`"
-        )
-    return Prepared({"documents.jsonl": number})
+        raise BadInput(f"{source}: no poem with text; each line must be an object with a list `paragraphs`")
+    notes = [
+        f"removed {seen['notes']:,} notes in brackets from {seen['poems with notes']:,} poems; "
+        f"{seen['unclosed']:,} never close and were taken to end with their paragraph; "
+        f"{seen['stray']:,} closing brackets had no opening one and were removed alone"
+    ]
+    left_out = {"poem without verse": seen["without verse"]}
+    return Prepared({"documents.jsonl": number}, left_out, notes if seen["notes"] or seen["stray"] else [])
 
 
-def _documents(source: Path) -> Iterator[dict[str, Any]]:
+def _documents(source: Path, seen: Counter[str]) -> Iterator[dict[str, Any]]:
+    """A record for each poem with verse; what was removed is counted in `seen`."""
     for poem in read_poems(source):
-        paragraphs = [verse for paragraph in poem.paragraphs if (verse := NOTE.sub("", paragraph).strip())]
-        if paragraphs:
-            yield {"id": poem.id, "title": poem.title, "author": poem.author, "paragraphs": paragraphs}
+        verse = verse_of(poem.paragraphs)
+        seen.update(notes=verse.notes, unclosed=verse.unclosed, stray=verse.stray)
+        seen["poems with notes"] += bool(verse.notes)
+        if verse.paragraphs:
+            yield {
+                "id": poem.id,
+                "title": poem.title,
+                "author": poem.author,
+                "paragraphs": verse.paragraphs,
+            }
+        else:
+            seen["without verse"] += 1
 
 
 def _normal(text: str) -> str:
@@ -64,6 +78,6 @@ def _texts(path: Path, number: int, record: dict[str, Any], key: str) -> list[st
     texts = record.get(key)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadInput(
-            f"{path}: line {number}: wanted a list of strings in {key!r}, found {str(texts)[:40]}; mend it"
+            f"{path}: line {number}: wanted a list of strings in {key!r}, found {str(texts)[:40]}; fix the line"
         )
     return texts

@@ -91,8 +91,3 @@ def _places(group: Sequence[int], digests: Sequence[bytes]) -> dict[int, float]:
         number: int.from_bytes(digest(b"split" + content)[:6], "big") / 2**48
         for number, content in smallest.items()
     }
-
-
-def is_test(name: str, test_share: float) -> bool:
-    """Whether the example belongs to the share kept for testing."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < test_share * 2**64
