@@ -1,5 +1,6 @@
 """Techniques on batches, losses, gradients and weights: exact identities, each chosen as params.yaml says it."""
 
+import copy
 import itertools
 import math
 
@@ -584,6 +585,37 @@ def test_a_kernel_is_normalised_with_a_row_for_each_output():
     assert [gain.numel() for gain in gains] == [3, 4]
 
 
+KERNELS = {
+    "more inputs": (nn.Conv2d(4, 6, 3), 0),
+    "more outputs": (nn.Conv2d(2, 40, 3), 0),
+    "square": (nn.Conv2d(4, 4, 1), 0),
+    "1 x 1": (nn.Conv2d(3, 5, 1), 0),
+    "in groups": (nn.Conv2d(4, 6, 3, groups=2), 0),
+    "transposed": (nn.ConvTranspose2d(4, 6, 3), 1),
+    "of sequences": (nn.Conv1d(4, 3, 5), 0),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_an_orthogonal_kernel_is_an_orthogonal_matrix_of_its_outputs_that_trains(name):
+    """torch's own made singular values of 6.8 to 3.1, and of a 1 x 1 kernel ±1 without a gradient."""
+    layer, dim = copy.deepcopy(KERNELS[name])
+    layer.double()
+    shape = layer.weight.shape
+    normalise(nn.Sequential(layer), {"weight": "orthogonal"})
+    before = layer.weight.detach().clone()
+    original = layer.parametrizations.weight.original
+    for _ in range(5):
+        (gradient,) = torch.autograd.grad((layer.weight - 1).square().sum(), original)
+        assert gradient.abs().max() > 1e-6
+        with torch.no_grad():
+            original -= 0.01 * gradient
+    assert layer.weight.shape == shape
+    assert (layer.weight - before).abs().max() > 1e-4
+    values = torch.linalg.svdvals(layer.weight.detach().transpose(0, dim).flatten(1))
+    assert torch.allclose(values, torch.ones_like(values), rtol=0, atol=1e-12)
+
+
 def test_a_normalised_network_trains():
     net = Net()
     normalise(net, {r"weight$": "spectral"})
@@ -602,6 +634,23 @@ class Tied(nn.Module):
         self.second.weight = self.first.weight
 
 
+def zeros(rows):
+    """What makes a convolution of which these outputs have weights of 0."""
+
+    def make() -> nn.Module:
+        net = nn.Sequential(nn.Conv2d(2, 4, 3))
+        net[0].weight.data[rows] = 0
+        return net
+
+    return make
+
+
+def test_a_row_of_zeros_is_no_obstacle_to_a_spectral_norm():
+    net = zeros(2)()
+    normalise(net, {"weight": "spectral"})
+    assert net(torch.ones(1, 2, 3, 3)).isfinite().all()
+
+
 BAD_NORMALISATIONS = {
     "fits nothing": (
         Net,
@@ -614,6 +663,28 @@ BAD_NORMALISATIONS = {
         "both in the name of the parameter head",
     ),
     "a vector": (Net, {"head": "spectral"}, r"wanted a matrix or a kernel, head\.bias is a vector"),
+    "all 0, weight": (
+        zeros(slice(None)),
+        {"weight": "weight"},
+        "weight of 0.weight: 4 of its 4 outputs have weights that are all 0 at the start",
+    ),
+    "a row of 0, weight": (zeros(2), {"weight": "weight"}, "weight of 0.weight: 1 of its 4 outputs"),
+    "all 0, spectral": (
+        zeros(slice(None)),
+        {"weight": "spectral"},
+        "spectral of 0.weight: 4 of its 4 outputs",
+    ),
+    "all 0, orthogonal": (zeros(slice(None)), {"weight": "orthogonal"}, "orthogonal of 0.weight: 4 of its 4"),
+    "a row of 0, orthogonal": (
+        zeros(2),
+        {"weight": "orthogonal"},
+        "its matrix of 4 x 18 starts with rank 3, and an orthogonal one has 4",
+    ),
+    "one number": (
+        lambda: nn.Sequential(nn.Conv2d(1, 1, 1)),
+        {"weight": "orthogonal"},
+        "orthogonal of 0.weight: a matrix of one number can only be 1 or -1",
+    ),
     "tied": (Tied, {r"first\.weight": "spectral"}, r"first\.weight is shared by two modules"),
 }
 

@@ -7,10 +7,11 @@ Both treat a weight as a matrix with a row for each output: what leaves a layer 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from genpipe.errors import BadInput
 from genpipe.params.techniques import Bounded, Exact, Normalisation, WeightTechnique
@@ -107,10 +108,14 @@ def refuse_vector(weight: Tensor, technique: Bounded | Exact, name: str, where: 
 def normalise(recipe: nn.Module, rules: Mapping[str, Normalisation]) -> None:
     """Compute the weights of a new recipe from others: W / its largest singular value, g W / |W|, or orthogonal ones.
 
+    W is the matrix with a row for each output: a kernel, [out, in, k, k], is [out, in k k]. So `spectral` bounds that
+    matrix (the map that a convolution of stride 1 makes of a picture is at most k times as steep), `weight` has a g and
+    a norm for each output, and `orthogonal` makes orthonormal rows, or columns where there are fewer.
+
     `rules` maps regular expressions on names of parameters to torch's parametrisations; BadInput where one fits no name, a
-    name two, or what it fits is a vector or belongs to two modules. Spectral norms start from vectors drawn with torch's
-    global generator: call this under the seed that made the recipe. Afterwards the parameters have other names:
-    `x.weight` is `x.parametrizations.weight.original`.
+    name two, or what it fits is a vector, has no direction (zeros), or belongs to two modules. Spectral norms start from
+    vectors drawn with torch's global generator: call this under the seed that made the recipe. Afterwards the parameters
+    have other names: `x.weight` is `x.parametrizations.weight.original`.
 
     Spectral Normalization for Generative Adversarial Networks (Miyato, Kataoka, Koyama & Yoshida, 2018,
     arXiv:1802.05957); Weight Normalization (Salimans & Kingma, 2016, arXiv:1602.07868).
@@ -119,12 +124,71 @@ def normalise(recipe: nn.Module, rules: Mapping[str, Normalisation]) -> None:
     for name, rule in fitted.items():
         path, _, attribute = name.rpartition(".")
         module = recipe.get_submodule(path)
+        _refuse_undirected(name, as_matrix(getattr(module, attribute).detach(), output_dim(module)), rule)
         if rule == "orthogonal":
-            parametrizations.orthogonal(module, attribute)
+            _make_orthogonal(module, attribute)
         elif rule == "weight":
             parametrizations.weight_norm(module, attribute, dim=output_dim(module))
         else:
             parametrizations.spectral_norm(module, attribute, dim=output_dim(module))
+
+
+def as_matrix(weight: Tensor, dim: int) -> Tensor:
+    """A weight as a matrix with a row for each of the outputs that dimension `dim` counts."""
+    return weight.transpose(0, dim).flatten(1)
+
+
+class _OfKernel(nn.Module):
+    """A parametrisation of the matrix of a kernel; torch's own takes a kernel for a batch of k x k matrices."""
+
+    of_matrix: Any  # torch's class is private
+
+    def __init__(self, of_matrix: nn.Module, weight: Tensor, dim: int) -> None:
+        super().__init__()
+        self.of_matrix = of_matrix
+        self._dim = dim
+        self._shape = weight.transpose(0, dim).shape
+
+    def forward(self, original: Tensor) -> Tensor:
+        return self.of_matrix(original).view(self._shape).transpose(0, self._dim)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return self.of_matrix.right_inverse(as_matrix(weight, self._dim))
+
+
+def _make_orthogonal(module: nn.Module, attribute: str) -> None:
+    weight, dim = getattr(module, attribute), output_dim(module)
+    if weight.dim() == 2:
+        parametrizations.orthogonal(module, attribute)
+        return
+    # torch gives its parametrisation of a matrix only on a module that has one
+    holder = nn.Module()
+    holder.weight = nn.Parameter(as_matrix(weight.detach(), dim).clone())
+    parametrizations.orthogonal(holder)
+    of_matrix = holder.get_submodule("parametrizations.weight.0")
+    parametrize.register_parametrization(module, attribute, _OfKernel(of_matrix, weight, dim))
+
+
+def _refuse_undirected(name: str, weight: Tensor, rule: Normalisation) -> None:
+    """Raise where the matrix of a weight has nothing to normalise: torch gives NaN there, or zeros, and no error."""
+    where = f"train.normalisations: {rule} of {name}"
+    norms = weight.norm(dim=1)
+    zeros = int((norms == 0).sum())
+    if zeros and (rule == "weight" or zeros == len(weight)):
+        raise BadInput(
+            f"{where}: {zeros} of its {len(weight)} outputs have weights that are all 0 at the start, which have no "
+            "direction; start them at random, or leave the parameter out of the pattern"
+        )
+    if rule != "orthogonal":
+        return
+    if weight.numel() == 1:
+        raise BadInput(f"{where}: a matrix of one number can only be 1 or -1, and never trains; leave it out")
+    rank, full = int(torch.linalg.matrix_rank(weight)), min(weight.shape)
+    if rank < full:
+        raise BadInput(
+            f"{where}: its matrix of {' x '.join(map(str, weight.shape))} starts with rank {rank}, and an orthogonal one "
+            f"has {full}; start it at random, or leave it out"
+        )
 
 
 def _fitted(recipe: nn.Module, rules: Mapping[str, Normalisation]) -> dict[str, Normalisation]:
