@@ -1,27 +1,33 @@
 """A short version of `make chaos`, and that its checks can fail."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.chaos import deployment
+from tests.chaos.arena import Arena
 from tests.chaos.pipeline import State, differences, forget, stages_in, state_of
-from tests.chaos.processes import Family
-from tests.chaos.rounds import Arena, draw, play, prepare
+from tests.chaos.processes import Family, succeeded
+from tests.chaos.rounds import draw, play, prepare
 from tests.chaos.victims import VICTIMS
 
 DAEMON = """
-import os, subprocess, sys, time
+import os, pathlib, sys, time
 if os.fork() == 0:
     os.setsid()
-    os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"], {})
-time.sleep(1)  # for as long as it takes to be seen
+    os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(86400)"], {})
+while not pathlib.Path("seen").exists():
+    time.sleep(0.05)
 """
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(86400)"
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +51,47 @@ def test_a_process_without_mark_session_and_parent_is_found(tmp_path: Path) -> N
     family = Family("a mark")
     with family.watched():
         parent = family.start([sys.executable, "-c", DAEMON], tmp_path, {}, tmp_path / "log")
+        wait_until(lambda: len(family.living()) == 2)
+        (tmp_path / "seen").touch()
         parent.wait()
         left = family.wait_until_gone(0.5)
         assert [process.environ() for process in left] == [{}]
-    deadline = time.monotonic() + 10
-    while any(process.is_running() for process in left) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(process.is_running() and process.status() != "zombie" for process in left)
+    assert not any(map(lives, left))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_a_service_that_does_not_end_is_a_complaint_and_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "STOPPED", 1)
+    family, log = Family("a mark"), tmp_path / "log"
+    services = deployment.Services(family, tmp_path, {}, log)
+    with family.watched():
+        for name, code in (("worker", STUBBORN), ("server", STUBBORN.replace("SIG_IGN", "SIG_DFL"))):
+            services._running[name] = family.start([sys.executable, "-c", code], tmp_path, {}, log)
+        wait_until(lambda: log.read_text() == "1\n1\n")
+        worker = services._running["worker"].pid
+        assert services.stop() == [f"Prefect's worker (process {worker}) did not end within 1 s"]
+        assert family.living() == []
+
+
+def test_a_command_that_does_not_end_well_is_a_complaint(tmp_path: Path) -> None:
+    family = Family("a mark")
+    with family.watched():
+        bad = family.start([sys.executable, "-c", "raise SystemExit(3)"], tmp_path, {}, tmp_path / "log")
+        assert succeeded(bad, 300, "it") == ["it ended with 3"]
 
 
 @pytest.fixture

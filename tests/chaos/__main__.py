@@ -14,6 +14,7 @@ network; everything else is in a temporary directory, which is kept when a round
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ HEAD = "| round | victim | killed after s | it interrupted | to be done | recove
 
 def main() -> int:
     """Attack; 0 when all held."""
+    take_signals()
     given = _arguments()
     if given.storm:
         return storm.main(given.rounds)
@@ -47,6 +49,16 @@ def main() -> int:
         return 0
     print(f"again: {again(seed, failed[0], given)}\nlogs: {scratch}", flush=True)
     return 1
+
+
+def take_signals() -> None:
+    """End well when asked to; and start processes that can be interrupted.
+
+    A shell starts what it puts in the background with SIGINT ignored, and so do all below it. A Prefect worker ends by
+    sending itself that signal when it has got SIGTERM: it would never end.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def row(outcome: Outcome) -> str:

@@ -102,6 +102,23 @@ class Family:
             self.kill()
 
 
+def ended(process: subprocess.Popen[bytes], seconds: float, what: str) -> list[str]:
+    """Wait for a process, and end it where it does not end by itself in time: the complaints."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return [f"{what} (process {process.pid}) did not end within {seconds:g} s"]
+    return []
+
+
+def succeeded(process: subprocess.Popen[bytes], seconds: float, what: str) -> list[str]:
+    """The same; a status other than 0 is a complaint, too."""
+    complaints = ended(process, seconds, what)
+    return complaints or ([f"{what} ended with {process.returncode}"] if process.returncode else [])
+
+
 def kill(process: psutil.Process) -> None:
     """SIGKILL, unless it is gone."""
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,6 +16,7 @@ class Victim:
     uses_ray: bool = False
     is_deployed: bool = False  # the round has a server, a worker and a deployment
     all_of_them: bool = False  # every one that is found dies
+    in_long_run: bool = False  # longer than its lease in the deployment's limit
     moment: Callable[[Path], bool] | None = None  # what the project's directory looks like when it dies
 
 
@@ -70,6 +71,9 @@ VICTIMS = {
         is_deployed=True,
     ),
     "Prefect server": Victim(_is_server, within=20, is_deployed=True, all_of_them=True),
+    "Prefect server in a long run": Victim(
+        _is_server, within=200, is_deployed=True, all_of_them=True, in_long_run=True
+    ),
     "Prefect worker": Victim(
         lambda words: _runs_module(words, "prefect", "worker", "start"),
         within=20,
