@@ -43,8 +43,11 @@ class Watchdog:
             thread.join()
 
     def _watch(self) -> None:
+        looks = 0  # one could fall between the moment in which a DVC of ours locks the file and that of its number there
         while not self._over.wait(PATIENCE / 10):
-            if time.monotonic() - self._heard_at < PATIENCE or not self._waits_for_a_stranger():
+            is_silent = time.monotonic() - self._heard_at >= PATIENCE
+            looks = looks + 1 if is_silent and self._waits_for_a_stranger() else 0
+            if looks < 2:
                 continue
             self.verdict = (
                 f"DVC waited {PATIENCE:g} s for {self._lock.parent.name}/{self._lock.name}, held by "

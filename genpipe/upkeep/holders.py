@@ -51,7 +51,12 @@ def holders(root: Path) -> list[Holder]:
 def held_leases(root: Path) -> set[str]:
     """The names of the leases that somebody holds now."""
     lockers = _lockers()
-    return {path.name for path in _leases(root) if path.stat().st_ino in lockers}
+    found = set()
+    for path in _leases(root):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino in lockers:
+                found.add(path.name)
+    return found
 
 
 def release(root: Path) -> list[Holder]:
@@ -132,13 +137,24 @@ def command_of(pid: int) -> str:
 
 
 def _table(root: Path) -> dict[str, Any]:
-    path = root / TABLE
-    if not path.exists() or not path.stat().st_size:
-        return {}
+    path, deadline = root / TABLE, time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _read_table(path)
+        except BadInput:  # DVC writes it in place, and is seen in the middle of that
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _read_table(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if text else {}
         if all(isinstance(who["pid"], int) and isinstance(who["cmd"], str) for _, _, who in _entries(table)):
             return table
+    except FileNotFoundError:
+        return {}
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise BadInput(
