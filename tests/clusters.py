@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -91,10 +92,12 @@ def end_family(process: subprocess.Popen) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port that nobody listens on, and that the system gives to no outgoing connection meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # below them are Ray's own, above those of connections
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for_port(port: int) -> None:

@@ -149,7 +149,7 @@ def run_group(name: str, directory: Path, attempt: Attempt, store: Path) -> None
     for process in group:
         process.start()
     for rank in [*attempt.deaths, *range(attempt.size)]:
-        group[rank].join(timeout=200)
+        group[rank].join(timeout=600)
         if group[rank].exitcode != 0:
             for process in group:
                 process.kill()

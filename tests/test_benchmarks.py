@@ -41,7 +41,7 @@ def test_time_asleep_is_wall_and_not_cpu() -> None:
 
 
 def test_memory_of_a_grandchild_is_seen() -> None:
-    child = "import time; kept = bytearray(200_000_000); time.sleep(1.5)"
+    child = "import time; kept = bytearray(200_000_000); time.sleep(3)"
     run = measure.measured(
         python(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"), memory=True
     )
@@ -50,12 +50,12 @@ def test_memory_of_a_grandchild_is_seen() -> None:
 
 def test_cpu_of_a_child_that_nobody_waits_for_is_seen() -> None:
     # it ends with the parent, which does not wait for it: getrusage tells of neither
-    child = "x = sum(range(10**12))"
+    child = "import time\nwhile time.process_time() < 1: pass\nprint(flush=True); time.sleep(600)"
     parent = (
-        "import subprocess, sys, time\n"
-        f"p = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
-        "time.sleep(2)\n"
-        "import os, signal; os.kill(p.pid, signal.SIGKILL); os._exit(0)"
+        "import os, signal, subprocess, sys, time\n"
+        f"p = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE)\n"
+        "p.stdout.readline(); time.sleep(2)  # in which it is looked at\n"
+        "os.kill(p.pid, signal.SIGKILL); os._exit(0)"
     )
     assert measure.measured(python(parent), memory=False).cpu > 0.3
 

@@ -56,7 +56,7 @@ def elsewhere(project) -> Iterator[RayCluster]:
 
 
 def run(words: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -125,7 +125,7 @@ def test_who_sees_nothing_is_sent_the_work_and_what_comes_back_is_kept():
     tasks = [Task(str(number), fail, Away(functools.partial(pack, number), str)) for number in range(5)]
     with supervised(Blind(), 2) as does:
         assert does.run(tasks, ignore) == ["0"] * 5
-    assert sorted(packed) == list(range(5))
+    assert set(packed) == set(range(5))  # a slow one may be sent twice
 
 
 def fail() -> None:

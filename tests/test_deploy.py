@@ -221,7 +221,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def refusal(words: list[str], env: dict[str, str]) -> str:
     """The one line with which start.sh refuses."""
-    done = subprocess.run([START, *words], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([START, *words], env=env, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
     return done.stderr
 
@@ -302,12 +302,12 @@ def members(session: int) -> list[psutil.Process]:
 
 def listening(session: int) -> set[str]:
     """The addresses on which a session's processes listen."""
-    return {
-        connection.laddr.ip
-        for process in members(session)
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found: set[str] = set()
+    for process in members(session):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            connections = process.net_connections("tcp")
+            found |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    return found
 
 
 @contextlib.contextmanager
@@ -316,7 +316,7 @@ def started(words: list[str], env: dict[str, str], file: Path) -> Iterator[tuple
     with file.open("w") as out:
         script = subprocess.Popen(words, env=env, cwd=PROJECT, stdout=out, stderr=out, start_new_session=True)
     try:
-        assert script.wait(timeout=240) == 0, file.read_text()
+        assert script.wait(timeout=600) == 0, file.read_text()
         yield script.pid, file.read_text()
     finally:
         for process in members(script.pid):
@@ -337,7 +337,7 @@ def short():
 def evaluated(printed: str, code: str, env: dict[str, str]) -> str:
     """What Python code prints after the shell has evaluated what start.sh printed."""
     shell = ["bash", "-c", 'eval "$1" && exec "$2" -c "$3"', "bash", printed, sys.executable, code]
-    return subprocess.run(shell, env=env, check=True, capture_output=True, text=True, timeout=240).stdout
+    return subprocess.run(shell, env=env, check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 def status_of_jobs(port: int, token: str) -> int:
@@ -346,7 +346,7 @@ def status_of_jobs(port: int, token: str) -> int:
         f"http://127.0.0.1:{port}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
     )
     try:
-        return urllib.request.urlopen(request, timeout=30).status
+        return urllib.request.urlopen(request, timeout=300).status
     except urllib.error.HTTPError as error:
         return error.code
 

@@ -88,7 +88,7 @@ def test_what_goes_wrong_on_one_process_is_told_by_both_at_the_next_checkpoint(f
     for process in group:
         process.start()
     try:
-        told = [complaints.get(timeout=60) for _ in group]
+        told = [complaints.get(timeout=600) for _ in group]
     finally:
         for process in group:
             process.kill()

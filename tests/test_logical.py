@@ -26,10 +26,10 @@ class Room:
 
     def gather(self, rows, counts):
         self.rows[self.rank] = rows
-        self.barrier.wait(timeout=120)
+        self.barrier.wait(timeout=600)
         assert [len(self.rows[rank]) for rank in range(self.size)] == counts
         received = [self.rows[rank].clone() for rank in range(self.size)]
-        self.barrier.wait(timeout=120)
+        self.barrier.wait(timeout=600)
         return received
 
     def combine(self, rows, counts, add):

@@ -211,7 +211,7 @@ def test_a_rejected_push_is_told_without_secrets_and_loses_nothing(
 def test_a_run_killed_between_dvc_push_and_git_push_is_published_by_the_next(root: Path) -> None:
     """The remote's hook holds the push until the process is killed."""
     hook = root.parent / "remote.git/hooks/pre-receive"
-    hook.write_text(f"#!/bin/sh\ntouch {root.parent}/held\nsleep 60\n")
+    hook.write_text(f"#!/bin/sh\ntouch {root.parent}/held\nsleep 600\n")
     hook.chmod(0o755)
     environment = {**as_somebody(), "PYTHONPATH": str(HERE)}
     with subprocess.Popen(
@@ -237,7 +237,7 @@ def marked(marker: str) -> list[int]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
@@ -246,7 +246,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_publishing_that_is_killed_leaves_no_process(root: Path) -> None:
     """DVC's remote accepts the connection and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(120)
+        silent.settimeout(600)
         dvc(
             root,
             "remote",

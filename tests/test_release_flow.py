@@ -63,7 +63,7 @@ def announced(outcome: str) -> dict[str, str]:
 
 def reason(outcome: str, name: str) -> str:
     """Why the event of this outcome says it happened; the event may take a moment to arrive."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while name not in (found := announced(outcome)):
         assert time.monotonic() < deadline, "no event"
         time.sleep(0.2)

@@ -317,7 +317,7 @@ async def prepare_database(url: str, wanted: dict[str, str]) -> None:
 def wait_for_pool(address: str, auth: str) -> None:
     """Until the worker has made its pool."""
     name, password = auth.split(":")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while httpx.get(f"{address}/work_pools/local", auth=(name, password)).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -2,7 +2,6 @@ import hashlib
 import importlib.util
 import json
 import threading
-import time
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from genpipe.errors import BadInput
 from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Loss, Phase, Recipe, Update
-from genpipe.training import complaints
+from genpipe.training import complaints, watching
 from genpipe.training.agreement import Agreed
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.log import Log
@@ -19,7 +18,7 @@ from genpipe.training.logical import Alone
 from genpipe.training.runs import STREAM, Run
 from genpipe.training.solver import schedule
 from genpipe.training.trainer import Trainer, phase_starts
-from genpipe.training.watching import POLL_S, Tail, _follow, watched
+from genpipe.training.watching import Tail, _follow, watched
 from tests import toys
 
 # ---------------------------------------------------------------------------------------------------- the trainer
@@ -294,13 +293,14 @@ def test_a_tail_reads_whole_lines_and_outlives_a_stream_that_was_cut(tmp_path):
     assert tail.new_rows() == [{"step": 2}]
 
 
-def test_a_follower_writes_new_rows_and_only_shows_those_of_an_earlier_try(tmp_path, capsys):
+def test_a_follower_writes_new_rows_and_only_shows_those_of_an_earlier_try(tmp_path, capsys, monkeypatch):
     stream = tmp_path / STREAM
     stream.write_text('{"step": 1, "a.loss": 5}\n')
-    written, stop = [], threading.Event()
+    written, stop, shown, show = [], threading.Event(), threading.Event(), watching._show
+    monkeypatch.setattr(watching, "_show", lambda *given: (show(*given), shown.set()))
     follower = threading.Thread(target=_follow, args=("toy", stream, 3, written.append, stop))
     follower.start()
-    time.sleep(POLL_S / 2)
+    assert shown.wait(300)
     with stream.open("a") as file:
         file.write('{"step": 2, "a.loss": 4}\n{"step": 3, "a.loss": 3}\n')
     stop.set()

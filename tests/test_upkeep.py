@@ -271,7 +271,7 @@ def reproducing(root: Path) -> Iterator[psutil.Process]:
         cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not psutil.Process(process.pid).children(recursive=True):
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -441,7 +441,6 @@ def test_the_doctor_sees_a_ray_whose_starter_has_ended(tmp_path):
     names = [f"--log-dir=/tmp/ray/session_2026-11-21_22-07-36_881027_{pid}/logs" for pid in starters]
     daemons = [subprocess.Popen([daemon, name], start_new_session=True) for name in names]
     try:
-        time.sleep(0.5)
         assert {process.pid for process in daemons} & set(orphaned_rays()) == {daemons[0].pid}
     finally:
         for process in daemons:

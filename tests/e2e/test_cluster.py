@@ -47,7 +47,7 @@ def directories() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob(f"gpray-{os.getpid()}-*"))
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -55,8 +55,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
-    alive = [process for process in processes if process.is_running()]
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+    return not any(lives(process) for process in processes)
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # between the two questions, too
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def ask(meeting: dict[str, str], code: str) -> str:
@@ -68,7 +73,7 @@ def ask(meeting: dict[str, str], code: str) -> str:
     )
     environment = {**os.environ, **meeting, "PYTHONPATH": str(HERE)}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600
     )
     return done.stdout.strip() if done.returncode == 0 else done.stderr
 
@@ -88,9 +93,7 @@ def test_the_cluster_is_open_to_who_has_its_token_on_this_machine_alone(root: Pa
         assert len(listening) > 2
         assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
         assert len(directories()) == 1
-        began = time.monotonic()
-    assert time.monotonic() - began < 10, "a flow does not wait for its cluster to end"
-    wait_until(lambda: all_gone(there), 5)
+    assert all_gone(there), "it ends before the block does"
     assert directories() == set()
 
 
@@ -118,7 +121,7 @@ def test_a_cluster_that_dies_is_not_handed_on_and_nothing_of_it_stays(root: Path
         there = members(shared_cluster)
         next(process for process in there if process.name() == victim).kill()
         wait_until(lambda: not shared_cluster.environment())
-        wait_until(lambda: all_gone(there), 30)
+        wait_until(lambda: all_gone(there))
 
 
 def test_a_cluster_whose_sockets_would_have_too_long_names_is_none_and_says_so(
@@ -150,7 +153,7 @@ def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
         there = psutil.Process(killed.pid).children(recursive=True)
         assert any(process.name() == "raylet" for process in there)
         killed.send_signal(signal.SIGKILL)
-    wait_until(lambda: all_gone(there), 30)
+    wait_until(lambda: all_gone(there))
     (left,) = Path(tempfile.gettempdir()).glob(f"gpray-{killed.pid}-*")
     with shared(root, [PLAN], 2):
         assert not left.exists(), "the next flow clears it away"
