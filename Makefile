@@ -12,7 +12,7 @@ help:
 	@echo 'make run    install everything, fetch the data, run what is out of date, name the report'
 	@echo 'make test   install everything, pass the tests (test-slow: those on many servers and kills)'
 	@echo 'make check  format, lint, types, import contracts'
-	@echo 'make chaos  kill what runs a small pipeline, twenty times, and storm the lock; half an hour'
+	@echo 'make chaos  kill what runs a small pipeline, twenty times, and storm the lock; most of an hour'
 	@echo 'make bench  ratios against named peers, alternated on this machine'
 	@echo 'make clean  remove the environment, caches and unfinished runs (data/ and artifacts/ stay)'
 

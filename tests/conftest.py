@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.registered_project import copy_template, make_template
 from tests.repository import be_somebody
@@ -13,6 +14,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 # in the background of a shell it is ignored, also by what is started here, and a Prefect worker would never end
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# an example may take long on a busy machine, and may share a test's directory
+settings.register_profile(
+    "busy",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genpipe.corpus import counting, counts, encoding, shards, vocabulary
@@ -71,7 +71,7 @@ def serial_counts(documents: list[str], name: str) -> Counter[str]:
 lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), max_size=12)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(documents=st.lists(lines | st.sampled_from(VERSES[:5]), max_size=12), shard_bytes=st.integers(1, 60))
 @pytest.mark.parametrize("name", ["jieba", "char", "word", "whitespace"])
 def test_counts_equal_a_serial_loop_whatever_the_shard_size(tmp_path, name, documents, shard_bytes):
@@ -91,7 +91,7 @@ def test_rows_are_ordered_by_count_then_code_point(tmp_path):
     assert table["count"].to_pylist() == [2, 2, 2, 1, 1]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(
     documents=st.lists(lines, max_size=8),
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -273,7 +273,7 @@ def encoded(root: Path, text: str, name: str, words: list[str], shard_bytes: int
 
 
 @pytest.mark.parametrize("name", ["char", "word", "jieba"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(documents=st.lists(lines, max_size=8), shard_bytes=st.integers(1, 50))
 def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, name, documents, shard_bytes):
     path = write_text(tmp_path / "t.txt", documents)
@@ -332,7 +332,7 @@ def grams(tokens: list[str], orders: tuple[int, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["char", "whitespace", "jieba"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(
     documents=st.lists(st.text(st.sampled_from("ab 山"), max_size=12), max_size=8),
     orders=st.sampled_from([(2,), (1, 3), (1, 2, 3, 4, 5, 6)]),

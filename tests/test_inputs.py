@@ -13,7 +13,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from genpipe import cli
@@ -118,14 +118,14 @@ def check_covered_once(name: Path | str, documents: list[str], size: int) -> Non
     assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(documents=st.lists(any_line, max_size=10), size=st.integers(1, 60))
 @pytest.mark.parametrize("write", OF_LINES.values(), ids=OF_LINES)
 def test_shards_of_lines_hold_every_document_once(tmp_path, write, documents, size):
     check_covered_once(write(tmp_path, documents), documents, size)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(documents=st.lists(any_text, max_size=10), size=st.integers(1, 300))
 @pytest.mark.parametrize("write", OF_RECORDS.values(), ids=OF_RECORDS)
 def test_shards_of_records_and_rows_hold_every_document_once(tmp_path, write, documents, size):
@@ -133,7 +133,7 @@ def test_shards_of_records_and_rows_hold_every_document_once(tmp_path, write, do
     check_covered_once(write(tmp_path, documents), documents, size)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(document=any_text)
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
 def test_a_whole_file_is_one_document_to_the_last_byte(tmp_path, suffix, document):

@@ -39,7 +39,7 @@ def ordered_parts(given_runs: list[Run], number: int, directory: Path) -> list[P
     return parts
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(counters, st.integers(1, 6), st.sampled_from([1, 2, 7, 1 << 20]))
 def test_the_sum_has_the_same_rows_in_the_same_order_for_any_ranges(
     tmp_path_factory, all_counts, number, batch

@@ -209,7 +209,7 @@ def stays_below(folder: Path, name: str) -> bool:
     return Path(os.path.normpath(folder / name)).is_relative_to(folder)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(NAMES)
 @example("digits2")
 def test_no_name_of_a_block_leaves_its_folder_or_says_anything_to_a_shell(name):
@@ -225,7 +225,7 @@ def test_no_name_of_a_block_leaves_its_folder_or_says_anything_to_a_shell(name):
             assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(NAMES)
 @example("data/digits")
 def test_no_path_of_the_parameters_leaves_the_project(path):

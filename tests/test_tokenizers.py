@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import rjieba
 import tokenizers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizers import models, pre_tokenizers, trainers
@@ -105,7 +105,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
 # jieba
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mixed)
 def test_jieba_is_jieba(text):
     assert tokenizer("jieba").split(text) == tokenizer("jieba_python").split(text)
@@ -195,7 +195,7 @@ def test_a_document_end_and_a_hidden_character_are_words_of_their_own_to_rjieba(
 # the vectorised ones
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(texts | mixed | spaced | st.text("月㐀𠮷\0\1a.", max_size=6), max_size=6),
     st.sampled_from([(), ("nfkc", "lower")]),
@@ -234,7 +234,7 @@ def test_white_space_is_unicodes():
     ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts | spaced)
 def test_characters_are_all_but_white_space_and_newlines_stay(text):
     assert tokenizer("char").split(text) == [c for c in text if c == "\n" or not is_space(c)]
@@ -397,7 +397,7 @@ def all_splits(units: tuple[str, ...]) -> list[list[str]]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.dictionaries(st.text("明月光ab", min_size=1, max_size=4), st.integers(1, 50), min_size=1, max_size=10),
     st.text("明月光ab霜", max_size=7),
@@ -430,7 +430,7 @@ def test_of_equal_splits_the_longer_first_word_is_taken():
 # training
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.text("abc明月", min_size=1, max_size=7), st.integers(1, 6), min_size=1, max_size=12),
     st.integers(7, 40),

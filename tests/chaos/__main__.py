@@ -1,6 +1,6 @@
 """Kill -9 at random times, and nothing is lost, left or different.
 
-    python -m tests.chaos                           # 20 rounds, half an hour; a table, and status 1 if a round fails
+    python -m tests.chaos                           # 20 rounds, most of an hour; a table, and status 1 if a round fails
     python -m tests.chaos --seed 7 --round 3        # one round again
     python -m tests.chaos --targets count --victims stage "Ray worker" --rounds 4
     python -m tests.chaos --storm                   # 16 stages at once, 20 times
