@@ -37,7 +37,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "prefect.yaml").write_text(deployments.replace("publish: true", "publish: false"))
     text = (HERE / "deploy/prefect/automations.yaml").read_text()
     assert "within: 540" in text
-    (root / "automations.yaml").write_text(text.replace("within: 540", f"within: {WITHIN}"))
+    (root / "deploy/prefect").mkdir(parents=True)
+    (root / "deploy/prefect/automations.yaml").write_text(text.replace("within: 540", f"within: {WITHIN}"))
     make_project(root)
     run(root, "git", "rm", "-q", "--cached", "flows", "tasks", "genpipe")
     return root
@@ -49,7 +50,8 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with prefect_server(tmp_path_factory.mktemp("prefect"), settings) as server:
         server.call(project, "work-pool", "create", "local", "--type", "process")
         server.call(project, "deploy", "--all")
-        server.call(project, "automation", "create", "--from-file", "automations.yaml")
+        automations = [sys.executable, "-m", "flows.automations"]
+        subprocess.run(automations, cwd=project, env=server.environment, check=True)
         yield server
 
 

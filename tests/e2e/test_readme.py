@@ -15,8 +15,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 ELSEWHERE = {
     "git clone REPOSITORY genpipe && cd genpipe": "the project fixture is a fresh copy",
     "prefect server start": "test_deployment.py",
+    "export PREFECT_API_URL=http://127.0.0.1:4200/api": "test_deployment.py, with a port of its own",
     "prefect work-pool create local --type process": "test_deployment.py",
     "prefect --no-prompt deploy --all": "test_deployment.py",
+    "python -m flows.automations": "test_schedule.py",
     "prefect worker start --pool local": "test_deployment.py",
     "prefect deployment run 'retrain/manual' --watch": "test_deployment.py",
     'eval "$(deploy/ray/start.sh head --interface 10.0.0.5)"': "test_deploy.py",
