@@ -1,5 +1,6 @@
 """A copy of this project that is small enough to be run from end to end in a test."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -59,3 +60,24 @@ def output(root: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def swap_two_labels(path: Path) -> None:
+    """Behind the header of 8 bytes, the first label and the first one that differs from it."""
+    content = bytearray(path.read_bytes())
+    other = next(i for i in range(9, len(content)) if content[i] != content[8])
+    content[8], content[other] = content[other], content[8]
+    path.write_bytes(content)
+
+
+def train_less(path: Path) -> None:
+    """One step for the classifier, in this params.yaml."""
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["recipes"]["classifier"]["train"] |= {"steps": 1, "checkpoint_every": 1}
+    path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+def in_production(root: Path) -> str:
+    """The version of the classifier."""
+    listed = json.loads(output(root, sys.executable, "-m", "genpipe.cli", "models", "classifier", "--json"))
+    return next(row["version"] for row in listed if "prod" in row["stages"])

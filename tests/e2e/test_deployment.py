@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.e2e.conftest import commit, output
+from tests.e2e.conftest import commit, in_production, output, swap_two_labels, train_less
 from tests.servers import Prefect, postgresql, prefect_server, process_worker, why_no_postgresql
 
 IMAGES = ("classifier", "nice")  # the recipes on digits
@@ -80,20 +79,20 @@ def test_a_changed_digit_runs_what_is_downstream_and_a_worse_model_stays_out_of_
     project: Path, server: Prefect, client: SyncPrefectClient
 ) -> None:
     params, digits = project / "params.yaml", project / "data/digits/train-labels-idx1-ubyte"
-    assert _in_production(project) == "v0.0.1"  # of the test before
+    assert in_production(project) == "v0.0.1"  # of the test before
     with _restored(project, params, digits):
-        _swap_two_labels(digits)
+        swap_two_labels(digits)
         output(project, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data.dvc")
         commit(project, "Correct a label")
         assert _stages_of_a_run(project, server, client) == {
             "prepare@digits", *(f"{verb}@{name}" for verb in ("train", "sample", "evaluate") for name in IMAGES), "report"
         }  # fmt: skip
-        assert _in_production(project) == "v0.0.2"  # measured by other data: only bounds count
+        assert in_production(project) == "v0.0.2"  # measured by other data: only bounds count
 
-        _train_less(params)
+        train_less(params)
         commit(project, "Train less")
         assert "train@classifier" in _stages_of_a_run(project, server, client)
-        assert _in_production(project) == "v0.0.2"
+        assert in_production(project) == "v0.0.2"
         (verdict,) = (row for row in _artifact(client, "promotion") if row["model"] == "classifier")
         assert verdict["outcome"] == "not promoted"
         assert re.search(
@@ -113,20 +112,6 @@ def _restored(root: Path, *paths: Path) -> Iterator[None]:
     commit(root, "As it was")
 
 
-def _swap_two_labels(path: Path) -> None:
-    """Behind the header of 8 bytes, the first label and the first one that differs from it."""
-    content = bytearray(path.read_bytes())
-    other = next(i for i in range(9, len(content)) if content[i] != content[8])
-    content[8], content[other] = content[other], content[8]
-    path.write_bytes(content)
-
-
-def _train_less(path: Path) -> None:
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    params["recipes"]["classifier"]["train"] |= {"steps": 1, "checkpoint_every": 1}
-    path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
-
-
 def _stages_of_a_run(root: Path, server: Prefect, client: SyncPrefectClient) -> set[str]:
     """The stages that a run of the deployment ran or restored."""
     server.call(root, "deployment", "run", "retrain/manual", "--watch")
@@ -138,11 +123,6 @@ def _artifact(client: SyncPrefectClient, key: str) -> Any:
     """What the newest artifact of that name says."""
     newest = max((a for a in client.read_artifacts() if a.key == key), key=lambda a: a.created)
     return json.loads(newest.data) if newest.type == "table" else newest.data
-
-
-def _in_production(root: Path) -> str:
-    listed = json.loads(output(root, sys.executable, "-m", "genpipe.cli", "models", "classifier", "--json"))
-    return next(row["version"] for row in listed if "prod" in row["stages"])
 
 
 def test_the_nightly_deployment_has_its_schedule_and_the_directory_it_was_deployed_from(
