@@ -62,10 +62,12 @@ definitions:
     tags: [genpipe]
     concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}
 deployments:
-- {<<: *usual, name: often, entrypoint: "flow.py:draw", schedules: [{interval: 10, slug: often, active: true}]}
 - {<<: *usual, name: nightly, entrypoint: "flow.py:draw", schedules: [{cron: "0 3 1 1 *", slug: nightly, active: true}]}
 - {<<: *usual, name: now, entrypoint: "flow.py:wait"}
 - {<<: *usual, name: now, entrypoint: "flow.py:fail"}
+"""
+OFTEN = """\
+- {<<: *usual, name: often, entrypoint: "flow.py:draw", schedules: [{interval: 10, slug: often, active: true}]}
 """
 WITHIN = {"600": "20", "90000": "20"}  # seconds of the automations, in the file and here
 SWEPT = 90  # seconds after which Prefect, by its own default, has forgotten a window of 20
@@ -88,7 +90,10 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def deploy(server: Prefect, project: Path) -> None:
+def deploy(server: Prefect, project: Path, more: str = "") -> None:
+    """The deployments of prefect.yaml, and `more`."""
+    with (project / "prefect.yaml").open("a", encoding="utf-8") as file:
+        file.write(more)
     server.call(project, "work-pool", "create", "local", "--type", "process")
     server.call(project, "deploy", "--all")
 
@@ -156,7 +161,7 @@ def test_the_server_schedules_runs_and_begins_one_by_itself(kind: str, project: 
     if kind == "PostgreSQL" and (reason := why_no_postgresql()):
         pytest.skip(reason)
     with database(kind) as settings, prefect_server(tmp_path, settings) as server:
-        deploy(server, project)
+        deploy(server, project, OFTEN)
         with client_of(server) as client:
             wait_until(lambda: runs_in(client, "draw/nightly", StateType.SCHEDULED))
             with process_worker(server, project, tmp_path / "worker.log"):
@@ -237,10 +242,10 @@ def test_the_doctor_sees_a_scheduler_that_does_not_schedule_and_leases_in_memory
     }
     with prefect_server(tmp_path, idle, port) as server:
         doctor_with_time.setenv("PREFECT_API_URL", server.address)
-        deploy(server, project)
+        deploy(server, project, OFTEN)
         found = doctor(project)
         assert found["schedules"].level == "missing"
-        assert found["schedules"].found == "the server schedules no run of draw/often, draw/nightly"
+        assert found["schedules"].found == "the server schedules no run of draw/nightly, draw/often"
         assert "lease_storage.filesystem" in found["leases"].remedy
         assert found["automations"].remedy == "python -m flows.automations"
         automate(server, project)
