@@ -4,6 +4,7 @@ from pathlib import Path, PurePosixPath
 
 from genpipe.errors import BadInput
 from genpipe.git import commit_of, git
+from genpipe.graph import Layout, layout
 from genpipe.registry.lock import LOCK, METRICS, read_lock
 
 RAW_DATA = "data.dvc"  # which data/ a run read; who brings new data may leave the commit to us
@@ -21,6 +22,8 @@ def require_clean(root: Path, allow_dirty: bool) -> None:
         raise BadInput(
             f"publishing wants a tree without uncommitted changes, found {some(changed)}; commit them, or say --allow-dirty"
         )
+    if not allow_dirty:
+        require_declared(root)
 
 
 def require_committed_inputs(root: Path) -> None:
@@ -31,6 +34,31 @@ def require_committed_inputs(root: Path) -> None:
             f"not published: uncommitted changes of {some(changed)}; commit them and run the same command again, or say "
             "--allow-dirty"
         )
+
+
+def require_declared(root: Path) -> None:
+    """What stages read must be what stages, .dvc files or Git have: else nobody who gets the commit has the same."""
+    found = layout(root)
+    if removed := sorted(_locked(root) - found.stages):
+        raise BadInput(
+            f"not published: {LOCK} has {some(removed)}, which dvc.yaml no longer has; genpipe gc --stages --yes removes "
+            "that and what it made"
+        )
+    if stray := undeclared(root, found):
+        raise BadInput(
+            f"not published: stages read {some(stray)}, which no stage makes and Git does not track; take it away, let "
+            "Git track it, or dvc add it"
+        )
+
+
+def undeclared(root: Path, found: Layout) -> list[str]:
+    """Files that stages read and that neither an output nor Git has; metrics are no sources though Git tracks them."""
+    tracked = set(git(root, "ls-files", "-z").split("\0"))
+    return [path for path in found.sources if path not in tracked or is_ours(path)]
+
+
+def _locked(root: Path) -> set[str]:
+    return set(read_lock(root).stages) if (root / LOCK).exists() else set()
 
 
 def _uncommitted_inputs(root: Path, paths: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from genpipe import dvc_command
 from genpipe.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
+from genpipe.graph import layout
 from genpipe.params.promotion import Rules
 from genpipe.registry.lock import LOCK, METRICS
 from genpipe.registry.trace import MACHINE
@@ -25,7 +26,9 @@ from tasks.changes import (
     is_ours,
     published_files,
     require_committed_inputs,
+    require_declared,
     some,
+    undeclared,
 )
 
 BRANCHES = "genpipe/run-"
@@ -68,6 +71,7 @@ def publish(root: Path, name: str, allow_dirty: bool = False) -> Published:
         return known
     if known is None and not allow_dirty:
         require_committed_inputs(root)
+        require_declared(root)
     has_store = _push_objects(root)
     run = known or _commit(root, name, None if trouble else remote, allow_dirty)
     if remote is None:
@@ -173,9 +177,10 @@ def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Pub
     with tempfile.TemporaryDirectory() as directory:
         index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
         git(root, "read-tree", base, extra=index)
+        _drop_metrics_of_others(root, index)
         git(root, "add", "--force", "--", *published_files(root), extra=index)
         tree = git(root, "write-tree", extra=index)
-    uncommitted = changed_files(root) if allow_dirty else []
+    uncommitted = [*changed_files(root), *undeclared(root, layout(root))] if allow_dirty else []
     body = [
         f"genpipe run {name}",
         f"Made with uncommitted changes of {some(uncommitted)}." if uncommitted else "",
@@ -183,6 +188,15 @@ def _commit(root: Path, name: str, remote: str | None, allow_dirty: bool) -> Pub
     ]
     commit = git(root, "commit-tree", tree, "-p", base, given="\n\n".join(filter(None, body)), extra=BOT)
     return Published(commit, _new_branch(root, name, commit), None, notes, is_new=True)
+
+
+def _drop_metrics_of_others(root: Path, index: dict[str, str]) -> None:
+    """A commit has the metrics of its own run alone: those of a recipe that was removed since are in what it stands on."""
+    kept = set(published_files(root))
+    committed = git(root, "ls-files", "-z", "--", METRICS, extra=index).split("\0")
+    dropped = [path for path in committed if is_ours(path) and path not in kept]
+    if dropped:
+        git(root, "rm", "--quiet", "--cached", "--", *dropped, extra=index)
 
 
 def _machine() -> str:

@@ -22,6 +22,11 @@ def add(commands: Commands) -> None:
         "--days", type=positive, default=30, metavar="N", help="of logs and kept work to stay; default: 30"
     )
     gc.add_argument("--no-cache", action="store_true", help="leave the cache of DVC alone")
+    gc.add_argument(
+        "--stages",
+        action="store_true",
+        help="only what stages made, with their entries in dvc.lock, that dvc.yaml no longer has",
+    )
     gc.set_defaults(run=_gc)
 
     unlock = commands.add_parser(
@@ -54,21 +59,27 @@ def _doctor(root: Path, arguments: argparse.Namespace) -> int:
 
 
 def _gc(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.upkeep import leftovers
+    from genpipe.upkeep import leftovers, removed
     from genpipe.upkeep.sizes import readable
 
-    with_cache = not arguments.no_cache and (root / ".dvc").is_dir()
+    with_cache = not (arguments.no_cache or arguments.stages) and (root / ".dvc").is_dir()
     if with_cache:
         leftovers.require_own_cache(root)
-    found = leftovers.leftovers(root, arguments.days)
+    entries = removed.removed_stages(root)
+    found = list(removed.outputs_of_removed(root))
+    if not arguments.stages:
+        found += leftovers.leftovers(root, arguments.days)
     cached = leftovers.unused_objects(root) if with_cache else []
     print(leftovers.describe(root, found, cached))
-    if not found and not cached:
+    if entries:
+        print(f"dvc.lock has {len(entries)} stages that dvc.yaml no longer has: {', '.join(entries)}")
+    if not found and not cached and not entries:
         return
     if not arguments.yes:
         print("nothing was deleted; genpipe gc --yes does it")
         return
-    freed = leftovers.remove(root, found)
+    freed = leftovers.remove(root, found)  # before the entries, which say what there is to remove
+    removed.forget_removed(root)
     if cached:
         freed += leftovers.remove_unused_objects(root, cached)
     print(f"freed {readable(freed)}")

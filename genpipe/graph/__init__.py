@@ -4,13 +4,25 @@ Read in process, which takes tenths of a second; and through DVC's command line 
 """
 
 import sys
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 
 from genpipe.errors import BadInput
-from genpipe.graph.plan import Needs, Plan, Stage
+from genpipe.graph.plan import Layout, Needs, Plan, Stage
 
-__all__ = ["Needs", "NotVerified", "Plan", "Stage", "inputs_of", "read_plan", "verify"]
+__all__ = [
+    "Layout",
+    "Needs",
+    "NotVerified",
+    "Plan",
+    "Stage",
+    "forget_stages",
+    "inputs_of",
+    "layout",
+    "read_plan",
+    "verify",
+]
 
 DRIFT = (ImportError, AttributeError, TypeError)  # what a changed interface raises
 
@@ -47,6 +59,33 @@ def inputs_of(root: Path, name: str) -> str | None:
         return in_process.inputs_of(root, name)
     except DRIFT:
         return None
+
+
+def layout(root: Path) -> Layout:
+    """What the project at `root` declares, and the files that its stages read and nothing declared makes."""
+    try:
+        from genpipe.graph import in_process
+
+        return in_process.layout(root)
+    except DRIFT as error:
+        raise _drifted(error) from None
+
+
+def forget_stages(root: Path, names: Collection[str]) -> None:
+    """Take stages out of dvc.lock."""
+    try:
+        from genpipe.graph import in_process
+
+        in_process.forget_stages(root, names)
+    except DRIFT as error:
+        raise _drifted(error) from None
+
+
+def _drifted(error: Exception) -> BadInput:
+    return BadInput(
+        f"DVC {version('dvc')} is not as genpipe knows it ({type(error).__name__}: {error}); install the version in "
+        "requirements.lock"
+    )
 
 
 def verify(root: Path, targets: list[str] | None = None) -> None:

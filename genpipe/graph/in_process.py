@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from dvc.dependency import param
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from genpipe import lease
 from genpipe.errors import BadInput
+from genpipe.files import new_file
 from genpipe.graph.plan import (
+    Layout,
     Plan,
     Stage,
     in_order,
@@ -76,6 +79,47 @@ def inputs_of(root: Path, name: str) -> str | None:
                 content = json.dumps([str(node.cmd), inputs], sort_keys=True, default=str)
                 return hashlib.sha256(content.encode()).hexdigest()
     return None
+
+
+def layout(root: Path) -> Layout:
+    """What the project at `root` declares, and the files below dependencies that are no part of an output.
+
+    What .dvcignore names is not part of a dependency.
+    """
+    with _parameters_read_once(), _open(root) as repo, lock_repo(repo):
+        nodes = repo.index.stages
+        outs = {Path(out.fs_path) for node in nodes for out in node.outs}
+        read = {dep.fs_path: dep for node in nodes for dep in node.deps if dep.is_in_repo}
+        found = {path for dep in read.values() for path in _files(dep, outs)}
+        top = Path(repo.root_dir)
+        return Layout(
+            frozenset(node.addressing for node in nodes if node.cmd),
+            frozenset(path.relative_to(top).as_posix() for path in outs),
+            tuple(sorted(path.relative_to(top).as_posix() for path in found)),
+        )
+
+
+def _files(dependency: Any, outs: set[Path]) -> Iterator[Path]:
+    """The files of a dependency that are in no output."""
+    path = Path(dependency.fs_path)
+    if not outs.isdisjoint((path, *path.parents)):
+        return
+    if path.is_file():
+        yield path
+    for file in map(Path, dependency.repo.dvcignore.find(dependency.fs, str(path))):
+        if outs.isdisjoint((file, *file.parents)):
+            yield file
+
+
+def forget_stages(root: Path, names: Collection[str]) -> None:
+    """Take stages out of dvc.lock, whole or not at all."""
+    with _open(root) as repo, lock_repo(repo):
+        path = root / "dvc.lock"
+        lock = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+        for name in names:
+            lock["stages"].pop(name, None)
+        with new_file(path) as partial:
+            partial.write_text(dumps_yaml(lock), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -49,6 +49,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What a project declares; paths are relative to its root."""
+
+    stages: frozenset[str]
+    outs: frozenset[str]  # of stages and of .dvc files
+    sources: tuple[str, ...]  # files that stages read, alone or with their folder, and nothing declared makes
+
+
+@dataclass(frozen=True)
 class Plan:
     """Stages, each after those it waits for, and the raw inputs that are not as they should be."""
 
