@@ -77,7 +77,7 @@ def test_another_seed_makes_other_weights(name, tmp_path):
 
 @every_recipe
 def test_it_trains_in_bfloat16(name, tmp_path):
-    fitted = trainer(name, tmp_path, precision="bfloat16", steps=2)
+    fitted = trainer(name, tmp_path, precision="bfloat16", steps=3)
     fitted.fit()
     assert {p.dtype for p in fitted.recipe.parameters()} == {torch.float32}
 

@@ -42,7 +42,7 @@ def shuffled_rows(num_rows: int, seed: int, step: int, batch_size: int) -> np.nd
     return rows
 
 
-@functools.lru_cache(2)  # a batch may need the epoch before, too
+@functools.lru_cache(8)  # a batch may need the epoch before, too; pairs have an order for each length
 def _order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     """The order of the rows in an epoch, int64 [num_rows]."""
     return np.random.Generator(np.random.Philox(derived_seed(seed, "epoch", epoch))).permutation(num_rows)

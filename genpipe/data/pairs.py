@@ -1,6 +1,7 @@
 """Pairs of lines of equal length, as token ids."""
 
 import itertools
+from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import derived_seed, read_array
+from genpipe.data.loader import derived_seed, read_array, shuffled_rows
 from genpipe.errors import BadInput
 from genpipe.files import existing, read_json
 
@@ -31,12 +32,33 @@ class Pairs:
         self.groups = {split: self._by_length(directory, split) for split in ("train", "test")}
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, Tensor]:
-        """`upper` and `lower`, int64 [batch, time], of one length, chosen in proportion to the pairs of that length."""
-        rng = np.random.Generator(np.random.Philox(derived_seed(seed, "pairs", step)))
-        lengths = sorted(self.groups["train"])
-        sizes = np.array([len(self.groups["train"][length]) for length in lengths], dtype=np.float64)
-        pairs = self.groups["train"][lengths[rng.choice(len(lengths), p=sizes / sizes.sum())]]
-        return as_batch(pairs[rng.integers(len(pairs), size=batch_size)])
+        """`upper` and `lower`, int64 [batch, time], of one length; every pair is seen equally often.
+
+        Each length goes through its pairs in one shuffled order after another (`shuffled_rows`). k epochs take
+        ceil(k pairs / batch_size) batches of each length, those of one epoch in a random order: every pair is seen k times,
+        and the pairs that fill the last batch of their length, the first of its next order, once more.
+        """
+        length, turn = self._turn(seed, step, batch_size)
+        pairs = self.groups["train"][length]
+        return as_batch(
+            pairs[shuffled_rows(len(pairs), derived_seed(seed, "pairs", length), turn, batch_size)]
+        )
+
+    def _turn(self, seed: int, step: int, batch_size: int) -> tuple[int, int]:
+        """The length of a step, and how many batches of that length came before."""
+        sizes = {length: len(pairs) for length, pairs in sorted(self.groups["train"].items())}
+
+        def batches(epochs: int) -> dict[int, int]:
+            """How many of each length so many epochs take."""
+            return {length: -(-epochs * size // batch_size) for length, size in sizes.items()}
+
+        # an epoch takes at least pairs / batch_size batches, which bounds the number of epochs
+        epochs = range(step * batch_size // sum(sizes.values()) + 2)
+        epoch = bisect_right(epochs, step, key=lambda number: sum(batches(number).values())) - 1
+        before, after = batches(epoch), batches(epoch + 1)
+        turns = [(length, turn) for length in sizes for turn in range(before[length], after[length])]
+        order = np.random.Generator(np.random.Philox(derived_seed(seed, "lengths", epoch)))
+        return turns[order.permutation(len(turns))[step - sum(before.values())]]
 
     def test(self) -> list[Mapping[str, Tensor]]:
         """The whole test split, a batch for each length, shortest first."""

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from genpipe.errors import BadInput
+from genpipe.params.techniques import SamplePairing
 from genpipe.params.training import Training
 from genpipe.recipe import Phase, Update
 from genpipe.training.agreement import Agreed
+from genpipe.training.solver import schedule
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
@@ -59,22 +61,55 @@ def refuse_shapes(where: str, scalars: Mapping[str, Tensor]) -> None:
 
 
 def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training) -> None:
-    """Raise where no update ever has a turn, or not the one that tells the best checkpoint.
+    """Raise where an update cannot learn within its turns, or the one that tells the best checkpoint has none.
 
-    `bounds` are the first steps of the phases, and one past the last step.
+    `bounds` are the first steps of the phases, and one past the last step. A phase of share 0 is switched off.
     """
-    active = {
-        update.name
-        for phase, (start, stop) in zip(phases, pairwise(bounds), strict=True)
-        for update in phase.updates
-        if stop // update.every > start // update.every
-    }
-    if not active:
-        raise BadInput(f"train.steps: no update has a turn within {params.steps} steps; take more")
-    if params.best and params.best.metric.partition(".")[0] not in active:
+    turns: dict[str, list[range]] = {}
+    for phase, (start, stop) in zip(phases, pairwise(bounds), strict=True):
+        for update in phase.updates if phase.share else ():
+            # the steps of which the number, from 1 on, is a multiple of `every`
+            first = start + (-start - 1) % update.every
+            turns.setdefault(update.name, []).append(range(first, stop, update.every))
+    for name, spans in turns.items():
+        _refuse_unlearnable(name, [step for span in spans for step in span], params)
+    if params.best and params.best.metric.partition(".")[0] not in turns:
         raise BadInput(
-            f"train.best.metric: wanted UPDATE.METRIC of {', '.join(sorted(active))}, which have a turn within "
+            f"train.best.metric: wanted UPDATE.METRIC of {', '.join(sorted(turns))}, which have a turn within "
             f"{params.steps} steps, found {params.best.metric!r}"
+        )
+
+
+def _refuse_unlearnable(name: str, turns: Sequence[int], params: Training) -> None:
+    """Raise where an update makes no optimiser step at these steps, or its schedule goes beyond them."""
+    if not turns:
+        raise BadInput(f"train.steps: the update {name!r} has no turn within {params.steps} steps; take more")
+    solver, where, end = params.solvers[name], f"train.solvers.{name}", turns[-1] + 1
+    if solver.accumulate > len(turns):
+        raise BadInput(
+            f"{where}.accumulate: {solver.accumulate} batches make an optimiser step, and the update has "
+            f"{len(turns)} turns within {params.steps} steps, so it makes none; take at most {len(turns)}"
+        )
+    if solver.warmup > end:
+        raise BadInput(
+            f"{where}.warmup: a warm-up of {solver.warmup} steps is longer than the training of the update, whose last "
+            f"turn is step {end}; take at most {end}"
+        )
+    if solver.piecewise and max(solver.piecewise) > params.steps:
+        raise BadInput(
+            f"{where}.piecewise: step {max(solver.piecewise)} is beyond the end, step {params.steps}; end the points there"
+        )
+    for technique in solver.batch:
+        if isinstance(technique, SamplePairing) and technique.start >= end:
+            raise BadInput(
+                f"{where}.batch: sample_pairing starts at step {technique.start}, and the last turn of the update is step "
+                f"{end}; take less"
+            )
+    moves = turns[solver.accumulate - 1 :: solver.accumulate]
+    if not any(schedule(solver, step, params.steps) for step in moves):
+        raise BadInput(
+            f"{where}.piecewise: the learning rate is 0 at every optimiser step of the update, {len(moves)} of them; "
+            "give one of them a factor above 0"
         )
 
 
