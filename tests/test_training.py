@@ -12,6 +12,7 @@ from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Loss, Phase, Recipe, Update
 from genpipe.training import complaints, watching
 from genpipe.training.agreement import Agreed
+from genpipe.training.averages import corrected
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.log import Log
 from genpipe.training.logical import Alone
@@ -124,12 +125,61 @@ def test_a_metric_of_two_numbers_is_refused_by_name(tmp_path):
 
 
 def test_a_training_in_which_nothing_happens_is_refused():
-    with pytest.raises(BadInput, match="no update has a turn within 1 steps"):
+    with pytest.raises(BadInput, match="the update 'u' has no turn within 1 steps"):
         complaints.refuse_idle(
             [Phase("rare", (Update("u", None, (), every=2),))], [0, 1], toys.training(steps=1)
         )
     with pytest.raises(BadInput, match="wanted a share above 0"):
         complaints.refuse_ambiguous([Phase("none", (), share=0.0)])
+
+
+# the toy has 24 turns of `fit`, then 36 of `critic` and 18 of `generator`, each second step
+UNLEARNABLE = {
+    "accumulate": (
+        {"fit": {"accumulate": 1000}},
+        r"solvers\.fit\.accumulate: 1000 batches .* the update has 24 turns within 60 steps, so it makes none; "
+        "take at most 24",
+    ),
+    "accumulate, by one": ({"generator": {"accumulate": 19}}, "19 batches .* 18 turns within 60 steps"),
+    "warm-up": (
+        {"critic": {"warmup": 100_000}},
+        r"solvers\.critic\.warmup: a warm-up of 100000 steps is longer .* is step 60; take at most 60",
+    ),
+    "warm-up, of a phase that ends before": (
+        {"fit": {"warmup": 25}},
+        "25 steps .* whose last turn is step 24",
+    ),
+    "points beyond the end": (
+        {"fit": {"piecewise": {0: 0, 100_000: 1}}},
+        r"solvers\.fit\.piecewise: step 100000 is beyond the end, step 60",
+    ),
+    "a rate of 0": (
+        {"critic": {"piecewise": {0: 1, 24: 0}}},
+        r"solvers\.critic\.piecewise: the learning rate is 0 at every optimiser step of the update, 36 of them",
+    ),
+    "a technique that never works": (
+        {"fit": {"batch": [{"do": "sample_pairing", "inputs": ["points"], "start": 24}]}},
+        r"solvers\.fit\.batch: sample_pairing starts at step 24, and the last turn of the update is step 24",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNLEARNABLE)
+def test_an_update_that_cannot_learn_is_refused_with_the_numbers(name, tmp_path):
+    changes, complaint = UNLEARNABLE[name]
+    solvers = {"fit": {}, "critic": {}, "generator": {}}
+    toys.trainer(Run(tmp_path), steps=60, solvers=solvers)
+    with pytest.raises(BadInput, match=complaint):
+        toys.trainer(Run(tmp_path), steps=60, solvers={**solvers, **changes})
+
+
+def test_an_update_that_moves_once_at_the_end_of_its_warm_up_is_trained(tmp_path):
+    """The bounds of what is refused."""
+    changes = {"generator": {"accumulate": 18, "warmup": 60}, "fit": {"warmup": 24}, "critic": {}}
+    trainer = toys.trainer(Run(tmp_path), steps=60, solvers=changes, checkpoint_every=60)
+    before = [p.clone() for p in trainer.recipe.generator.parameters()]
+    trainer.fit()
+    assert not all(map(torch.equal, before, trainer.recipe.generator.parameters()))
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
@@ -236,19 +286,78 @@ def test_schedules_warm_up_and_decay():
 # ------------------------------------------------------------------------------------- averages, precision, memory
 
 
-def test_the_average_of_the_weights_is_that_of_every_step(tmp_path):
-    """Against the recurrence, by hand: a <- 0.9 a + 0.1 w after each step, from the weights at the start."""
+def test_the_average_is_the_weighted_mean_of_the_weights_after_each_step(tmp_path):
+    """Of w_1 to w_t with weights 0.9^(t - i), by hand, batch statistics too; a player of a later phase from there on."""
     trainer = toys.trainer(Run(tmp_path), ema=0.9)
-    wanted = {name: p.detach().clone() for name, p in trainer.recipe.named_parameters()}
-    for _ in range(3):
+    states = []
+    for _ in range(7):
         trainer._play_step()
         trainer.step += 1
-        for name, parameter in trainer.recipe.named_parameters():
-            wanted[name] = 0.9 * wanted[name] + 0.1 * parameter.detach()
-    assert all(torch.allclose(trainer.average[name], value, atol=1e-7) for name, value in wanted.items())
-    assert not all(
-        torch.allclose(p, wanted[name], atol=1e-7) for name, p in trainer.recipe.named_parameters()
-    )
+        states.append({name: x.detach().double().clone() for name, x in trainer.recipe.state_dict().items()})
+    averaged = set(trainer.average.tensors)
+    assert averaged == {
+        *dict(trainer.recipe.named_parameters()),
+        "generator.1.running_mean",
+        "generator.1.running_var",
+    }
+    for name, found in trainer.average.tensors.items():
+        values = [state[name] for state in (states[4:] if name.startswith("critic") else states)]
+        shares = torch.tensor([0.9**i for i in reversed(range(len(values)))]).double()
+        wanted = torch.tensordot(shares / shares.sum(), torch.stack(values), 1)
+        assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(found.double(), states[-1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_average_is_the_weights_and_a_long_one_the_plain_recurrence():
+    assert corrected(0.999, 1) == 0
+    assert corrected(0.999, 2) == pytest.approx(0.999 / 1.999)
+    assert corrected(0.9, 1000) == pytest.approx(0.9)
+    shares = [0.0]  # of the initial weights, and of those after each of 150 steps
+    for step in range(1, 151):
+        decay = corrected(0.999, step)
+        shares = [decay * share for share in shares] + [1 - decay]
+    assert shares[0] == 0
+    assert sum(shares) == pytest.approx(1)
+    assert shares[-1] == pytest.approx(0.001 / (1 - 0.999**150))  # 1/144, where it was 1/1000
+
+
+class Normalised(Recipe):
+    """A classifier of the plane with batch normalisation; its inputs are far from 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+
+    def phases(self):
+        return (Phase("only", (Update("nll", self.loss, (self.net,)),)),)
+
+    def loss(self, batch):
+        x, labels = labelled(batch["points"])
+        return Loss(nn.functional.cross_entropy(self.net(x), labels))
+
+    def accuracy(self, x, labels):
+        with torch.no_grad():
+            return (self.eval().net(x).argmax(1) == labels).double().mean().item()
+
+
+def labelled(points):
+    """Points in two groups apart by the sign of their first coordinate, and their groups."""
+    centred = points - 2
+    labels = (centred[:, 0] > 0).long()
+    return centred / 2 + torch.where(labels == 1, 20.0, 10.0)[:, None], labels
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.999, 0.99999])
+def test_the_average_of_a_short_training_is_as_accurate_as_its_weights(decay, tmp_path):
+    """At 0.999 and 150 steps, 86 % of what was exported were the initial weights: an accuracy of one half."""
+    torch.manual_seed(0)
+    params = toys.training(solvers={"nll": {}}, ema=decay, steps=150, checkpoint_every=150)
+    trainer = Trainer(Normalised(), toys.Points(), params, 0, Alone(), Run(tmp_path))
+    trainer.fit()
+    x, labels = labelled(toys.Points().train_batch(1, 0, 1000)["points"])
+    assert trainer.recipe.accuracy(x, labels) == 1
+    trainer.recipe.load_state_dict(latest_checkpoint(trainer.run).result)
+    assert trainer.recipe.accuracy(x, labels) == 1
 
 
 def test_bfloat16_is_that_of_the_losses_only(tmp_path):

@@ -113,7 +113,9 @@ class Training(Block):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: autocast of the losses"
     )
-    ema: DecayRate | None = Field(None, description="decay of the average of the weights that is exported")
+    ema: DecayRate | None = Field(
+        None, description="decay of the bias-corrected average of the weights that is exported"
+    )
     normalisations: dict[Pattern, Normalisation] = Field(
         default_factory=dict, description="regular expression on names -> parametrisation"
     )

@@ -7,14 +7,13 @@ not matter; no random generator is carried from step to step, so none is saved.
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from genpipe.data.loader import Data, derived_seed
 from genpipe.errors import BadInput
@@ -22,6 +21,7 @@ from genpipe.params.training import Training
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 from genpipe.training import complaints
 from genpipe.training.agreement import refuse_other_states, together
+from genpipe.training.averages import Average
 from genpipe.training.buffers import Buffers
 from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, latest_checkpoint
 from genpipe.training.log import Lines, Log, rows_of
@@ -60,7 +60,8 @@ class Trainer:
         complaints.refuse_idle(self.phases, [*self.starts, params.steps], params)
         self.buffers = Buffers(recipe, params.logical_workers)
         self.solvers = self._solvers()
-        self.average = {name: p.detach().clone() for name, p in self._averaged()}
+        trained = first_steps(self.phases, self.starts)
+        self.average = Average(recipe, params.ema, trained) if params.ema is not None else None
         self.step = 0
         self.best: Score | None = None  # of the best checkpoint so far
 
@@ -99,9 +100,8 @@ class Trainer:
                 self._seed(self.step, update.name, "solver")
                 noted = self.solvers[update.name].step(turn.gradients, turn.value, self.step)
                 metrics |= turn.metrics | {f"{update.name}.{name}": value for name, value in noted.items()}
-        if self.params.ema:
-            move = get_ema_multi_avg_fn(self.params.ema)
-            move(list(self.average.values()), [p.detach() for _, p in self._averaged()], 0)
+        if self.average:
+            self.average.add(self.step + 1)
         return metrics
 
     def _play(self, update: Update, batch: Batch) -> Turn:
@@ -178,10 +178,6 @@ class Trainer:
         """The batches of all steps, from the first on and without end."""
         return (self._batch(step) for step in itertools.count())
 
-    def _averaged(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters that are averaged; one that two modules share has two names."""
-        return list(self.recipe.named_parameters(remove_duplicate=False)) if self.params.ema else []
-
     def _is_checkpoint(self) -> bool:
         return self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps
 
@@ -200,7 +196,8 @@ class Trainer:
         value = score_of(lines.text, self.params)
         score = None if value is None else Score(self.step, value)
         self.best = keeping_of(self.params).better(self.best, score)
-        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, lines, self.average, self.best)
+        average = self.average.tensors if self.average else {}
+        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, lines, average, self.best)
 
     def _resume(self) -> bytes:
         """Take up the newest whole checkpoint; its log."""
@@ -213,8 +210,8 @@ class Trainer:
             solver.load(
                 {k.removeprefix(prefix): x for k, x in checkpoint.optimiser.items() if k.startswith(prefix)}
             )
-        for name, kept in self.average.items():
-            kept.copy_(checkpoint.average[name])
+        if self.average:
+            self.average.load(checkpoint.average)
         self.step, self.best = checkpoint.step, checkpoint.best
         return checkpoint.log.text
 
@@ -241,3 +238,13 @@ def phase_starts(phases: tuple[Phase, ...], steps: int) -> list[int]:
     """The first step of each phase; the shares of the phases cut the budget."""
     done = list(itertools.accumulate((phase.share for phase in phases), initial=0.0))
     return [round(steps * share / done[-1]) for share in done[:-1]]
+
+
+def first_steps(phases: Sequence[Phase], starts: Sequence[int]) -> dict[nn.Parameter, int]:
+    """The first step of the first phase that trains a parameter."""
+    firsts: dict[nn.Parameter, int] = {}
+    for phase, start in zip(phases, starts, strict=True):
+        modules = (module for update in phase.updates for module in update.modules)
+        for parameter in (parameter for module in modules for parameter in module.parameters()):
+            firsts.setdefault(parameter, start)
+    return firsts
