@@ -15,7 +15,7 @@ from genpipe.errors import BadInput
 from genpipe.models import RECIPES
 from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
-from genpipe.training.agreement import together
+from genpipe.training.agreement import refuse_other_machines, together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange
 from genpipe.training.runs import RunFiles
@@ -73,6 +73,7 @@ def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> No
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    refuse_other_machines(exchange, device, job.machine)
     together(exchange, device, lambda: trainer_of(exchange, device, job, run)).fit()
 
 

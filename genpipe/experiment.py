@@ -43,6 +43,7 @@ from genpipe.training.checkpoint import load_weights
 from genpipe.training.export import export, is_finished
 from genpipe.training.job import Job
 from genpipe.training.logical import Alone
+from genpipe.training.processor import libraries, processor
 from genpipe.training.runs import Run
 from genpipe.training.watching import watched
 
@@ -102,7 +103,8 @@ def train(
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
     card = identity(root, name, params, training, project.seed if seed is None else seed, device)
     run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", storage_of(root, project.cluster))
-    job = Job(params.model, data, card["data_sha256"], training, card["seed"])
+    machine = {**card["processor"], **card["libraries"]}
+    job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine)
     trainer_of(Alone(), torch.device("cpu"), job, run)  # complains here, before anything is spawned
     with watched(name, run.directory, training.steps, tensorboard):
         if is_finished(run, training.steps):
@@ -143,7 +145,7 @@ def storage_of(root: Path, cluster: Cluster) -> str | None:
 def identity(
     root: Path, name: str, params: RecipeParams, training: Training, seed: int, device: str
 ) -> dict[str, Any]:
-    """What a training depends on: data, code and parameters, libraries, and the kind of device."""
+    """What a training depends on: data, code and parameters, libraries, and the kinds of device and processor."""
     directory = existing(root / "artifacts" / params.data, MAKE_DATA)
     code = [PACKAGE / "models" / f"{params.model}.py", *(PACKAGE / part for part in WEIGHTS_DEPEND_ON)]
     return {
@@ -155,7 +157,8 @@ def identity(
         "data_sha256": hash_of([directory], directory),
         "code_sha256": hash_of(code, PACKAGE),
         "device": device,
-        "libraries": {module.__name__: module.__version__.split("+")[0] for module in (torch, np)},
+        "processor": dict(processor()),
+        "libraries": dict(libraries()),
     }
 
 

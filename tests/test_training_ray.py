@@ -45,7 +45,7 @@ place = Path(tempfile.mkdtemp(dir=sys.argv[1]))
 params = Training.model_validate(tiny.training("classifier", batch_size=12, logical_workers=4))
 data = place / "data"
 tiny.write_images(data)
-job = Job("classifier", data, hash_of([data], data), params, 1)
+job = Job("classifier", data, hash_of([data], data), params, 1, {})
 try:
     train_on_workers(work, job, Run(place / "run"), (2, 2), 0, place / "ray")
 except BadInput as error:

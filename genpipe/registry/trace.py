@@ -176,7 +176,9 @@ def _head(root: Path, lineage: Lineage) -> Iterator[str]:
 def _device(card: Mapping[str, Any] | None) -> str:
     if card is None:
         return "an unknown device: the model's card is not to be had (dvc fetch, or ask who trained it)"
-    return f"{card.get('device', 'an unknown device')}, with {_pairs(card.get('libraries', {})) or 'unknown libraries'}"
+    processor = _pairs(card.get("processor", {})) or "unknown processor"
+    libraries = _pairs(card.get("libraries", {})) or "unknown libraries"
+    return f"{card.get('device', 'an unknown device')} ({processor}), with {libraries}"
 
 
 def _tree(origin: Origin, indent: str) -> Iterator[str]:

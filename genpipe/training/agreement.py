@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genpipe.errors import BadInput
 from genpipe.training.logical import Exchange
+from genpipe.training.processor import described, libraries, processor
 
 MESSAGE_BYTES = 1000
 
@@ -30,6 +31,27 @@ def together(exchange: Exchange, device: torch.device, work: Callable[[], Result
     if first := next(filter(None, told), ""):
         raise Agreed(complaint or first)
     return results[0]
+
+
+def refuse_other_machines(exchange: Exchange, device: torch.device, machine: Mapping[str, str]) -> None:
+    """Raise on every process when one of them is of another kind than the others, or than `machine`, of the command.
+
+    The comparison of states cannot see a mixture: it compares what was already added up.
+    """
+    mine = {**processor(), **libraries()}
+    if device.type == "cuda":
+        mine["gpu"] = torch.cuda.get_device_name(device)
+    told = _tell(exchange, device, described(mine).encode()[:MESSAGE_BYTES])
+    kinds = {f"process {rank}": _text(row) for rank, row in enumerate(told)}
+    if device.type == "cpu":  # a command need not have a GPU
+        kinds = {"the command": described(machine), **kinds}
+    first = next(iter(kinds))
+    for name, kind in kinds.items():
+        if kind != kinds[first]:
+            raise Agreed(
+                f"machines of two kinds would give a third result: {first} has {kinds[first]}; {name} has {kind}; "
+                "train on machines of one kind, with the same packages and settings"
+            )
 
 
 def refuse_other_states(

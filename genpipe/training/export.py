@@ -9,6 +9,7 @@ from genpipe.errors import BadInput
 from genpipe.files import TRAINED, new_directory, new_file, write_json
 from genpipe.training.checkpoint import best_checkpoint, latest_checkpoint, save_weights
 from genpipe.training.log import rows_of
+from genpipe.training.processor import described
 from genpipe.training.runs import RunFiles
 
 PROCESSES = {
@@ -64,7 +65,7 @@ def model_card(
 ) -> str:
     """What a person who finds the weights wants to know."""
     training = card["train"]
-    libraries = ", ".join(f"{name} {version}" for name, version in card["libraries"].items())
+    libraries = described({**card["processor"], **card["libraries"]})
     figures = ", ".join(
         f"{name} {value:g}" for name, value in last.items() if name != "step" and value == value
     )

@@ -1,5 +1,6 @@
 """What every process that shares a training must know of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,14 @@ from genpipe.params.training import Training
 
 @dataclass(frozen=True)
 class Job:
-    """A training of `model` on the data in a directory whose files have this hash."""
+    """A training of `model` on the data in a directory whose files have this hash.
+
+    `machine` is the kind of processor and the libraries that the card of the model names.
+    """
 
     model: str
     data: Path
     data_sha256: str
     params: Training
     seed: int
+    machine: Mapping[str, str]
