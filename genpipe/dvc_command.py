@@ -3,6 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from contextlib import suppress
 from pathlib import Path
 
 from genpipe.errors import BadInput
@@ -10,6 +14,10 @@ from genpipe.git import one_line
 
 # what DVC tells a stage of itself; another DVC is none of that stage's
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT")
+# DVC believes what it finds there of a file's hash; its own default is one directory for all users of the machine. Named in
+# .dvc/config too, for who calls DVC by hand: there relative to the current directory, so that in our calls it is absolute.
+STATE = ".dvc-state"
+STATE_VARIABLE = "DVC_SITE_CACHE_DIR"
 
 
 class DvcFailed(BadInput):
@@ -19,7 +27,7 @@ class DvcFailed(BadInput):
 def dvc(root: Path, *words: str) -> str:
     """What `dvc words…` prints; DvcFailed when it does not end well."""
     done = subprocess.run(
-        command(*words), cwd=root, env=environment(), capture_output=True, text=True, check=False
+        command(*words), cwd=root, env=environment(root), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise DvcFailed(f"dvc {verb(words)}: {one_line(done.stderr) or 'it said nothing'}")
@@ -28,15 +36,47 @@ def dvc(root: Path, *words: str) -> str:
 
 def command(*words: str) -> list[str]:
     """The command line of `dvc words…`."""
-    return [sys.executable, "-m", "dvc", *words]
+    return [sys.executable, "-P", "-m", "dvc", *words]  # -P: nothing of the current directory is imported
 
 
-def environment() -> dict[str, str]:
-    """That of this process, for a DVC whose stages find the commands of this environment though nobody activated it."""
+def environment(root: Path) -> dict[str, str]:
+    """That of this process, for a DVC of the project whose stages find the commands of this environment though nobody
+    activated it, and whose memory is private."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
     kept = {name: value for name, value in os.environ.items() if name not in OF_A_STAGE}
-    return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+    return {**kept, "PATH": path, "DVC_NO_ANALYTICS": "1", STATE_VARIABLE: str(private_state(root))}
+
+
+def private_state(root: Path) -> Path:
+    """The directory where DVC remembers the hashes of files; ours is made, and closed to others, if need be."""
+    state = state_of(root)
+    if state == root.resolve() / STATE and (root / ".dvc").is_dir():
+        for directory in (state, state / "repo"):  # else DVC makes them, writable by all
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if directory.stat().st_uid != os.getuid():
+                raise BadInput(
+                    f"{directory}: another user owns it; name a directory of your own in {STATE_VARIABLE}"
+                )
+            directory.chmod(0o700)
+        if not (ignored := state / "repo" / ".gitignore").exists():
+            ignored.write_text("*\n", encoding="utf-8")
+    return state
+
+
+def state_of(root: Path) -> Path:
+    """That directory as the environment, else the configuration of the project, names it, else ours."""
+    named = os.environ.get(STATE_VARIABLE) or next(_configured(root), STATE)
+    return root.resolve() / named
+
+
+def _configured(root: Path) -> Iterator[str]:
+    for file in ("config.local", "config"):
+        config = ConfigParser(strict=False, interpolation=None)
+        with suppress(ConfigError, UnicodeDecodeError):
+            config.read(root / ".dvc" / file, encoding="utf-8")
+            if name := config.get("core", "site_cache_dir", fallback=""):
+                yield name
 
 
 def verb(words: tuple[str, ...]) -> str:

@@ -83,6 +83,11 @@ def is_on_remote(root: Path, remote: str, commit: str) -> bool:
     return bool(git(root, "for-each-ref", "--count=1", f"--contains={commit}", f"refs/remotes/{remote}"))
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of what Git printed. Git ends a line with \\n alone; str.splitlines would also cut inside names and subjects."""
+    return text.split("\n") if text else []
+
+
 def one_line(text: str) -> str:
     """The lines that tell what went wrong, as one, with credentials masked."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("hint:")]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path.pop(0)  # the directory of this file, whose modules are nobody's top level
 
 from dvc.cli import main

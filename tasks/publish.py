@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genpipe import dvc_command
-from genpipe.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, one_line, remote_of
+from genpipe.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, lines_of, one_line, remote_of
 from genpipe.graph import layout
 from genpipe.params.promotion import Rules
 from genpipe.registry.lock import LOCK, METRICS
@@ -113,13 +113,13 @@ def _fetch(root: Path, remote: str | None) -> str | None:
 def _find(root: Path, remote: str | None) -> Published | None:
     """A commit that has this dvc.lock, if there is one; one on the remote rather than one that is only here."""
     there = f"refs/remotes/{remote}"
-    found = git(root, "for-each-ref", "--format=%(refname)", there, f"refs/heads/{BRANCHES}*").splitlines()
-    names = [name for name in (*found, "HEAD") if name != f"{there}/HEAD"]
+    found = git(root, "for-each-ref", "--format=%(refname)", there, f"refs/heads/{BRANCHES}*")
+    names = [name for name in (*lines_of(found), "HEAD") if name != f"{there}/HEAD"]
     wanted = git(root, "hash-object", LOCK) if (root / LOCK).exists() else None
     objects = git(
         root, "cat-file", "--batch-check=%(objectname)", given="".join(f"{n}:./{LOCK}\n" for n in names)
     )
-    pairs = zip(names, objects.splitlines(), strict=True)
+    pairs = zip(names, lines_of(objects), strict=True)
     same = [name for name, line in pairs if line == wanted and _has_metrics(root, name)]
     for name in same:
         commit = git(root, "rev-parse", name)
@@ -164,7 +164,7 @@ def _has_store(root: Path) -> bool:
 
 def _dvc(root: Path, *words: str) -> str:
     """What a command of DVC prints; its processes end with this one."""
-    done = guard.run(dvc_command.command(*words), root, dvc_command.environment())
+    done = guard.run(dvc_command.command(*words), root, dvc_command.environment(root))
     if done.returncode != 0:
         failed = f"dvc {dvc_command.verb(words)} failed: {one_line(done.stderr)}"
         raise PublishFailed(f"not published: {failed}; {AGAIN}")

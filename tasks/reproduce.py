@@ -163,11 +163,11 @@ def _attempt(
 
 def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     # --single-item: two repros that share an upstream block each other; --wait-for-lock: else DVC can lose a finished stage
-    dvc = [sys.executable, str(ATOMIC_DVC), "--wait-for-lock", "repro", "--single-item", stage.name]
+    dvc = [sys.executable, "-P", str(ATOMIC_DVC), "--wait-for-lock", "repro", "--single-item", stage.name]
     return subprocess.Popen(
         guard.guarded(dvc, stage.needs.timeout),
         cwd=root,
-        env={**dvc_environment(), "PYTHONUNBUFFERED": "1", **environment},
+        env={**dvc_environment(root), "PYTHONUNBUFFERED": "1", **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gto.tag import parse_name
 
 from genpipe.errors import BadInput
 from genpipe.params.project import read_params
@@ -86,3 +87,24 @@ def test_a_number_in_either_yaml_dialect_is_a_number(tmp_path):
         project_with(lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr="1e-3"), tmp_path)
     )
     assert params.recipes["nice"].train.solvers["nll"].lr == 1e-3
+
+
+@pytest.mark.parametrize("block", ["datasets", "corpora", "recipes"])
+@pytest.mark.parametrize("name", ["nice_", "_nice", "n" * 65, "Nice", "ni-ce", "ni.ce"])
+def test_a_name_of_which_no_tag_can_be_made_is_refused_before_anything_is_made(name, block, tmp_path):
+    def rename(params):
+        params[block][name] = next(iter(params[block].values()))
+
+    with pytest.raises(
+        BadInput, match="a name is made of a-z, 0-9 and _, begins and ends with a letter or digit"
+    ):
+        read_params(project_with(rename, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["n", "n" * 64, "n_1", "1"])
+def test_gto_reads_the_tag_of_every_name_that_is_taken(name, tmp_path):
+    def rename(params):
+        params["recipes"][name] = next(iter(params["recipes"].values()))
+
+    assert name in read_params(project_with(rename, tmp_path)).recipes
+    assert parse_name(f"{name}@v0.0.1")["name"] == parse_name(f"{name}#prod#1")["name"] == name

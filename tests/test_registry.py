@@ -418,3 +418,98 @@ def test_help_of_the_commands_imports_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def test_no_tag_of_anybody_ends_the_registry(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(
+        root, "git", "tag", "-a", "a-note", "-m", "a subject with\ta tab,\fa form feed and \u2028 a separator"
+    )
+    run(root, "git", "tag", "-a", "nice@v8.0.0", "-m", "tab\there", "HEAD")
+    run(root, "git", "tag", "-a", "nice@v9.0.0", "-m", "a blob", "HEAD:README.md")
+    run(root, "git", "tag", "-a", "nice#prod#9", "-m", "a tree", "HEAD^{tree}")
+    assert command(root, "models", "nice") == 0
+    shown = capsys.readouterr()
+    assert [line.split()[0] for line in shown.out.splitlines()] == [
+        "nice@v8.0.0",
+        "nice@v0.0.2",
+        "nice@v0.0.1",
+    ]
+    assert "tag 'nice@v9.0.0' is left out: it names a blob, not a commit" in shown.err
+    assert "tag 'nice#prod#9' is left out: it names a tree, not a commit" in shown.err
+    assert command(root, "trace", "nice@prod") == 0
+    rerun(root, nice=3)
+    assert release(root).action == "promote"
+    assert production(root) == "v9.0.1"  # a name can be taken once
+    assert "nice#prod#10" in tags(root)
+    assert command(root, "rollback", "nice") == 0
+    assert production(root) == "v0.0.2"
+
+
+def test_a_branch_of_somebody_with_a_separator_in_its_name_does_not_end_publishing(root: Path) -> None:
+    run(root, "git", "push", "-q", "origin", "HEAD:refs/heads/a\u2028b")
+    run(root, "git", "fetch", "-q", "origin")
+    rerun(root, nice=3)
+    assert release(root).action == "promote"
+
+
+def test_the_tags_are_as_gto_writes_and_reads_them(root: Path) -> None:
+    run(root, "git", "config", "tag.gpgSign", "true")  # nobody is there to type a passphrase
+    rerun(root, nice=3)
+    assert release(root).action == "promote"
+    (now, *_) = api.show(str(root), "nice")
+    assert (now["version"], now["author"]) == ("v0.0.3", "genpipe")
+    (stage,) = now["stages"]
+    assert (stage["stage"], stage["author"]) == ("prod", "genpipe")
+    run(root, "git", "config", "tag.gpgSign", "false")
+    run(root, "git", "commit", "-q", "--allow-empty", "-m", "more")
+    assert api.register(str(root), "nice", "HEAD").version == "v0.0.4"
+
+
+def deprecate(root: Path) -> None:
+    """As `gto deprecate nice` does, later than all that was tagged before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_COMMITTER_DATE", "2099-01-01T00:00:00Z")
+        run(root, "git", "tag", "-a", "nice@deprecated", "-m", "Deprecating artifact 'nice'")
+
+
+def test_what_is_deprecated_is_listed_so_and_never_promoted_or_rolled_back_to(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.deprecate(str(root), "nice")
+    assert api.show(str(root)) == {}  # GTO shows it no more
+    run(root, "git", "tag", "-d", "nice@deprecated")
+    deprecate(root)
+    assert command(root, "models") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("nice@v0.0.2   prod,deprecated ")
+    assert told[1].startswith("nice@v0.0.1   deprecated ")
+    assert told[2] == "nice@v0.0.2 is deprecated and still prod; genpipe rollback nice puts another there"
+    with pytest.raises(BadInput, match=r"nice@v0\.0\.2 is the first in production: .* but deprecated ones"):
+        rollback(root, "nice", None, None)
+    with pytest.raises(BadInput, match=r"nice@v0\.0\.1 is deprecated; name another"):
+        rollback(root, "nice", "v0.0.1", None)
+    rerun(root, nice=3)
+    decision = release(root)
+    assert (decision.action, decision.why) == (
+        "keep",
+        "deprecated; gto register nice or gto assign nice takes it up again",
+    )
+    assert not is_outstanding(root, read_params(root).promotion)
+
+
+def test_a_model_that_a_person_takes_up_again_is_promoted_and_its_old_versions_stay_deprecated(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deprecate(root)
+    commit = rerun(root, nice=3)
+    monkeypatch.setenv("GIT_COMMITTER_DATE", "2099-01-01T00:00:01Z")
+    run(root, "git", "tag", "-a", "nice@v0.1.0", "-m", "again", commit)
+    model = read_model(root, "nice")
+    assert [(v.name, v.is_deprecated) for v in model.versions] == [
+        ("v0.0.1", True),
+        ("v0.0.2", True),
+        ("v0.1.0", False),
+    ]
+    assert release(root).action == "promote"
+    with pytest.raises(BadInput, match=r"nice@v0\.0\.2 is deprecated"):
+        rollback(root, "nice", "v0.0.2", None)

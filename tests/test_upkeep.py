@@ -144,7 +144,7 @@ def test_gc_keeps_every_run_of_a_recipe_that_somebody_trains(project, runs):
 def test_dvc_keeps_the_settings_of_the_environment_and_is_no_stage_s(monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train@nice")
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/elsewhere")
-    given = dvc_environment()
+    given = dvc_environment(Path())
     assert given["DVC_SITE_CACHE_DIR"] == "/elsewhere"
     assert "DVC_STAGE" not in given
 

@@ -21,6 +21,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from genpipe import lease
+from genpipe.dvc_command import private_state
 from genpipe.errors import BadInput
 from genpipe.files import new_file
 from genpipe.graph.plan import (
@@ -72,7 +73,7 @@ def inputs_of(root: Path, name: str) -> str | None:
 
     None when it cannot be told, as while another command holds DVC's lock.
     """
-    with contextlib.suppress(DvcException), Repo(str(root)) as repo, lock_repo(repo):
+    with contextlib.suppress(DvcException), Repo(str(root), config=_private(root)) as repo, lock_repo(repo):
         for node in repo.index.stages:
             if getattr(node, "name", None) == name:
                 inputs = {str(dep.fs_path): dep.get_hash().value for dep in node.deps if dep.exists}
@@ -141,7 +142,7 @@ def _open(root: Path) -> Iterator[Repo]:
     lease.remove_broken_rwlock(root)
     try:
         # DVC names stages and files relative to the current directory
-        with contextlib.chdir(root), Repo() as repo:
+        with contextlib.chdir(root), Repo(config=_private(root)) as repo:
             if Path(repo.root_dir) != root.resolve():
                 raise NotDvcRepoError(str(root))
             yield repo
@@ -155,6 +156,11 @@ def _open(root: Path) -> Iterator[Repo]:
         ) from None
     except DvcException as error:
         raise BadInput(f"dvc.yaml: {_one_line(error)}") from None
+
+
+def _private(root: Path) -> dict[str, Any]:
+    """Settings with which DVC remembers hashes where no other user of the machine can write."""
+    return {"core": {"site_cache_dir": str(private_state(root))}}
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,8 +14,11 @@ class Block(BaseModel):
 
 
 def _safe_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
-        raise ValueError(f"a name is made of a-z, 0-9 and _, not {name!r}")
+    # a tag of Git that GTO reads is made of it: GTO wants a letter or digit at both ends
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9_]{,62}[a-z0-9])?", name):
+        raise ValueError(
+            f"a name is made of a-z, 0-9 and _, begins and ends with a letter or digit, and has at most 64 of them, not {name!r}"
+        )
     return name
 
 

@@ -23,11 +23,19 @@ def describe(found: list[dict[str, Any]]) -> str:
     """The rows in words."""
     if not found:
         return "no model is registered yet; python -m flows.retrain --publish registers those that pass their rules"
-    return "\n".join(
-        f"{row['model']}@{row['version']:8} {','.join(row['stages']) or '-':6} {row['created'][:10]}  {row['commit']:.12}  "
-        + ", ".join(f"{metric} {value:g}" for metric, value in row["metrics"].items())
-        for row in found
-    )
+    retired = [row for row in found if row["deprecated"] and row["stages"]]
+    return "\n".join([*map(_line, found), *map(_remark, retired)])
+
+
+def _line(row: dict[str, Any]) -> str:
+    marks = [*row["stages"], *(["deprecated"] if row["deprecated"] else [])]
+    metrics = ", ".join(f"{metric} {value:g}" for metric, value in row["metrics"].items())
+    return f"{row['model']}@{row['version']:8} {','.join(marks) or '-':6} {row['created'][:10]}  {row['commit']:.12}  {metrics}"
+
+
+def _remark(row: dict[str, Any]) -> str:
+    name = f"{row['model']}@{row['version']}"
+    return f"{name} is deprecated and still {', '.join(row['stages'])}; genpipe rollback {row['model']} puts another there"
 
 
 def _rows(root: Path, model: Model) -> list[dict[str, Any]]:
@@ -36,6 +44,7 @@ def _rows(root: Path, model: Model) -> list[dict[str, Any]]:
             "model": model.name,
             "version": version.name,
             "stages": model.stages_of(version),
+            "deprecated": version.is_deprecated,
             "created": version.created,
             "commit": version.commit,
             "metrics": metrics_at(root, version.commit, model.name),

@@ -62,13 +62,19 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
         raise BadInput(
             f"{name}: no version is in production, so there is nothing to go back from; see genpipe models"
         )
-    target = model.named(wanted) if wanted else next(reversed(before), None)
+    earlier = [version for version in before if version and not version.is_deprecated]
+    target = model.named(wanted) if wanted else next(reversed(earlier), None)
     if target is None:
         raise BadInput(
-            f"{now.tag} is the first in production: there is none before it; name one with --to VERSION"
+            f"{now.tag} is the first in production: there is none before it{' but deprecated ones' if before else ''}; "
+            "name one with --to VERSION"
         )
     if target == now:
         raise BadInput(f"{now.tag} is in production already; name another with --to VERSION")
+    if target.is_deprecated:
+        raise BadInput(
+            f"{target.tag} is deprecated; name another with --to VERSION, or take it up again with gto assign"
+        )
     if _weights_of(root, target) is None:
         raise BadInput(f"{target.tag}: its commit has no weights of {name}; name another with --to VERSION")
     why = f"rollback of production from {now.name} to {target.name}"
@@ -107,6 +113,14 @@ def _decide(root: Path, commit: str, lock: Lock, model: Model, rules: tuple[Rule
     if not lock.is_judged(model.name):
         return Decision(model.name, "keep", "its metrics are not those of its weights; evaluate it")
     known, production = _version_with(root, model, lock), model.production()
+    if model.is_deprecated or (known and known.is_deprecated):
+        what = (
+            f"these weights are {known.name}, which is deprecated"
+            if known and known.is_deprecated
+            else "deprecated"
+        )
+        remedy = f"gto register {model.name} or gto assign {model.name} takes it up again"
+        return Decision(model.name, "keep", f"{what}; {remedy}", None, known)
     if known and known == production:
         return Decision(model.name, "keep", f"these weights are {known.name}, in production", None, known)
     if known and model.was_in_production(known):

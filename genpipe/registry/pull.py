@@ -31,7 +31,7 @@ def pull(root: Path, model: str, commit: str, out: Path) -> None:
 def fetch(root: Path, path: str, commit: str, out: Path) -> None:
     """Write an output of a commit to `out`, from DVC's cache or remote."""
     try:
-        dvc(out.parent, "get", "--quiet", str(root), path, "--rev", commit, "--out", str(out))
+        dvc(root, "get", "--quiet", str(root), path, "--rev", commit, "--out", str(out.resolve()))
     except DvcFailed as error:
         raise BadInput(
             f"{path} of {commit:.12}: neither in DVC's cache nor to be had from its remote: {error}"

@@ -1,24 +1,36 @@
 """Versions and stages of models as GTO's tags of Git: `nice@v0.0.2` is a version, `nice#prod#3` puts one into production.
 
-GTO writes them. They are read here in the order of their counters, not of their times as GTO does: a remote accepts each
-counter once, whereas two tags of one second, or of two clocks, have no order.
+They are read in the order of their counters, not of their times as GTO does: a remote accepts each counter once, whereas two
+tags of one second, or of two clocks, have no order. They are written by Git, in GTO's form: one tag in the repository that GTO
+cannot read ends its every command.
 """
 
-from collections.abc import Iterable
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from gto import api
 from gto.constants import Action
-from gto.exceptions import GTOException
 from gto.tag import parse_name
 from gto.versions import SemVer
 
 from genpipe.errors import BadInput
-from genpipe.git import BOT, GitFailed, git, is_on_remote
+from genpipe.git import BOT, GitFailed, git, is_on_remote, lines_of
+from genpipe.progress import tell
 
 PRODUCTION = "prod"
-FIELDS = ("refname:strip=2", "*objectname", "taggerdate:iso-strict", "taggername", "contents:subject")
+FIELDS = (
+    "refname:strip=2",
+    "*objecttype",
+    "*objectname",
+    "taggerdate:iso-strict",
+    "taggername",
+    "contents:subject",
+)
+END = "%00"  # of a field: a subject may hold anything else
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Version:
     name: str
     commit: str
     created: str
+    is_deprecated: bool = False  # `gto deprecate` came after it, and nobody has put it into a stage since
 
     @property
     def tag(self) -> str:
@@ -54,16 +67,17 @@ class Model:
     name: str
     versions: tuple[Version, ...] = ()
     assignments: tuple[Assignment, ...] = ()
+    is_deprecated: bool = False  # nothing of it was registered or put into a stage since `gto deprecate`
 
     def history(self, stage: str = PRODUCTION) -> list[Version]:
         """The versions that led to the one in a stage, which is the last; going back to one takes off those after it."""
-        history: list[Version] = []
+        history: dict[Version, None] = {}
         for assignment in self.assignments:
             if assignment.stage == stage:
-                if assignment.version in history:
-                    del history[history.index(assignment.version) :]
-                history.append(assignment.version)
-        return history
+                while assignment.version in history:
+                    history.popitem()
+                history[assignment.version] = None
+        return list(history)
 
     def production(self) -> Version | None:
         """The version in production."""
@@ -75,13 +89,16 @@ class Model:
 
     def stages_of(self, version: Version) -> list[str]:
         """The stages that a version is in now."""
+        return [stage for stage, there in self._in_stages.items() if there == version]
+
+    @functools.cached_property
+    def _in_stages(self) -> dict[str, Version]:
         stages = dict.fromkeys(assignment.stage for assignment in self.assignments)
-        return [stage for stage in stages if self.history(stage)[-1:] == [version]]
+        return {stage: self.history(stage)[-1] for stage in stages}
 
     def named(self, wanted: str) -> Version:
         """The version of a number (`v0.0.2`) or in a stage (`prod`), or the error that lists what there is."""
-        found = {version.name: version for version in self.versions}
-        found |= {a.stage: self.history(a.stage)[-1] for a in self.assignments}
+        found = {version.name: version for version in self.versions} | self._in_stages
         if wanted not in found:
             raise BadInput(
                 f"{self.name}@{wanted}: no such version or stage; there is {', '.join(found) or 'none yet'}"
@@ -89,21 +106,28 @@ class Model:
         return found[wanted]
 
 
+@dataclass(frozen=True)
+class _Tag:
+    """A tag in GTO's form, with an object of its own."""
+
+    name: str
+    parsed: Mapping[str, Any]  # what the name says
+    commit: str
+    created: str
+    by: str
+    subject: str
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.fromisoformat(self.created)
+
+
 def read_models(root: Path) -> dict[str, Model]:
-    """Every model of the registry, by its name."""
-    lines = git(
-        root, "for-each-ref", f"--format={'%09'.join(f'%({field})' for field in FIELDS)}", "refs/tags"
-    )
-    tags = [
-        (parse_name(line.partition("\t")[0], raise_on_fail=False), line.split("\t"))
-        for line in lines.splitlines()
-    ]
-    # a tag without an object of its own has no author and no date; GTO does not count it either
-    ours = [(parsed, fields) for parsed, fields in tags if "action" in parsed and fields[1]]
-    return {
-        name: _model(name, [t for t in ours if t[0]["name"] == name])
-        for name in sorted({p["name"] for p, _ in ours})
-    }
+    """Every model of the registry, by its name; a tag that is no version of anything is told and left out."""
+    of_model: defaultdict[str, list[_Tag]] = defaultdict(list)
+    for tag in _read_tags(root, "refs/tags"):
+        of_model[tag.parsed["name"]].append(tag)
+    return {name: _model(name, of_model[name]) for name in sorted(of_model)}
 
 
 def read_model(root: Path, name: str) -> Model:
@@ -111,59 +135,101 @@ def read_model(root: Path, name: str) -> Model:
     return read_models(root).get(name, Model(name))
 
 
-def _model(name: str, tags: list[tuple[dict, list[str]]]) -> Model:
-    gone = {parsed["version"] for parsed, _ in tags if parsed["action"] == Action.DEREGISTER}
+def _read_tags(root: Path, *patterns: str) -> list[_Tag]:
+    form = END.join(f"%({field})" for field in FIELDS)
+    rows = [line.split("\0") for line in lines_of(git(root, "for-each-ref", f"--format={form}", *patterns))]
+    return [tag for row in rows if (tag := _parsed(*row))]
+
+
+def _parsed(name: str, kind: str, commit: str, created: str, by: str, subject: str) -> _Tag | None:
+    """The tag, if it says something of a model."""
+    parsed = parse_name(name, raise_on_fail=False)
+    # a tag without an object of its own has no author and no date; GTO does not count it either
+    if "action" not in parsed or not commit:
+        return None
+    if kind != "commit" or not created:
+        what = f"it names a {kind}, not a commit" if kind != "commit" else "it has no date"
+        _tell_once(f"tag {name!r} is left out: {what}; git tag -d takes it away")
+        return None
+    return _Tag(name, parsed, commit, created, by, subject)
+
+
+_tell_once = functools.cache(tell)
+
+
+def _model(name: str, tags: list[_Tag]) -> Model:
+    retired = max((t.moment for t in tags if t.parsed["action"] == Action.DEPRECATE), default=None)
+    renewed = _renewed(tags)
+    gone = {t.parsed["version"] for t in tags if t.parsed["action"] == Action.DEREGISTER}
     versions = [
-        Version(name, parsed["version"], commit, created)
-        for parsed, (_, commit, created, *_) in tags
-        if parsed["action"] == Action.REGISTER and parsed["version"] not in gone
+        Version(
+            name,
+            tag.parsed["version"],
+            tag.commit,
+            tag.created,
+            retired is not None and renewed[tag.commit] <= retired,
+        )
+        for tag in tags
+        if tag.parsed["action"] == Action.REGISTER and tag.parsed["version"] not in gone
     ]
     versions.sort(key=lambda version: SemVer(version.name))
-    return Model(name, tuple(versions), tuple(_assignments(versions, tags)))
+    is_retired = retired is not None and max(renewed.values(), default=retired) <= retired
+    return Model(name, tuple(versions), tuple(_assignments(versions, tags)), is_retired)
 
 
-def _assignments(versions: list[Version], tags: list[tuple[dict, list[str]]]) -> Iterable[Assignment]:
+def _renewed(tags: list[_Tag]) -> dict[str, datetime]:
+    """When a commit was last registered or put into a stage."""
+    renewed: dict[str, datetime] = {}
+    for tag in tags:
+        if tag.parsed["action"] in (Action.REGISTER, Action.ASSIGN):
+            renewed[tag.commit] = max(tag.moment, renewed.get(tag.commit, tag.moment))
+    return renewed
+
+
+def _assignments(versions: list[Version], tags: list[_Tag]) -> Iterable[Assignment]:
     of_commit = {version.commit: version for version in versions}
     assignments: list[Assignment] = []
-    for parsed, (_, commit, created, by, why) in sorted(tags, key=lambda tag: tag[0].get("counter", 0)):
-        if commit not in of_commit or "stage" not in parsed:
+    for tag in sorted(tags, key=_counter):
+        if tag.commit not in of_commit or "stage" not in tag.parsed:
             continue
-        version, stage = of_commit[commit], parsed["stage"]
-        if parsed["action"] == Action.ASSIGN:
-            assignments.append(Assignment(stage, version, created, by, why))
+        version, stage = of_commit[tag.commit], tag.parsed["stage"]
+        if tag.parsed["action"] == Action.ASSIGN:
+            assignments.append(Assignment(stage, version, tag.created, tag.by, tag.subject))
         else:
             assignments = [a for a in assignments if (a.version, a.stage) != (version, stage)]
     return assignments
 
 
+def _counter(tag: _Tag) -> int:
+    return tag.parsed.get("counter", 0)
+
+
 def register(root: Path, model: str, commit: str) -> str:
     """Make a commit the next version of a model; its number."""
-    try:
-        return api.register(
-            str(root), model, commit, author=BOT["GIT_AUTHOR_NAME"], author_email=BOT["GIT_AUTHOR_EMAIL"]
-        ).version
-    except GTOException as error:
-        raise BadInput(f"{model}: GTO cannot register {commit:.12}: {' '.join(str(error).split())}") from None
+    taken = [SemVer(known["version"]) for known in _names_of(root, model) if "version" in known]
+    version = (max(taken).bump_patch() if taken else SemVer.get_minimal()).version
+    _write(root, f"{model}@{version}", commit, f"Registering artifact {model} version {version}", None)
+    return version
 
 
 def assign(root: Path, version: Version, why: str, author: tuple[str, str] | None = None) -> None:
     """Put a version into production, in the name of `author` or of the bot."""
-    name, email = author or (BOT["GIT_AUTHOR_NAME"], BOT["GIT_AUTHOR_EMAIL"])
-    try:
-        api.assign(
-            str(root),
-            version.model,
-            PRODUCTION,
-            version.name,
-            message=why,
-            force=True,
-            author=name,
-            author_email=email,
-        )
-    except GTOException as error:
-        raise BadInput(
-            f"{version.tag}: GTO cannot put it into production: {' '.join(str(error).split())}"
-        ) from None
+    last = max((known.get("counter", 0) for known in _names_of(root, version.model)), default=0)
+    _write(root, f"{version.model}#{PRODUCTION}#{last + 1}", version.commit, why, author)
+
+
+def _names_of(root: Path, model: str) -> list[Mapping[str, Any]]:
+    """What the names of all tags of a model say, those that are left out too: a name can be taken once."""
+    found = git(root, "for-each-ref", "--format=%(refname:strip=2)", *_patterns([model]))
+    return [parsed for name in lines_of(found) if (parsed := parse_name(name, raise_on_fail=False))]
+
+
+def _write(root: Path, name: str, commit: str, message: str, author: tuple[str, str] | None) -> None:
+    """A new annotated tag, unsigned whatever Git's settings say: nobody sits before a nightly run."""
+    who, mail = author or (BOT["GIT_COMMITTER_NAME"], BOT["GIT_COMMITTER_EMAIL"])
+    named = {"GIT_COMMITTER_NAME": who, "GIT_COMMITTER_EMAIL": mail}
+    words = ("-c", "tag.gpgSign=false", "-c", "tag.forceSignAnnotated=false", "tag", "--annotate")
+    git(root, *words, "--cleanup=verbatim", "--file=-", name, commit, given=message, extra=named)
 
 
 def tags_of(root: Path, models: Iterable[str]) -> dict[str, str]:
@@ -206,7 +272,7 @@ def _patterns(models: Iterable[str]) -> list[str]:
 
 
 def _listed(text: str) -> dict[str, str]:
-    rows = (line.split("\t") for line in text.splitlines())
+    rows = (line.split("\t") for line in lines_of(text))
     return {name: value for value, name in rows if not name.endswith("^{}")}
 
 

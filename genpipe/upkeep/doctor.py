@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from genpipe.dvc_command import STATE_VARIABLE, state_of
 from genpipe.errors import BadInput
 from genpipe.params.project import read_params
 from genpipe.upkeep.finding import LOCK, Finding, Level, few
@@ -33,7 +34,7 @@ PORTS = {4200: "Prefect", 6379: "Ray", 8265: "Ray's dashboard"}
 def examine(root: Path) -> list[Finding]:
     """All findings, in the order in which they are best mended."""
     looks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-        _python, _git, _packages, _project, _data, _disk, _machine, _gpus, _locks, _leftovers, prefect, _remote, _ports,
+        _python, _git, _packages, _project, _state, _data, _disk, _machine, _gpus, _locks, _leftovers, prefect, _remote, _ports,
     )  # fmt: skip
     return [finding for look in looks for finding in look(root)]
 
@@ -104,6 +105,23 @@ def _project(root: Path) -> Iterator[Finding]:
         yield Finding("project", "missing", str(error), "mend params.yaml")
     else:
         yield Finding("project", "ok", "a DVC project whose params.yaml is valid")
+
+
+def _state(root: Path) -> Iterator[Finding]:
+    """Where DVC remembers hashes: who can write there decides what DVC believes of a file."""
+    state = state_of(root)
+    found = [path for path in (state, state / "repo") if path.is_dir() and _is_open(path)]
+    if found:
+        remedy = f"chmod 700 {found[0]}, or name a directory of your own in {STATE_VARIABLE}"
+        yield Finding("DVC's memory", "warning", f"other users can change {found[0]}", remedy)
+    else:
+        yield Finding("DVC's memory", "ok", f"{state}, private")
+
+
+def _is_open(path: Path) -> bool:
+    """Whether another user owns a directory, or may look or write there."""
+    found = path.stat()
+    return found.st_uid != os.getuid() or bool(found.st_mode & 0o077)
 
 
 def _data(root: Path) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ DAY = 86400.0  # seconds
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
 TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
 NUMBERED = ("determinism", "ray")  # below .genpipe: NAME-PID of who works there
-NOT_OURS = {".git", ".venv", ".dvc"}
+NOT_OURS = {".git", ".venv", ".dvc", ".dvc-state"}
 
 
 @dataclass(frozen=True)
