@@ -361,6 +361,79 @@ def test_a_wrong_name_or_file_is_refused_with_its_remedy(tmp_path, files):
         assert "\n" not in str(raised.value)
 
 
+BYTES = {character: number for number, character in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+HEXADECIMAL = {f"<0x{byte:02X}>": byte for byte in range(256)}
+
+
+def write_model(path: Path, model: models.Model, changes: dict[str, object]) -> Path:
+    """A tokenizer file of a model, with other values in the model's block."""
+    definition = json.loads(tokenizers.Tokenizer(model).to_str())
+    definition["model"] |= changes
+    path.write_text(json.dumps(definition), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "more", "message"),
+    [
+        ("bpe", models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>"), {"dropout": 0.1}, "model.dropout is 0.1, so it cuts at random"),
+        ("bpe", models.BPE({"a": 0}, []), {}, "model.unk_token is not set, so characters outside its vocabulary are dropped"),
+        ("bpe", models.BPE({"a": 0}, []), {"unk_token": "<unk>"}, "model.unk_token '<unk>' is not in model.vocab"),
+        ("bpe", models.BPE(HEXADECIMAL | {"a": 256}, []), {}, "model.unk_token is not set"),
+        ("bpe", models.BPE({"<0x41>": 0}, [], byte_fallback=True), {}, "model.unk_token is not set"),
+        ("bpe", models.BPE(BYTES, []), {}, "model.unk_token is not set"),  # without the pre-tokenizer that makes bytes
+        ("bpe", models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"), {"vocab": {"<unk>": 0, "a": 1, "b": 1}}, "more than one token has the id 1"),
+        ("wordpiece", models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"), {"vocab": {"a": 0}}, "model.unk_token '[UNK]' is not in model.vocab"),
+        ("unigram", models.Unigram([("a", -1.0)], 0), {"unk_id": None}, "model.unk_id is None"),
+        ("unigram", models.Unigram([("a", -1.0)], 0), {"unk_id": 7}, "model.unk_id is 7"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cuts_at_random_or_loses_characters_is_refused(tmp_path, kind, model, more, message):
+    file = write_model(tmp_path / "model.json", model, more)
+    with pytest.raises(BadInput) as raised:
+        tokenizer(kind, file=file)
+    assert f"{file}: {message}" in str(raised.value)
+    assert "; " in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "pre_tokenizer", "tokens"),
+    [
+        (models.BPE(BYTES, []), pre_tokenizers.ByteLevel(add_prefix_space=False), ["a", "æ", "ľ", "Ī"]),
+        (
+            models.BPE(BYTES, []),
+            pre_tokenizers.Sequence(
+                [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+            ),
+            ["a", "æ", "ľ", "Ī"],
+        ),
+        (
+            models.BPE(HEXADECIMAL | {"a": 256}, [], byte_fallback=True),
+            None,
+            ["a", "<0xE6>", "<0x9C>", "<0x88>"],
+        ),
+        (models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>", dropout=0.0), None, ["a", "<unk>"]),
+    ],
+)
+def test_a_file_that_loses_nothing_is_taken(tmp_path, model, pre_tokenizer, tokens):
+    made = tokenizers.Tokenizer(model)
+    if pre_tokenizer is not None:
+        made.pre_tokenizer = pre_tokenizer
+    made.save(str(tmp_path / "model.json"))
+    assert tokenizer("bpe", file=tmp_path / "model.json").split("a月") == tokens
+
+
+def test_truncation_padding_and_added_tokens_of_a_file_change_no_count(tmp_path):
+    made = tokenizers.Tokenizer(models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>"))
+    made.normalizer = tokenizers.normalizers.Lowercase()
+    made.add_tokens([tokenizers.AddedToken("Xy", normalized=True)])
+    made.enable_truncation(2)
+    made.enable_padding(length=9)
+    made.save(str(tmp_path / "model.json"))
+    assert tokenizer("bpe", file=tmp_path / "model.json").split("aaaaXYz") == [*"aaaa", "Xy", "<unk>"]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -373,7 +446,7 @@ def test_a_wrong_name_or_file_is_refused_with_its_remedy(tmp_path, files):
         ("明 月\t1\n".encode(), "line 1: wanted"),
         (b"\t1\n", "line 1: wanted"),
         ("明月\t1\n光\t2\n明月\t1\n".encode(), "line 3: '明月' was there before"),
-        ("明月\t5\n".encode("gb18030"), "wanted UTF-8, but byte 0"),
+        ("明月\t5\n".encode("gb18030"), "not valid UTF-8 at byte 0"),
     ],
 )
 def test_a_bad_lexicon_is_refused_by_its_line(tmp_path, data, message):

@@ -1,6 +1,7 @@
-"""Tokenizers: text to words, characters or pieces of words, by name. White space is no token, but for what is said.
+"""Tokenizers: text to words, characters or pieces of words, by name.
 
-jieba takes Python's word for what that is, the tokenizers of polars Unicode's, which has U+001C to U+001F not.
+White space is not a token unless a tokenizer says so. jieba uses Python's definition of white space; the tokenizers of
+polars use Unicode's, which excludes U+001C to U+001F.
 
 A tokenizer is a small value that can be sent to another process; dictionaries and models are loaded there, once.
 """
@@ -231,25 +232,22 @@ def _read(file: Path) -> str:
     try:
         return existing(file, "name a tokenizer file that exists").read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{file}: wanted UTF-8, but byte {error.start} is none; convert the file first"
-        ) from None
+        raise BadInput(f"{file}: not valid UTF-8 at byte {error.start}; convert the file first") from None
 
 
 def _check_model(name: str, definition: str, file: Path) -> None:
-    wanted = _MODELS[name]
+    from genpipe.corpus.definitions import MODELS, check_definition  # loads tokenizers
+
     try:
-        found = json.loads(definition)["model"]["type"]
+        check_definition(json.loads(definition), name, str(file))
         _model(definition)
+    except BadInput:
+        raise
     except Exception as error:  # tokenizers raises no narrower one
         raise BadInput(
-            f"{file}: wanted a Hugging Face tokenizer with a model of type {wanted}, "
+            f"{file}: wanted a Hugging Face tokenizer with a model of type {MODELS[name]}, "
             f"{type(error).__name__}: {' '.join(str(error).split())}; make one with: genpipe tokenizer train"
         ) from error
-    if found != wanted:
-        raise BadInput(
-            f"{file}: wanted a model of type {wanted}, not {found}; name another tokenizer or file"
-        )
 
 
 def _cut_words(text: pl.Expr) -> pl.Expr:
@@ -272,4 +270,3 @@ _CUTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "char": _cut_characters,
 }
 _UNICODE = f"unicode {unicodedata.unidata_version}"
-_MODELS = {"bpe": "BPE", "wordpiece": "WordPiece", "unigram": "Unigram"}
