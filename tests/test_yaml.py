@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.utils.serialize import load_yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from genpipe.errors import BadInput
@@ -86,7 +86,6 @@ SCALARS = st.one_of(
 )
 
 
-@settings(deadline=None)  # a busy machine takes its time
 @given(st.dictionaries(TEXTS, st.one_of(SCALARS, st.lists(SCALARS, max_size=3)), max_size=3))
 def test_what_we_write_is_read_alike_by_every_reader(values: dict[str, Any]) -> None:
     text = dump({"block": values})
