@@ -77,7 +77,7 @@ def make_digits_tarball(directory: Path) -> Path:
         for label in range(10):
             pixels = digit_pixels()[3] if label == 3 else 255 - digit_pixels()[label]
             values = np.round(pixels.flatten() / 255, 3).tolist()
-            content = json.dumps({"data": [*values, 0]}).encode()  # as there: one number too many
+            content = json.dumps({"data": values}).encode()
             member = tarfile.TarInfo(f"package/src/digits/{label}.json")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
