@@ -176,9 +176,10 @@ def _head(root: Path, lineage: Lineage) -> Iterator[str]:
 def _device(card: Mapping[str, Any] | None) -> str:
     if card is None:
         return "an unknown device: the model's card is not to be had (dvc fetch, or ask who trained it)"
-    processor = _pairs(card.get("processor", {})) or "unknown processor"
+    processor = _pairs(card.get("processor", {}))
     libraries = _pairs(card.get("libraries", {})) or "unknown libraries"
-    return f"{card.get('device', 'an unknown device')} ({processor}), with {libraries}"
+    device = card.get("device", "an unknown device")
+    return f"{device} ({processor}), with {libraries}" if processor else f"{device}, with {libraries}"
 
 
 def _tree(origin: Origin, indent: str) -> Iterator[str]:
