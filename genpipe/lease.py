@@ -1,10 +1,12 @@
 """A stage holds a lease while it runs, so that two writers of one output are impossible."""
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
 import signal
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +23,7 @@ def hold(root: Path, name: str) -> IO[str]:
     """Take the lease `name`, or raise Busy; it is held as long as the returned file is referenced."""
     path = root / ".genpipe" / "leases" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
+    file = open_own(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -32,6 +34,26 @@ def hold(root: Path, name: str) -> IO[str]:
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
+    return file
+
+
+def open_own(path: Path) -> IO[str]:
+    """Open a file of ours to read it and to write at its end; BadInput where a link or something else has its name.
+
+    Whoever can place a link there would otherwise choose which file is written.
+    """
+    try:
+        number = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise BadInput(
+            f"{path}: a file of genpipe belongs there, and it is a link or no file; remove it"
+        ) from None
+    file = os.fdopen(number, "a+", encoding="utf-8")
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        file.close()
+        raise BadInput(f"{path}: a file of genpipe belongs there, and it is no file; remove it")
     return file
 
 
@@ -46,7 +68,7 @@ def remove_broken_rwlock(root: Path) -> None:
     path = root / ".dvc" / "tmp" / "rwlock"
     if not path.exists():
         return
-    with path.with_name("rwlock.lock").open("a", encoding="utf-8") as guard:
+    with open_own(path.with_name("rwlock.lock")) as guard:
         try:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             json.loads(path.read_text(encoding="utf-8"))

@@ -45,7 +45,9 @@ class Cluster:
     """A cluster that is starting, up, or dead."""
 
     def __init__(self, directory: Path, cpus: int) -> None:
-        self._token, self._address = directory / "token", directory / "ray_current_cluster"
+        # Ray opens its own directory to all users of the machine; the token stays beside it, where nobody else looks
+        rays = directory / "r"
+        self._token, self._address = directory / "token", rays / "ray_current_cluster"
         self._token.touch(mode=0o600)
         self._token.write_text(secrets.token_hex(32), encoding="utf-8")
         self._ready = threading.Lock()
@@ -53,7 +55,7 @@ class Cluster:
         self._log = directory / "ray.log"
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                guard.guarded(_command(directory, cpus), grace=GRACE),
+                guard.guarded(_command(rays, cpus), grace=GRACE),
                 env={**os.environ, **SETTINGS, **self._access()},
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -119,7 +121,16 @@ def shared(root: Path, plans: Iterable[Plan], max_parallel: int) -> Iterator[Clu
 
 def _command(directory: Path, cpus: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+        ),
         *("--node-ip-address=127.0.0.1", "--port=0", f"--temp-dir={directory}", "--include-dashboard=false"),
         *(f"--num-cpus={cpus}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
     ]

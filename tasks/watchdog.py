@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from genpipe.errors import BadInput
+from genpipe.lease import open_own
 from genpipe.upkeep.holders import is_running
 
 PATIENCE = 120.0  # seconds of silence
@@ -78,11 +80,11 @@ def _blocker(pid: int, command: str) -> str:
 
 def _is_held(lock: Path) -> bool:
     try:
-        with lock.open("a+") as file:
+        with open_own(lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # closing it gives it back
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, BadInput):
         return False
     return False
 

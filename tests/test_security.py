@@ -21,6 +21,10 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from genpipe import lease
+from genpipe.dvc_command import command as command_of_dvc
+from genpipe.dvc_command import environment as environment_of_dvc
+from genpipe.dvc_command import private_state, state_of
 from genpipe.errors import BadInput
 from genpipe.params.project import Params, read_params
 from genpipe.training.checkpoint import read_weights, save_weights
@@ -335,3 +339,37 @@ def test_nothing_of_genpipe_unpickles_or_evaluates_what_it_reads():
     unsafe = "torch.load(", "allow_pickle=True", "weights_only=False"
     sources = [path for folder in folders for path in Path(folder).rglob("*.py")]
     assert not [path for path in sources if any(word in path.read_text(encoding="utf-8") for word in unsafe)]
+
+
+def test_a_lease_follows_no_link_and_leaves_what_it_leads_to(tmp_path):
+    (tmp_path / "mine").write_text("years of work")
+    (tmp_path / ".genpipe" / "leases").mkdir(parents=True)
+    (tmp_path / ".genpipe" / "leases" / "train@nice").symlink_to(tmp_path / "mine")
+    with pytest.raises(BadInput, match="it is a link or no file; remove it"):
+        lease.hold(tmp_path, "train@nice")
+    assert (tmp_path / "mine").read_text() == "years of work"
+    os.mkfifo(tmp_path / ".genpipe" / "leases" / "pipe")
+    with pytest.raises(BadInput, match="no file; remove it"):
+        lease.hold(tmp_path, "pipe")
+
+
+def test_the_memory_of_dvc_is_closed_to_others_and_is_that_of_a_call_by_hand(tmp_path):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc-state" / "repo").mkdir(parents=True)
+    (tmp_path / ".dvc-state").chmod(0o777)
+    state = private_state(tmp_path)
+    assert [path.stat().st_mode & 0o777 for path in (state, state / "repo")] == [0o700, 0o700]
+    assert environment_of_dvc(tmp_path)["DVC_SITE_CACHE_DIR"] == str(tmp_path / ".dvc-state")
+    assert state_of(PROJECT) == PROJECT / ".dvc-state"  # .dvc/config names it
+    (tmp_path / ".dvc" / "config.local").write_text("[core]\n    site_cache_dir = /elsewhere\n")
+    assert private_state(tmp_path) == Path("/elsewhere")
+
+
+def test_no_module_of_the_current_directory_is_imported_by_dvc(tmp_path):
+    for name in ("dvc", "json"):
+        (tmp_path / f"{name}.py").write_text("open('marker', 'w').close()\n")
+    done = subprocess.run(
+        [*command_of_dvc("version"), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "marker").exists()

@@ -1,10 +1,13 @@
 """A crew of Ray actors, and the cluster they live on; the corpus layer's only Ray import."""
 
+import atexit
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
 from genpipe.errors import BadInput, ClusterLost, one_line
 
 MAX_STARTS = 3  # of a local cluster
+NAME = "gpray"  # of its directory; short, as Ray's sockets lie below it and the system allows them 107 bytes
 DIED = (RayActorError, OutOfMemoryError)
 
 
@@ -131,10 +135,16 @@ def _start(workers: int) -> None:
 
 
 def _start_local(workers: int) -> None:
+    # Ray opens its directory to all users of the machine, so it lies below one that is closed
+    private = tempfile.mkdtemp(
+        prefix=f"{NAME}-{os.getpid()}-", dir="/tmp" if len(tempfile.gettempdir()) > 15 else None
+    )
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
     for attempt in range(MAX_STARTS):
         try:
             ray.init(
                 address="local",
+                _temp_dir=f"{private}/r",
                 num_cpus=max(workers, os.cpu_count() or 1),  # more actors than cores run too, only slower
                 object_store_memory=100 << 20,  # checkpoints that are larger go by way of the disk
                 include_dashboard=False,

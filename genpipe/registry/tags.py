@@ -18,7 +18,7 @@ from gto.tag import parse_name
 from gto.versions import SemVer
 
 from genpipe.errors import BadInput
-from genpipe.git import BOT, GitFailed, git, is_on_remote, lines_of
+from genpipe.git import BOT, GitFailed, commit_of, git, is_on_remote, lines_of
 from genpipe.progress import tell
 
 PRODUCTION = "prod"
@@ -258,7 +258,7 @@ def unpushed_tags(root: Path, remote: str, models: Iterable[str]) -> list[str]:
     """The tags of models that a remote lacks and whose commits it has."""
     there = _listed(git(root, "ls-remote", "--tags", remote))
     missing = [name for name in tags_of(root, models) if name not in there]
-    return [name for name in missing if is_on_remote(root, remote, name)]
+    return [name for name in missing if commit_of(root, name) and is_on_remote(root, remote, name)]
 
 
 def push_tags(root: Path, remote: str, models: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ import psutil
 
 from genpipe.errors import BadInput
 from genpipe.files import new_file
+from genpipe.lease import open_own
 
 TABLE = Path(".dvc/tmp/rwlock")  # below the project, as the next two
 GUARD = Path(".dvc/tmp/rwlock.lock")  # DVC holds it while it edits the table
@@ -198,7 +199,7 @@ def _living(root: Path) -> dict[str, Any]:
 def _guarded(path: Path) -> Iterator[None]:
     """Hold the lock that DVC holds while it edits its table."""
     deadline = time.monotonic() + PATIENCE
-    with path.open("a+", encoding="utf-8") as file:
+    with open_own(path) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
