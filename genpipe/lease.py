@@ -50,11 +50,10 @@ def open_own(path: Path) -> IO[str]:
         raise BadInput(
             f"{path}: a file of genpipe belongs there, and it is a link or no file; remove it"
         ) from None
-    file = os.fdopen(number, "a+", encoding="utf-8")
     if not stat.S_ISREG(os.fstat(number).st_mode):
-        file.close()
+        os.close(number)
         raise BadInput(f"{path}: a file of genpipe belongs there, and it is no file; remove it")
-    return file
+    return os.fdopen(number, "a+", encoding="utf-8")
 
 
 def die_with_parent() -> None:
