@@ -81,6 +81,15 @@ def test_the_recipes_are_listed_with_what_they_can_do(capsys):
     assert "couplet      Tags" in out
 
 
+def test_a_reader_that_ends_early_gets_no_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "genpipe.cli", "recipes"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("name", sorted(tiny.BLOCKS))
 def test_train_sample_and_evaluate_write_what_a_recipe_can(name, project, capsys):
     root = ["--root", str(project)]

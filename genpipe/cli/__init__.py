@@ -21,6 +21,8 @@ An artifact is a function of data, code and parameters, never of the cluster.
   genpipe plan                  what is out of date, and why
 """
 
+OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE ended
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 when it found something wrong, 2 when the input was at fault."""
@@ -47,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
             writer = stage or (named and f"{arguments.command}@{named}")
             if writer:  # two at once would share a run, by hand or under DVC
                 held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
-            return arguments.run(root, arguments) or 0
+            status = arguments.run(root, arguments) or 0
+            sys.stdout.flush()
+            return status
     except lease.Busy as error:
         print(f"genpipe: {error}", file=sys.stderr)
         return lease.BUSY
@@ -58,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"genpipe: {error}", file=sys.stderr)
         return 1
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return OUTPUT_CLOSED
         told = disk_trouble(error)
         if told is None:
             raise
@@ -66,6 +72,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+
+
+def _output_is_closed() -> bool:
+    """Whether what reads our output has ended, as in `| head`; what is still held for it then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def build_parser() -> argparse.ArgumentParser:
