@@ -6,6 +6,7 @@ Imports of torch, ray and pandas stay inside the commands: `genpipe --help` must
 import argparse
 import contextlib
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -76,12 +77,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _output_is_closed() -> bool:
     """Whether what reads our output has ended, as in `| head`; what is still held for it then goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    watched = select.poll()
+    watched.register(sys.stdout, select.POLLOUT)
+    is_closed = any(event & select.POLLERR for _, event in watched.poll(0))
+    if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return is_closed
 
 
 def build_parser() -> argparse.ArgumentParser:
