@@ -251,6 +251,16 @@ def test_start_refuses_bad_words_in_one_line_and_leaves_nothing(words, complaint
     assert list(tmp_path.iterdir()) == []
 
 
+def test_start_refuses_a_place_for_the_files_of_ray_that_others_may_enter(tmp_path):
+    env = environment(tmp_path) | {"RAY_TMPDIR": str(tmp_path)}
+    (tmp_path / f"ray-{os.getuid()}").mkdir(mode=0o755)
+    words = ["head", "--port", str(free_port())]
+    assert "wanted a directory of this user alone, mode 700" in refusal(words, env)
+    (tmp_path / f"ray-{os.getuid()}").rmdir()
+    (tmp_path / f"ray-{os.getuid()}").symlink_to(tmp_path)
+    assert "wanted a directory of this user alone, mode 700" in refusal(words, env)
+
+
 def test_start_tells_that_a_port_is_taken(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -354,12 +364,15 @@ def status_of_jobs(port: int, token: str) -> int:
 @pytest.mark.ray
 def test_a_head_without_an_interface_serves_this_machine_alone_and_only_with_the_token(short, tmp_path):
     env, board = environment(tmp_path), free_port()
-    own = ["--num-cpus", "3", "--temp-dir", str(short / "r"), "--dashboard-port", str(board)]
+    env["RAY_TMPDIR"] = str(short)
+    own = ["--num-cpus", "3", "--dashboard-port", str(board)]
     words = [str(START), "head", "--port", str(free_port()), "--", *own]
     with started(words, env, short / "out") as (session, printed):
         token = tmp_path / ".ray" / "auth_token"
         assert (token.stat().st_mode & 0o777, len(token.read_text())) == (0o600, 64)
         assert listening(session) <= LOOPBACK
+        assert (short / f"ray-{os.getuid()}" / "r" / "session_latest").exists()
+        assert (short / f"ray-{os.getuid()}").stat().st_mode & 0o777 == 0o700
         assert evaluated(printed, NODES.format(nodes=1), env) == "3.0\n"
         assert status_of_jobs(board, token.read_text()) == 200
         assert status_of_jobs(board, "f" * 64) in (401, 403)
@@ -370,11 +383,15 @@ def test_a_worker_joins_by_the_line_that_the_head_prints(short, tmp_path):
     import ray
 
     env = environment(tmp_path)
-    own = ["--num-cpus", "1", "--include-dashboard", "false", "--temp-dir", str(short / "r")]
+    heads, workers = (env | {"RAY_TMPDIR": str(short / name)} for name in "hw")  # as on two machines
+    for each in (heads, workers):
+        Path(each["RAY_TMPDIR"]).mkdir()
+    own = ["--num-cpus", "1", "--include-dashboard", "false"]
     place = ["--interface", ray.util.get_node_ip_address(), "--port", str(free_port())]
     words = [str(START), "head", *place, "--token", str(short / "token"), "--", *own]
-    with started(words, env, short / "head") as (head, printed):
+    with started(words, heads, short / "head") as (head, printed):
         assert listening(head) - LOOPBACK  # a control of the test above, and a reason for a firewall
         (line,) = re.findall(r"#\s+(deploy/ray/start.sh worker .+)", printed)
-        with started([*shlex.split(line), "--", "--num-cpus", "2"], env, short / "worker"):
+        with started([*shlex.split(line), "--", "--num-cpus", "2"], workers, short / "worker"):
+            assert all([*short.glob(f"{name}/ray-*/r/session_latest/sockets/raylet")] for name in "hw")
             assert evaluated(printed, NODES.format(nodes=2), env) == "1.0 2.0\n"

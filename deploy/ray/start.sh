@@ -15,7 +15,8 @@ for whoever calls genpipe: eval "$(deploy/ray/start.sh head)".
   --port PORT          of the head, 1024 to 65535; default 6379
   --token FILE         the cluster's secret, mode 600; default $RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token.
                        A head makes it where there is none; give each worker a copy
-  -- WORDS             for `ray start`: -- --num-cpus 8 --num-gpus 1; -- --block stays in the foreground
+  -- WORDS             for `ray start`: -- --num-cpus 8 --num-gpus 1; -- --block stays in the foreground.
+                       Without --temp-dir, Ray's files lie in ray-UID, closed to other users, below $RAY_TMPDIR, $TMPDIR or /tmp
 TEXT
 }
 
@@ -88,7 +89,7 @@ else
 fi
 
 if [[ $role == head && ! -e $token ]]; then
-    mkdir -p "$(dirname "$token")"
+    mkdir -p -m 700 "$(dirname "$token")"
     (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$token")
 fi
 [[ -s $token ]] || refuse "wanted the cluster's token in $token, found none; copy it from the head, mode 600"
@@ -100,12 +101,21 @@ unset RAY_AUTH_TOKEN # it would win over the file
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
 export RAY_worker_niceness=0 # Ray's 15 starves the workers beside any other program
 
+words=()
+if [[ " $* " != *" --temp-dir"[\ =]* ]]; then
+    # Ray opens its directory to all users of the machine, so it lies below one that is closed. Short: sockets lie in it.
+    closed=${RAY_TMPDIR:-${TMPDIR:-/tmp}}/ray-$UID
+    mkdir -m 700 "$closed" 2>/dev/null || true
+    [[ -n $(find "$closed" -prune -type d -uid "$UID" -perm 700 2>/dev/null) ]] ||
+        refuse "$closed: wanted a directory of this user alone, mode 700; remove it, or name another place in RAY_TMPDIR"
+    words+=(--temp-dir "$closed/r")
+fi
 if [[ $role == head ]]; then
     address=$interface:$port
-    words=(--head --port "$port" --node-ip-address "$interface" --dashboard-host 127.0.0.1)
+    words+=(--head --port "$port" --node-ip-address "$interface" --dashboard-host 127.0.0.1)
 else
     address=$head
-    words=(--address "$head")
+    words+=(--address "$head")
     [[ -z $interface ]] || words+=(--node-ip-address "$interface")
 fi
 
