@@ -6,7 +6,7 @@ TEXTS  ?= .genpipe/texts
 PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-slow check chaos bench clean install
+.PHONY: help run test test-slow check chaos bench clean install private
 
 help:
 	@echo 'make run    install everything, fetch the data, run what is out of date, name the report'
@@ -38,19 +38,25 @@ chaos: install
 
 bench: install
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -P -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	python -m benchmarks.texts $(TEXTS)
 	for name in chinese article english scaling memory durability; do \
 		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
 	python -m benchmarks.training
 	test -x $(PEERS)/workflow/bin/python || $(PYTHON) -m venv $(PEERS)/workflow
-	$(PEERS)/workflow/bin/python -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-workflow.txt
+	$(PEERS)/workflow/bin/python -P -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-workflow.txt
 	python -m benchmarks.workflow --kedro $(PEERS)/workflow/bin/python
 
 clean:
 	rm -rf $(VENV) .genpipe .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 
 install: $(STAMP)
+
+# What DVC remembers of hashes is for this user alone, also where dvc is called by hand. A directory that is named already stays.
+private:
+	@test ! -e .dvc/config || test -d "$$(dvc config --local core.site_cache_dir 2>/dev/null)" || { \
+		mkdir -p -m 700 .dvc-state .dvc-state/repo && chmod 700 .dvc-state .dvc-state/repo && \
+		dvc config --local core.site_cache_dir '$(CURDIR)/.dvc-state'; }
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v git >/dev/null || { echo 'genpipe: wanted git, found none; install it (Debian: apt-get install git)' >&2; exit 2; }
@@ -59,6 +65,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genpipe: wanted Python 3.11 or newer, found $$($(PYTHON) -V); say make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo 'genpipe: $(PYTHON) cannot make a virtual environment (Debian: apt-get install python3-venv)' >&2; exit 2; }
 	@echo 'installing the locked packages into $(VENV) (a few minutes, once)'
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements.lock
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(VENV)/bin/python -P -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(VENV)/bin/python -P -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(MAKE) --no-print-directory private
 	@touch $@

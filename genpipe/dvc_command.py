@@ -14,10 +14,12 @@ from genpipe.git import one_line
 
 # what DVC tells a stage of itself; another DVC is none of that stage's
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT")
-# DVC believes what it finds there of a file's hash; its own default is one directory for all users of the machine. Named in
-# .dvc/config too, for who calls DVC by hand: there relative to the current directory, so that in our calls it is absolute.
+# DVC believes what it finds there of a file's hash; its own default is one directory for all users of the machine. For a DVC
+# called by hand `make install` names it in .dvc/config.local, absolute; what .dvc/config names is relative to the current
+# directory, so it serves in the root only, in a clone whose environment is another's.
 STATE = ".dvc-state"
 STATE_VARIABLE = "DVC_SITE_CACHE_DIR"
+OTHER_STATE = f"name a directory of your own in {STATE_VARIABLE}"
 
 
 class DvcFailed(BadInput):
@@ -49,28 +51,37 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def private_state(root: Path) -> Path:
-    """The directory where DVC remembers the hashes of files; ours is made, and closed to others, if need be."""
+    """The directory where DVC remembers the hashes of files; made private where it is missing, and ours is kept so."""
     state = state_of(root)
-    if state == root.resolve() / STATE and (root / ".dvc").is_dir():
-        for directory in (state, state / "repo"):  # else DVC makes them, writable by all
-            directory.mkdir(mode=0o700, exist_ok=True)
-            if directory.stat().st_uid != os.getuid():
-                raise BadInput(
-                    f"{directory}: another user owns it; name a directory of your own in {STATE_VARIABLE}"
-                )
-            directory.chmod(0o700)
-        if not (ignored := state / "repo" / ".gitignore").exists():
-            ignored.write_text("*\n", encoding="utf-8")
+    if (root / ".dvc").is_dir():
+        try:
+            for directory in (state, state / "repo"):  # else DVC makes them, writable by all
+                directory.mkdir(mode=0o700, exist_ok=True)
+            if state == root.resolve() / STATE:
+                _close(state)
+        except OSError as error:
+            raise BadInput(f"{state}: {error.strerror}; {OTHER_STATE}") from None
     return state
+
+
+def _close(state: Path) -> None:
+    for directory in (state, state / "repo"):
+        if directory.stat().st_uid != os.getuid():
+            raise BadInput(f"{directory}: another user owns it; {OTHER_STATE}")
+        directory.chmod(0o700)
+    if not (ignored := state / "repo" / ".gitignore").exists():
+        ignored.write_text("*\n", encoding="utf-8")
 
 
 def state_of(root: Path) -> Path:
     """That directory as the environment, else the configuration of the project, names it, else ours."""
-    named = os.environ.get(STATE_VARIABLE) or next(_configured(root), STATE)
-    return root.resolve() / named
+    return root.resolve() / (next(named_states(root), STATE))
 
 
-def _configured(root: Path) -> Iterator[str]:
+def named_states(root: Path) -> Iterator[str]:
+    """The names that the environment and the configuration give it, the first that counts first."""
+    if name := os.environ.get(STATE_VARIABLE):
+        yield name
     for file in ("config.local", "config"):
         config = ConfigParser(strict=False, interpolation=None)
         with suppress(ConfigError, UnicodeDecodeError):

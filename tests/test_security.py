@@ -6,8 +6,10 @@ import copy
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from hypothesis import strategies as st
 from genpipe import lease
 from genpipe.dvc_command import command as command_of_dvc
 from genpipe.dvc_command import environment as environment_of_dvc
-from genpipe.dvc_command import private_state, state_of
+from genpipe.dvc_command import private_state
 from genpipe.errors import BadInput
 from genpipe.params.project import Params, read_params
 from genpipe.training.checkpoint import read_weights, save_weights
@@ -353,16 +355,69 @@ def test_a_lease_follows_no_link_and_leaves_what_it_leads_to(tmp_path):
         lease.hold(tmp_path, "pipe")
 
 
-def test_the_memory_of_dvc_is_closed_to_others_and_is_that_of_a_call_by_hand(tmp_path):
+def test_the_memory_of_dvc_is_closed_to_others_in_every_call_of_ours(tmp_path):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc-state" / "repo").mkdir(parents=True)
     (tmp_path / ".dvc-state").chmod(0o777)
     state = private_state(tmp_path)
     assert [path.stat().st_mode & 0o777 for path in (state, state / "repo")] == [0o700, 0o700]
     assert environment_of_dvc(tmp_path)["DVC_SITE_CACHE_DIR"] == str(tmp_path / ".dvc-state")
-    assert state_of(PROJECT) == PROJECT / ".dvc-state"  # .dvc/config names it
-    (tmp_path / ".dvc" / "config.local").write_text("[core]\n    site_cache_dir = /elsewhere\n")
-    assert private_state(tmp_path) == Path("/elsewhere")
+    other = tmp_path / "other"
+    (tmp_path / ".dvc" / "config.local").write_text(f"[core]\n    site_cache_dir = {other}\n")
+    assert private_state(tmp_path) == other
+    assert [path.stat().st_mode & 0o777 for path in (other, other / "repo")] == [0o700, 0o700]
+    other.chmod(0o750)
+    assert private_state(tmp_path).stat().st_mode & 0o777 == 0o750, (
+        "what a person has named is theirs to open"
+    )
+
+
+@pytest.fixture
+def seen_by_all() -> Iterator[Path]:
+    """A directory that every user of the machine may enter, as those of pytest are not."""
+    folder = Path(tempfile.mkdtemp(prefix="gs"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def another_user_can(*words: str) -> bool:
+    """Whether a command ends well as a user that is neither this one nor of its groups."""
+    stranger = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    return subprocess.run([*stranger, *words], capture_output=True).returncode == 0
+
+
+needs_another_user = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become another user"
+)
+
+
+@needs_another_user
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_another_user_changes_nothing_of_what_a_dvc_called_by_hand_remembers(seen_by_all, is_installed):
+    root, below = seen_by_all / "project", seen_by_all / "project" / "below"
+    below.mkdir(parents=True)
+    for name in (".dvc/config", ".dvc-state/repo/.gitignore", "Makefile"):  # what Git gives to a new clone
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, root / name)
+    own = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
+    # without what `make install` does, in the root alone, as docs/operations.md says
+    places = (root, below) if is_installed else (root,)
+    for command in (["git", "init", "--quiet"], *[["make", "private"]] * is_installed):
+        subprocess.run(command, cwd=root, env=own, check=True, capture_output=True)
+    for place in places:
+        (place / "data.txt").write_text("1")
+        subprocess.run(["dvc", "add", "--quiet", "data.txt"], cwd=place, env=own, check=True, umask=0o022)
+    state = root / ".dvc-state"
+    assert list(root.rglob(".dvc-state")) == [state]
+    databases = list(state.rglob("cache.db"))
+    assert databases
+    assert another_user_can("cat", str(root / "data.txt")), "a control"
+    for directory in [state, *(path for path in state.rglob("*") if path.is_dir())]:
+        assert not another_user_can("touch", str(directory / "another"))
+    for database in databases:
+        assert not another_user_can("dd", "if=/dev/null", f"of={database}", "conv=notrunc")
+        assert not (is_installed and another_user_can("cat", str(database)))
 
 
 def test_no_module_of_the_current_directory_is_imported_by_dvc(tmp_path):

@@ -141,11 +141,11 @@ def test_gc_keeps_every_run_of_a_recipe_that_somebody_trains(project, runs):
     assert not runs["old"].exists()
 
 
-def test_dvc_keeps_the_settings_of_the_environment_and_is_no_stage_s(monkeypatch):
+def test_dvc_keeps_the_settings_of_the_environment_and_is_no_stage_s(monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_STAGE", "train@nice")
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/elsewhere")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "elsewhere"))
     given = dvc_environment(Path())
-    assert given["DVC_SITE_CACHE_DIR"] == "/elsewhere"
+    assert given["DVC_SITE_CACHE_DIR"] == str(tmp_path / "elsewhere")
     assert "DVC_STAGE" not in given
 
 
@@ -446,6 +446,20 @@ def test_the_doctor_sees_a_ray_whose_starter_has_ended(tmp_path):
         for process in daemons:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def test_the_doctor_sees_where_others_can_change_what_dvc_remembers_and_its_remedies_help(project):
+    state = project / ".dvc-state"
+    found = findings(project)["DVC's memory"]
+    assert found["remedy"] == f"dvc config --local core.site_cache_dir {state}"
+    dvc(project, *found["remedy"].split()[1:])
+    genpipe(project, "plan")  # makes it
+    assert findings(project)["DVC's memory"]["found"] == f"{state}, private"
+    (state / "repo").chmod(0o777)
+    found = findings(project)["DVC's memory"]
+    assert (found["level"], found["found"]) == ("warning", f"{state}/repo open to other users")
+    run(project, *found["remedy"].partition(",")[0].split())
+    assert findings(project)["DVC's memory"]["level"] == "ok"
 
 
 def test_the_doctor_knows_where_results_are_pushed(project):

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from genpipe.dvc_command import STATE_VARIABLE, state_of
+from genpipe.dvc_command import OTHER_STATE, named_states, state_of
 from genpipe.errors import BadInput
 from genpipe.params.project import read_params
 from genpipe.upkeep.finding import LOCK, Finding, Level, few
@@ -108,12 +109,15 @@ def _project(root: Path) -> Iterator[Finding]:
 
 
 def _state(root: Path) -> Iterator[Finding]:
-    """Where DVC remembers hashes: who can write there decides what DVC believes of a file."""
+    """Where DVC remembers hashes: whoever can write there decides what DVC believes of a file."""
     state = state_of(root)
-    found = [path for path in (state, state / "repo") if path.is_dir() and _is_open(path)]
-    if found:
-        remedy = f"chmod 700 {found[0]}, or name a directory of your own in {STATE_VARIABLE}"
-        yield Finding("DVC's memory", "warning", f"other users can change {found[0]}", remedy)
+    named = next(named_states(root), "")
+    if found := [str(path) for path in (state, state / "repo") if path.is_dir() and _is_open(path)]:
+        remedy = f"chmod 700 {' '.join(found)}, or {OTHER_STATE}"
+        yield Finding("DVC's memory", "warning", f"{' and '.join(found)} open to other users", remedy)
+    elif not Path(named).is_absolute():
+        told = f"{state}, but a dvc called by hand may use one that others can change"
+        yield Finding("DVC's memory", "warning", told, f"dvc config --local core.site_cache_dir {shlex.quote(str(state))}")  # fmt: skip
     else:
         yield Finding("DVC's memory", "ok", f"{state}, private")
 
