@@ -95,15 +95,19 @@ def _served() -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = guard.guarded(
-        [sys.executable, "-m", "uvicorn", *SERVER, "--port", str(port)], grace=SERVER_GRACE
-    )
+    command = guard.guarded(_server_command(port), grace=SERVER_GRACE)
     server = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     _servers.append(server)
     _wait_for(server, f"http://127.0.0.1:{port}/api/health")
     threading.Thread(target=_end_after, args=(server,), daemon=True).start()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
         yield
+
+
+def _server_command(port: int) -> list[str]:
+    """Nothing of the current directory is imported: Python's -P keeps it out, and uvicorn puts its --app-dir first."""
+    apart = ["--app-dir", str(Path(sys.executable).parent)]
+    return [sys.executable, "-P", "-m", "uvicorn", *SERVER, "--port", str(port), *apart]
 
 
 def _end_after(server: "subprocess.Popen[bytes]") -> None:

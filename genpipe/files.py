@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -151,6 +152,22 @@ def scratch_directory(parent: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{mine}-{os.getpid()}-", dir=parent) as directory:
         yield Path(directory)
+
+
+def private_directory() -> Path:
+    """One directory of this user alone below the system's temporary directory, the same in each call.
+
+    BadInput where another user has taken its name, or where others may enter it: what they put there would be believed.
+    """
+    path = Path(tempfile.gettempdir()) / f"genpipe-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()  # not of what a link leads to
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise BadInput(
+            f"{path}: not a directory of this user alone; remove it, or set TMPDIR to another place"
+        )
+    return path
 
 
 def sha256(path: Path) -> str:

@@ -23,11 +23,13 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from flows.starting import _server_command
 from genpipe import lease
 from genpipe.dvc_command import command as command_of_dvc
 from genpipe.dvc_command import environment as environment_of_dvc
 from genpipe.dvc_command import private_state
 from genpipe.errors import BadInput
+from genpipe.files import private_directory
 from genpipe.params.project import Params, read_params
 from genpipe.training.checkpoint import read_weights, save_weights
 from tests.servers import LOOPBACK, Prefect, listening, prefect_server
@@ -420,6 +422,27 @@ def test_another_user_changes_nothing_of_what_a_dvc_called_by_hand_remembers(see
         assert not (is_installed and another_user_can("cat", str(database)))
 
 
+@needs_another_user
+def test_what_another_user_has_put_in_the_temporary_directory_is_not_believed(seen_by_all, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(seen_by_all))
+    ours = private_directory()
+    assert (ours, private_directory()) == (seen_by_all / f"genpipe-{os.getuid()}", ours)
+    assert not another_user_can("ls", str(ours))
+    ours.chmod(0o755)
+    with pytest.raises(BadInput, match="not a directory of this user alone"):
+        private_directory()
+    ours.rmdir()
+    seen_by_all.chmod(0o1777)
+    assert another_user_can("mkdir", "-m", "700", str(ours))
+    with pytest.raises(BadInput, match="not a directory of this user alone"):
+        private_directory()
+    ours.rmdir()
+    (seen_by_all / "mine").mkdir(mode=0o700)
+    ours.symlink_to(seen_by_all / "mine")
+    with pytest.raises(BadInput, match="remove it, or set TMPDIR"):
+        private_directory()
+
+
 def test_no_module_of_the_current_directory_is_imported_by_dvc(tmp_path):
     for name in ("dvc", "json"):
         (tmp_path / f"{name}.py").write_text("open('marker', 'w').close()\n")
@@ -427,4 +450,12 @@ def test_no_module_of_the_current_directory_is_imported_by_dvc(tmp_path):
         [*command_of_dvc("version"), "--help"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "marker").exists()
+
+
+def test_the_server_of_a_flow_imports_no_module_of_the_current_directory(tmp_path):
+    (tmp_path / "nowhere.py").write_text("open('marker', 'w').close()\n")
+    words = ["nowhere:app" if ":" in word else word for word in _server_command(0)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert 'Could not import module "nowhere"' in done.stderr
     assert not (tmp_path / "marker").exists()

@@ -6,7 +6,6 @@ who do not see it.
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from genpipe import own_code
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput
-from genpipe.files import hash_of, new_directory
+from genpipe.files import hash_of, new_directory, private_directory
 from genpipe.training.agreement import Agreed, together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
@@ -219,8 +218,8 @@ def _worker(config: dict[str, Any]) -> str | None:
 
 
 def _data_here(job: Job, run: KeptRun) -> Path:
-    """The data on this node: as the driver has it where this node sees the same, else a copy."""
-    copy = Path(tempfile.gettempdir()) / f"genpipe-data-{job.data_sha256[:16]}"
+    """The data on this node: as the driver has it where this node sees the same, else a copy for this user alone."""
+    copy = private_directory() / f"data-{job.data_sha256[:16]}"
     for place in (job.data, copy):
         if place.is_dir() and hash_of([place], place) == job.data_sha256:
             return place
