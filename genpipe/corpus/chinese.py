@@ -11,7 +11,6 @@ import re
 import string
 import sys
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def split_chinese_slowly(text: str) -> list[str]:
 def explode_chinese(texts: pl.Series) -> pl.DataFrame:
     """The words of all texts, in order: columns document (u32, the index of its text) and token."""
     if not len(texts):
-        return exploded([])
+        return pl.DataFrame(schema={"document": pl.UInt32, "token": pl.String})
     whole = _APART.join([*texts.to_list(), ""])
     points = np.frombuffer(whole.encode("utf-32-le"), np.uint32)
     kinds = _kinds()[points]
@@ -57,14 +56,6 @@ def explode_chinese(texts: pl.Series) -> pl.DataFrame:
     kept[last] = False
     frame = pl.DataFrame({"document": documents, "token": _slices(whole, points, starts)})
     return frame.filter(pl.Series(kept))
-
-
-def exploded(documents: Sequence[Sequence[str]]) -> pl.DataFrame:
-    """The tokens of all documents in order: columns document (u32) and token."""
-    lengths = np.fromiter(map(len, documents), np.int64, len(documents))
-    tokens = list(itertools.chain.from_iterable(documents))
-    numbers = np.repeat(np.arange(len(documents), dtype=np.uint32), lengths)
-    return pl.DataFrame({"document": numbers, "token": pl.Series(tokens, dtype=pl.String)})
 
 
 def _is_start(text: str, points: np.ndarray, kinds: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ A tokenizer is a small value that can be sent to another process; dictionaries a
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import unicodedata
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import polars as pl
 
-from genpipe.corpus.chinese import explode_chinese, exploded, split_chinese_slowly
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
@@ -73,19 +73,21 @@ class Tokenizer(ABC):
         """The tokens of each normalised text."""
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
-        return exploded(self._split_all(texts.to_list())).lazy()
+        return _exploded(self._split_all(texts.to_list())).lazy()
 
 
 @dataclass(frozen=True)
 class Jieba(Tokenizer):
-    """Chinese words (see genpipe.corpus.chinese)."""
+    """Chinese words (see genpipe.corpus.chinese, which imports NumPy and PyArrow: no other tokenizer waits for them)."""
 
     block: ClassVar[int] = 1 << 21  # nothing to add up in a shard of the usual size
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
-        return _grouped(explode_chinese(pl.Series(texts, dtype=pl.String)), len(texts))
+        return _grouped(self._explode(pl.Series(texts, dtype=pl.String)).collect(), len(texts))
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
+        from genpipe.corpus.chinese import explode_chinese
+
         return explode_chinese(texts).lazy()
 
 
@@ -94,6 +96,8 @@ class SlowJieba(Tokenizer):
     """The same by jieba itself, the reference."""
 
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        from genpipe.corpus.chinese import split_chinese_slowly
+
         return list(map(split_chinese_slowly, texts))
 
 
@@ -172,6 +176,16 @@ def corpus_tokenizer(root: Path, corpus: "Corpus") -> Tokenizer:
     """The tokenizer that a corpus of the project at `root` asks for."""
     file = root / corpus.tokenizer_file if corpus.tokenizer_file else None
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
+
+
+def _exploded(documents: Sequence[Sequence[str]]) -> pl.DataFrame:
+    """The tokens of all documents in order: columns document (u32) and token."""
+    import numpy as np  # not before it is needed: the start of a process that counts
+
+    lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+    tokens = list(itertools.chain.from_iterable(documents))
+    numbers = np.repeat(np.arange(len(documents), dtype=np.uint32), lengths)
+    return pl.DataFrame({"document": numbers, "token": pl.Series(tokens, dtype=pl.String)})
 
 
 def _grouped(exploded: pl.DataFrame, number: int) -> list[list[str]]:

@@ -17,7 +17,8 @@ from tests.e2e.conftest import make_project
 CLUSTER = {"workers": 2, "max_parallel": 2, "executor": "ray"}
 ON_RAY = ("count", "encode", "train")
 KEPT = {"train": ".genpipe/runs", "count": ".genpipe/counts"}  # what a stage goes on from
-UNTOLD = (".git", ".dvc-state", ".genpipe/logs", ".genpipe/leases", "__pycache__")  # nothing of a run's result is there
+# Nothing of a run's result is there.
+UNTOLD = (".git", ".dvc-state", ".genpipe/logs", ".genpipe/leases", "__pycache__")
 
 
 @dataclass(frozen=True)
