@@ -22,6 +22,8 @@ from tests.clusters import free_port
 
 UP = 240  # seconds that a server may take to answer
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+# For servers with a worker: else a run of a schedule meets the one that a test has started.
+UNSCHEDULED = {"PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false"}
 AS_OURS = {**PREFECT, "PREFECT_WORKER_QUERY_SECONDS": "1"}
 
 

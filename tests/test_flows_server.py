@@ -17,7 +17,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.repository import run
-from tests.servers import Prefect, prefect_server, process_worker
+from tests.servers import UNSCHEDULED, Prefect, prefect_server, process_worker
 from tests.small_project import PARAMS, TRAIN, make_project, started, write_data, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -46,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    settings = {**SHORT, "PYTHONPATH": str(project)}
+    settings = {**UNSCHEDULED, **SHORT, "PYTHONPATH": str(project)}
     with prefect_server(tmp_path_factory.mktemp("prefect"), settings) as server:
         server.call(project, "work-pool", "create", "local", "--type", "process")
         server.call(project, "deploy", "--all")

@@ -20,7 +20,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.e2e.conftest import commit, in_production, output, swap_two_labels, train_less
-from tests.servers import Prefect, postgresql, prefect_server, process_worker, why_no_postgresql
+from tests.servers import UNSCHEDULED, Prefect, postgresql, prefect_server, process_worker, why_no_postgresql
 
 IMAGES = ("classifier", "nice")  # the recipes on digits
 
@@ -34,8 +34,8 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("prefect")
     with postgresql() as database:
-        settings = {"PREFECT_API_DATABASE_CONNECTION_URL": database, "PYTHONPATH": str(project)}
-        with prefect_server(home, settings) as server:
+        own = {"PREFECT_API_DATABASE_CONNECTION_URL": database, "PYTHONPATH": str(project)}
+        with prefect_server(home, UNSCHEDULED | own) as server:
             server.call(project, "work-pool", "create", "local", "--type", "process")
             server.call(project, "deploy", "--all")
             with process_worker(server, project, home / "worker.log"):
