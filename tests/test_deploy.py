@@ -255,10 +255,10 @@ def test_start_refuses_a_place_for_the_files_of_ray_that_others_may_enter(tmp_pa
     env = environment(tmp_path) | {"RAY_TMPDIR": str(tmp_path)}
     (tmp_path / f"ray-{os.getuid()}").mkdir(mode=0o755)
     words = ["head", "--port", str(free_port())]
-    assert "wanted a directory of this user alone, mode 700" in refusal(words, env)
+    assert "must be a directory of this user alone, with mode 700" in refusal(words, env)
     (tmp_path / f"ray-{os.getuid()}").rmdir()
     (tmp_path / f"ray-{os.getuid()}").symlink_to(tmp_path)
-    assert "wanted a directory of this user alone, mode 700" in refusal(words, env)
+    assert "must be a directory of this user alone, with mode 700" in refusal(words, env)
 
 
 def test_start_tells_that_a_port_is_taken(tmp_path):

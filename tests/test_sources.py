@@ -474,7 +474,7 @@ def test_poems_become_documents_without_empty_ones(root: Path) -> None:
     [
         (b'{"paragraphs": []}\n{"paragraphs"', "poems.jsonl: line 2: wanted a JSON object"),
         (b"\n[1]\n", "poems.jsonl: line 2: wanted a JSON object, found list"),
-        (b'{"text": ""}\n', "poems.jsonl: line 1: wanted a list of strings in 'paragraphs'"),
+        (b'{"text": ""}\n', "poems.jsonl: line 1: 'paragraphs' must be a list of strings"),
         (b'{"paragraphs": []}\n{"a": "\xff"}\n', "found byte 0xff at offset 26 (line 2)"),
         (b"\n", "no poem with text"),
     ],

@@ -351,9 +351,9 @@ def test_a_wrong_name_or_file_is_refused_with_its_remedy(tmp_path, files):
         ("lexicon", None, "tokenizer lexicon: wanted the file that defines it"),
         ("char", files["bpe"], "tokenizer char: wanted no file, got"),
         ("bpe", tmp_path / "none.json", "none.json: no such file"),
-        ("bpe", files["unigram"], "wanted a model of type BPE, not Unigram"),
-        ("wordpiece", files["lexicon"], "wanted a Hugging Face tokenizer with a model of type WordPiece"),
-        ("unigram", write_lexicon(tmp_path / "empty.json", {}), "wanted a Hugging Face tokenizer"),
+        ("bpe", files["unigram"], "its model must have the type BPE, not Unigram"),
+        ("wordpiece", files["lexicon"], "not a valid Hugging Face tokenizer with a model of type WordPiece"),
+        ("unigram", write_lexicon(tmp_path / "empty.json", {}), "not a valid Hugging Face tokenizer"),
     ]:
         with pytest.raises(BadInput) as raised:
             tokenizer(name, file=file)

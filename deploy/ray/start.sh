@@ -107,7 +107,7 @@ if [[ " $* " != *" --temp-dir"[\ =]* ]]; then
     closed=${RAY_TMPDIR:-${TMPDIR:-/tmp}}/ray-$UID
     mkdir -m 700 "$closed" 2>/dev/null || true
     [[ -n $(find "$closed" -prune -type d -uid "$UID" -perm 700 2>/dev/null) ]] ||
-        refuse "$closed: wanted a directory of this user alone, mode 700; remove it, or name another place in RAY_TMPDIR"
+        refuse "$closed: must be a directory of this user alone, with mode 700; remove it, or name another place in RAY_TMPDIR"
     words+=(--temp-dir "$closed/r")
 fi
 if [[ $role == head ]]; then

@@ -21,7 +21,7 @@ def check_definition(definition: Definition, kind: str, name: str) -> None:
     model = definition["model"]
     if model["type"] != MODELS[kind]:
         raise BadInput(
-            f"{name}: wanted a model of type {MODELS[kind]}, not {model['type']}; name another tokenizer or file"
+            f"{name}: its model must have the type {MODELS[kind]}, not {model['type']}; name another tokenizer or file"
         )
     if model.get("dropout"):
         raise BadInput(

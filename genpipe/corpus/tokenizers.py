@@ -259,7 +259,7 @@ def _check_model(name: str, definition: str, file: Path) -> None:
         raise
     except Exception as error:  # tokenizers raises no narrower one
         raise BadInput(
-            f"{file}: wanted a Hugging Face tokenizer with a model of type {MODELS[name]}, "
+            f"{file}: not a valid Hugging Face tokenizer with a model of type {MODELS[name]}: "
             f"{type(error).__name__}: {' '.join(str(error).split())}; make one with: genpipe tokenizer train"
         ) from error
 

@@ -66,7 +66,7 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
     target = model.named(wanted) if wanted else next(reversed(earlier), None)
     if target is None:
         raise BadInput(
-            f"{now.tag} is the first in production: there is none before it{' but deprecated ones' if before else ''}; "
+            f"{now.tag} is the first in production: there is no earlier version{' that is not deprecated' if before else ''}; "
             "name one with --to VERSION"
         )
     if target == now:

@@ -123,7 +123,7 @@ class _Tag:
 
 
 def read_models(root: Path) -> dict[str, Model]:
-    """Every model of the registry, by its name; a tag that is no version of anything is told and left out."""
+    """Every model of the registry, by its name; a tag that names no version is reported and left out."""
     of_model: defaultdict[str, list[_Tag]] = defaultdict(list)
     for tag in _read_tags(root, "refs/tags"):
         of_model[tag.parsed["name"]].append(tag)

@@ -88,7 +88,7 @@ def give_to_dvc(root: Path, wanted: str) -> None:
         dvc(root, "--wait-for-lock", *command)
     except DvcFailed as error:
         raise BadInput(
-            f"data/ is right, but `dvc {' '.join(command)}` failed: {error}; mend that and run it again"
+            f"data/ is up to date, but `dvc {' '.join(command)}` failed: {error}; fix that and run this command again"
         ) from None
 
 

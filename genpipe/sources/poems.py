@@ -78,6 +78,6 @@ def _texts(path: Path, number: int, record: dict[str, Any], key: str) -> list[st
     texts = record.get(key)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadInput(
-            f"{path}: line {number}: wanted a list of strings in {key!r}, found {str(texts)[:40]}; fix the line"
+            f"{path}: line {number}: {key!r} must be a list of strings, not {str(texts)[:40]}; fix the line"
         )
     return texts

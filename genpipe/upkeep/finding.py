@@ -10,7 +10,7 @@ Level = Literal["ok", "warning", "missing"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it is, and what mends it where it is not ok."""
+    """What was looked at, how it is, and the remedy where it is not ok."""
 
     subject: str
     level: Level
