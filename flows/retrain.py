@@ -23,6 +23,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.direct import LEASE, REPORT, prepare
 from genpipe.graph import Plan, verify
+from genpipe.params.project import read_params
+from genpipe.report.page import write_report
 from tasks import attempts
 from tasks.changes import require_clean
 from tasks.failing import RunFailed, log_failures_in_one_line
@@ -69,6 +71,7 @@ def _bring_up_to_date(root: Path, plan: Plan, limit: int, targets: list[str] | N
     get_run_logger().info(f"{len(plan.stale)} of {len(plan.stages)} stages are out of date")
     with place(root, [plan], limit) as here:
         outcomes = run_stages(root, plan, here)
+    write_report(root, read_params(root))  # from whatever is there, also where a stage failed
     show(root, plan, outcomes, root / REPORT)
     _require_success(outcomes)
     verify(root, targets)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genpipe import dependencies
 from genpipe.assembly import build, fit, trainer_of
 from genpipe.data.images import Images
 from genpipe.data.loader import read_array
@@ -47,17 +48,6 @@ from genpipe.training.processor import libraries, processor
 from genpipe.training.runs import Run
 from genpipe.training.watching import watched
 
-PACKAGE = Path(__file__).parent
-WEIGHTS_DEPEND_ON = (  # and on the file of the model; the deps of train in dvc.yaml are the same
-    "assembly.py",
-    "recipe.py",
-    "params/blocks.py",
-    "params/techniques.py",
-    "params/training.py",
-    "data",
-    "nn",
-    "training",
-)
 IN_PROCESS = (0, 0)  # workers
 PARAMS = "params.yaml"
 MAKE_DATA = "run the stage that makes it (genpipe plan names it)"
@@ -147,7 +137,6 @@ def identity(
 ) -> dict[str, Any]:
     """What a training depends on: data, code and parameters, libraries, and the kinds of device and processor."""
     directory = existing(root / "artifacts" / params.data, MAKE_DATA)
-    code = [PACKAGE / "models" / f"{params.model}.py", *(PACKAGE / part for part in WEIGHTS_DEPEND_ON)]
     return {
         "recipe": name,
         "model": params.model,
@@ -155,7 +144,7 @@ def identity(
         "train": training.model_dump(mode="json"),
         "seed": seed,
         "data_sha256": hash_of([directory], directory),
-        "code_sha256": hash_of(code, PACKAGE),
+        "code_sha256": dependencies.digest(dependencies.code_for("train", {"model": params.model})),
         "device": device,
         "processor": dict(processor()),
         "libraries": dict(libraries()),

@@ -35,7 +35,9 @@ def add(commands: Commands) -> None:
     unlock.add_argument("--yes", action="store_true", help="remove what processes that have ended left")
     unlock.set_defaults(run=_unlock)
 
-    check = commands.add_parser("check", help="whether dvc.yaml declares all code that its stages run")
+    check = commands.add_parser(
+        "check", help="whether every stage of dvc.yaml depends on the code that it runs"
+    )
     check.add_argument(
         "--determinism",
         metavar="STAGE",
@@ -109,5 +111,5 @@ def _check(root: Path, arguments: argparse.Namespace) -> int:
             print(f"{name}: two runs made the same bytes")
         return int(bool(differing))
     wrong = declared.check(root)
-    print("\n".join(wrong) or "dvc.yaml declares all the code that its stages run")
+    print("\n".join(wrong) or "every stage of dvc.yaml depends on the code that it runs")
     return int(bool(wrong))

@@ -12,9 +12,15 @@ from genpipe.cli.arguments import Commands
 def add(commands: Commands) -> None:
     """What shows and changes nothing else."""
     report = commands.add_parser(
-        "report", help="write artifacts/report/index.html, one page that needs no network"
+        "report",
+        help="write artifacts/report/index.html, one page that needs no network, from what stages have made",
     )
     report.set_defaults(run=_report)
+
+    code = commands.add_parser(
+        "code", help="write artifacts/code.json: hashes of the code that each stage imports"
+    )
+    code.set_defaults(run=_code)
 
     recipes = commands.add_parser("recipes", help="list the models and what each can do")
     recipes.set_defaults(run=_recipes)
@@ -32,6 +38,12 @@ def _report(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.report.page import write_report
 
     write_report(root, read_params(root))
+
+
+def _code(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.dependencies import write_code
+
+    write_code(root)
 
 
 def _recipes(root: Path, arguments: argparse.Namespace) -> None:

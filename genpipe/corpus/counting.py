@@ -23,6 +23,7 @@ from genpipe.corpus.runs import TOKEN, Part, Range, Run
 from genpipe.corpus.shards import Content, Shard, read
 from genpipe.corpus.tasks import Away, Task
 from genpipe.corpus.tokenizers import Tokenizer
+from genpipe.dependencies import version_of
 
 FEW_TYPES = 1000  # are always held in memory
 BYTES_OF_A_ROW = 400  # while it is added up and sorted, more than was seen, for ranges are not equal;
@@ -271,17 +272,4 @@ def _keep_part(reduced: Reduced, path: Path) -> Part:
 
 @functools.cache
 def _code_version() -> str:
-    here = Path(__file__).parent
-    names = [
-        "inputs",
-        "shards",
-        "tables",
-        "normalisation",
-        "lexicon",
-        "hidden_markov",
-        "chinese",
-        "tokenizers",
-        "counting",
-        "runs",
-    ]
-    return file_tools.hash_of([here / f"{name}.py" for name in names], here)
+    return version_of("corpus.counting")

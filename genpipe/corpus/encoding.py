@@ -23,11 +23,11 @@ from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import Content, Shard, cut, read
 from genpipe.corpus.tasks import Away, Task
 from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer, inputs_of
+from genpipe.dependencies import version_of
 from genpipe.errors import BadInput
 from genpipe.files import (
     TABLES,
     existing,
-    hash_of,
     new_directory,
     new_file,
     read_json,
@@ -281,16 +281,4 @@ def _write_header(file: BinaryIO, dtype: np.dtype, length: int) -> None:
 
 @functools.cache
 def _code_version() -> str:
-    here = Path(__file__).parent
-    names = [
-        "inputs",
-        "shards",
-        "tables",
-        "normalisation",
-        "lexicon",
-        "hidden_markov",
-        "chinese",
-        "tokenizers",
-        "encoding",
-    ]
-    return hash_of([here / f"{name}.py" for name in names], here)
+    return version_of("corpus.encoding")

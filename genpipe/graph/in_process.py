@@ -21,6 +21,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from genpipe import lease
+from genpipe.dependencies import CODE, code_of
 from genpipe.dvc_command import private_state
 from genpipe.errors import BadInput
 from genpipe.files import new_file
@@ -125,13 +126,27 @@ def forget_stages(root: Path, names: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _parameters_read_once() -> Iterator[None]:
-    """params.yaml is a dependency of most stages, and DVC parses it anew for each of them."""
+    """params.yaml is a dependency of most stages, and DVC parses it anew for each of them.
+
+    artifacts/code.json is read as `genpipe code` would write it now: else all stages would wait for that one.
+    """
     load_path = param.load_path
-    param.load_path = functools.cache(load_path)
+
+    @functools.cache
+    def load(path: str, *others: Any) -> Any:
+        if Path(path).match(str(CODE)):
+            return code_of(Path(path).absolute().parents[1])
+        return load_path(path, *others)
+
+    dependency: Any = param.ParamsDependency
+    is_there: Any = dependency.exists
+    param.load_path = load
+    dependency.exists = property(lambda self: Path(self.fs_path).match(str(CODE)) or is_there.fget(self))
     try:
         yield
     finally:
         param.load_path = load_path
+        del dependency.exists  # that of its base again
 
 
 @contextlib.contextmanager
@@ -173,9 +188,11 @@ def _one_line(error: BaseException) -> str:
 
 def _stages(nodes: list[Any], graph: Any, status: dict[str, Any]) -> tuple[Stage, ...]:
     stages: dict[str, Stage] = {}
+    # its output is known before it has run, so nothing has to wait for it to be found stale
+    known = {node.addressing for node in nodes for out in node.outs if Path(out.fs_path).match(str(CODE))}
     for node in nodes:
         upstream = tuple(sorted(above.addressing for above in graph.successors(node) if above.cmd))
-        stale = [name for name in upstream if stages[name].is_stale]
+        stale = [name for name in upstream if stages[name].is_stale and name not in known]
         made = {
             str(out) for above in graph.successors(node) if above.addressing in stale for out in above.outs
         }

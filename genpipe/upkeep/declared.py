@@ -1,46 +1,22 @@
-"""Whether dvc.yaml names all the code that its stages run: else a hash stays the same though a result would not."""
+"""Whether dvc.yaml makes its stages depend on the code that they run: else a hash stays the same though a result would not."""
 
+import ast
 import shlex
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import grimp
-
-from genpipe import yaml_text
+from genpipe import dependencies, yaml_text
 from genpipe.errors import BadInput
 from genpipe.graph import read_plan
 
-ENTRANCES = {  # what each command imports to do its work; a package stands for all that is in it
-    "prepare": ("genpipe.sources.datasets",),
-    "count": ("genpipe.corpus.counting", "genpipe.corpus.actors"),
-    "vocabulary": ("genpipe.corpus.vocabulary",),
-    "encode": ("genpipe.corpus.encoding",),
-    "train": ("genpipe.assembly", "genpipe.training.export"),
-    "sample": ("genpipe.sampling.showing", "genpipe.data.opening"),
-    "evaluate": ("genpipe.evaluation",),
-    "report": ("genpipe.report.page",),
-}
-WITHOUT_EFFECT = {  # on what a result is: they write, complain, show, or read the file of parameters
-    "genpipe",
-    "genpipe.errors",
-    "genpipe.files",
-    "genpipe.lease",
-    "genpipe.progress",
-    "genpipe.yaml_text",
-    "genpipe.own_code",
-    "genpipe.params",
-    "genpipe.params.project",
-    "genpipe.params.cluster",
-    "genpipe.params.promotion",
-}
-MODEL = "genpipe/models/${item.model}.py"  # the one of the recipe: a stage that imports models declares this
+WITHOUT_CODE = {"code"}  # commands that write no result
+DYNAMIC = {"importlib", "runpy", "pkgutil", "import_module", "__import__", "exec", "eval"}
 
 
 def check(root: Path) -> list[str]:
     """What is wrong with the dependencies in dvc.yaml, a line each; nothing where all is declared."""
-    return [*_undeclared(root), *_missing(root), *model_imports()]
+    return [*_undeclared(root), *_missing(root), *model_imports(), *dynamic_imports()]
 
 
 def stages_of(root: Path) -> dict[str, dict[str, Any]]:
@@ -49,51 +25,27 @@ def stages_of(root: Path) -> dict[str, dict[str, Any]]:
     try:
         stages = yaml_text.read(path)["stages"]
     except (FileNotFoundError, KeyError, TypeError):
-        raise BadInput(f"{path}: wanted a file with stages; go to the root of the project") from None
+        raise BadInput(f"{path}: not a file with stages; go to the root of the project") from None
     return {name: stage.get("do") or stage for name, stage in stages.items()}
 
 
-def dependencies(stage: dict[str, Any]) -> list[str]:
-    """The paths that a stage declares; one may be written with settings after it."""
-    return [path if isinstance(path, str) else next(iter(path)) for path in stage.get("deps", [])]
-
-
-def undeclared(command: str, declared: list[str]) -> set[str]:
-    """The modules that a command of genpipe imports and that none of the declared paths covers."""
-    used = modules_of(command) - WITHOUT_EFFECT
-    if command == "report":  # it depends on params.yaml as a whole
-        used = {name for name in used if not name.startswith("genpipe.params")}
-    models = {name for name in used if name.startswith("genpipe.models")}
-    missing = {name for name in used - models if not any(_covers(path, name) for path in declared)}
-    return missing | (models if models and MODEL not in declared else set())
-
-
-@cache
-def _imports() -> grimp.ImportGraph:
-    return grimp.build_graph("genpipe", cache_dir=None)  # else it writes one into the current directory
-
-
-def modules_of(command: str) -> set[str]:
-    """All modules of genpipe that a command imports, directly or through others."""
-    graph = _imports()
-    entrances = {name for given in ENTRANCES[command] for name in (given, *graph.find_children(given))}
-    return entrances.union(*(graph.find_upstream_modules(name) for name in entrances))
-
-
-def _covers(path: str, module: str) -> bool:
-    name = path.removesuffix(".py").replace("/", ".")
-    return module == name or module.startswith(f"{name}.")
+def entries(stage: dict[str, Any]) -> list[str]:
+    """The entries of artifacts/code.json that a stage depends on."""
+    files = [params for params in stage.get("params", []) if isinstance(params, dict)]
+    return [entry for params in files for entry in params.get(dependencies.CODE.as_posix(), [])]
 
 
 def _undeclared(root: Path) -> Iterator[str]:
     for name, stage in stages_of(root).items():
         words = shlex.split(str(stage.get("cmd", "")))
-        if words[:1] == ["genpipe"] and len(words) > 1 and words[1] in ENTRANCES:
-            modules = sorted(undeclared(words[1], dependencies(stage)))
-            if modules:
-                yield f"dvc.yaml: {name} imports {', '.join(modules)} and does not declare it; add it to its deps"
-        else:
+        command = words[1] if words[:1] == ["genpipe"] and len(words) > 1 else ""
+        entry = f"{command}.${{key}}"
+        if command in WITHOUT_CODE:
+            continue
+        if command not in dependencies.ENTRANCES:
             yield f"dvc.yaml: {name}: what `{stage.get('cmd')}` imports is not known; let it run a command of genpipe"
+        elif entry not in entries(stage):
+            yield f"dvc.yaml: {name} does not depend on its code; add {{{dependencies.CODE}: [{entry}]}} to its params"
 
 
 def _missing(root: Path) -> Iterator[str]:
@@ -105,10 +57,46 @@ def _missing(root: Path) -> Iterator[str]:
     )
 
 
-def model_imports() -> Iterator[str]:
-    """Models that import another model: a stage declares the file of its own alone."""
-    graph = _imports()
-    for model in sorted(graph.find_children("genpipe.models")):
-        others = graph.find_upstream_modules(model) & graph.find_children("genpipe.models")
-        for other in sorted(others):
-            yield f"{model} imports {other}, which its stages do not declare; move what they share to genpipe.nn"
+def _models(package: Path) -> list[str]:
+    return sorted(path.stem for path in (package / "models").glob("*.py") if path.stem != "__init__")
+
+
+def model_imports(package: Path = dependencies.PACKAGE) -> Iterator[str]:
+    """Models that import another model: what they share is a brick."""
+    for model in _models(package):
+        used = dependencies.closure([f"models.{model}"], {"model": model}, package)
+        for other in sorted(
+            {f"models/{name}" for name in _models(package)} & used.keys() - {f"models/{model}"}
+        ):
+            yield f"genpipe/models/{model}.py imports genpipe/{other}.py; move what they share to genpipe/nn"
+
+
+def dynamic_imports(package: Path = dependencies.PACKAGE) -> Iterator[str]:
+    """Places, in a model or in what it imports, that import by a name made at run time: no hash would see that code."""
+    used = {
+        name
+        for model in _models(package)
+        for name in dependencies.closure([f"models.{model}"], {"model": model}, package)
+    }
+    for name in sorted(used):
+        path = package / f"{name}.py" if (package / f"{name}.py").exists() else package / name / "__init__.py"
+        if path.exists():
+            yield from (
+                f"{path.relative_to(package.parent)}:{line}: a dynamic import; import it by its name"
+                for line in _dynamic(path)
+            )
+
+
+def _dynamic(path: Path) -> Iterator[int]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Call) and DYNAMIC.intersection(_named(node)):
+            yield node.lineno
+
+
+def _named(node: ast.Import | ast.ImportFrom | ast.Call) -> list[str]:
+    """The modules that an import names, or the function that is called."""
+    if isinstance(node, ast.Import):
+        return [alias.name.partition(".")[0] for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(node.module or "").partition(".")[0]]
+    return [ast.unparse(node.func)]
