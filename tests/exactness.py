@@ -224,7 +224,8 @@ digits of the MD5 of all weights, averages, states of optimisers and the log of 
 
 A *kill* is SIGKILL at the beginning of the steps {kills}, one after the other in one training; the group starts again from
 the last checkpoint each time. The toy has two phases, two players, batch normalisation, dropout, a gradient penalty, and a
-replay buffer whose rows belong to logical workers; its variants add what their names say.
+replay buffer whose rows belong to logical workers; its variants add what their names say. The losses over *tokens* are means
+over ragged sentences, so slices and accumulated turns weigh as many tokens as they have; two updates draw from one stream.
 
 {table}
 """

@@ -4,10 +4,16 @@ import pytest
 import torch
 
 from genpipe.errors import BadInput
-from genpipe.recipe import Loss, mean_over
+from genpipe.params.techniques import Mixup
+from genpipe.recipe import Loss, Phase, Recipe, Update, mean_over
+from genpipe.training import slices
+from genpipe.training.batch_transforms import batch_transform
+from genpipe.training.complaints import refuse_ambiguous
+from genpipe.training.logical import Alone
 from genpipe.training.loss_transforms import r_drop
 from genpipe.training.runs import Run
 from genpipe.training.slices import refuse_other_rows, slice_of
+from genpipe.training.trainer import Trainer
 from tests import toys
 
 SGD = {"nll": {"lr": 0.1, "optimiser": "sgd"}, "noise": {"lr": 0.1, "optimiser": "sgd"}}
@@ -116,3 +122,95 @@ def test_r_drop_divides_by_the_weight_and_refuses_other_logits():
     assert (empty.value.item(), empty.weight.item()) == (0, 0)
     with pytest.raises(BadInput, match="5 for a weight of 3"):
         r_drop(loss(torch.zeros(5, 3), 3.0), 4, "solvers.nll")({})
+
+
+def test_the_number_of_units_is_not_rounded_to_the_type_of_the_loss(tmp_path):
+    """257 has no bfloat16; a gradient weighed by 256 and divided by 257 would be 0.4 % too small."""
+
+    class Narrow(Recipe):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(2, 1, bias=False)
+
+        def phases(self):
+            return (Phase("fit", (Update("nll", self.nll, (self.head,)),)),)
+
+        def nll(self, batch):
+            value = self.head.weight.bfloat16().sum()
+            return Loss(value, weight=torch.tensor(257))
+
+    params = toys.training(solvers={"nll": {"lr": 0.1}}, logical_workers=1)
+    trainer = Trainer(Narrow(), toys.Points(), params, 0, Alone(), Run(tmp_path / "run"))
+    turn = trainer._play(trainer.phases[0].updates[0], trainer._batch(0))
+    assert turn.gradients[0].tolist() == [[1, 1]]
+
+
+def test_a_slice_without_units_counts_for_nothing_whatever_its_mean_is():
+    gradients = [torch.tensor([torch.nan, torch.inf])]
+    assert slices.weighed(gradients, 0)[0].tolist() == [0, 0]
+
+
+def test_adversarial_weights_are_weighed_by_units(tmp_path):
+    """Two slices make the mean of their own steps, weighed by their tokens."""
+    fgm = {"nll": {"lr": 0.1, "loss": [{"do": "fgm", "parameters": "embedding"}]}, "noise": {"lr": 0.1}}
+
+    def played(directory, rows, num_slices):
+        trainer = toys.token_trainer(
+            Run(tmp_path / directory), solvers=fgm, batch_size=len(rows["ids"]), logical_workers=num_slices
+        )
+        return trainer._play(trainer.phases[0].updates[0], rows)
+
+    whole = toys.Sentences().train_batch(0, 0, 12)
+    first, second = ({name: rows[half] for name, rows in whole.items()} for half in (slice(6), slice(6, 12)))
+    turns = [played("first", first, 1), played("second", second, 1)]
+    total = sum(turn.weight for turn in turns)
+    means = [
+        sum(turn.weight * g for turn, g in zip(turns, pair, strict=True)) / total
+        for pair in zip(*(turn.gradients for turn in turns), strict=True)
+    ]
+    both = played("both", whole, 2)
+    close(both.gradients, means)
+    assert turns[0].weight != turns[1].weight
+    assert both.metrics["nll.adversarial_loss"] > both.metrics["nll.loss"] / 2
+
+
+def test_mixup_leaves_numbers_of_the_whole_batch_and_refuses_to_mix_them():
+    batch = {
+        "images": torch.rand(4, 3),
+        "labels": torch.tensor([0, 1, 1, 0]),
+        "progress": torch.tensor(0.25),
+    }
+    mixed = batch_transform(Mixup(do="mixup", inputs=("images",)), {"num_classes": 2}, "solvers.nll")(
+        batch, 0
+    )
+    assert mixed["progress"].item() == 0.25
+    assert mixed["labels"].shape == (4, 2)
+    technique = Mixup(do="mixup", inputs=("progress",))
+    with pytest.raises(BadInput, match="'progress' has no rows to mix"):
+        batch_transform(technique, {"num_classes": 2}, "solvers.nll")(batch, 0)
+
+
+def test_an_accumulated_turn_without_units_names_the_update(tmp_path):
+    class Silent(toys.Sentences):
+        def train_batch(self, seed, step, batch_size):
+            batch = super().train_batch(seed, step, batch_size)
+            return batch if step == 0 else {**batch, "lengths": torch.zeros(batch_size, dtype=torch.int64)}
+
+    solvers = {name: {**solver, "accumulate": 2} for name, solver in SGD.items()}
+    trainer = toys.token_trainer(Run(tmp_path / "run"), solvers=solvers, steps=2)
+    trainer.data = Silent()
+    with pytest.raises(BadInput, match="'nll' of Tokens at step 1: the weights of all slices add up to 0"):
+        trainer.fit()
+
+
+def test_noise_that_no_other_update_draws_from_is_refused():
+    def phase(noise):
+        updates = [Update("critic", lambda batch: Loss(torch.zeros(())), ())]
+        return (Phase("play", (*updates, Update("generator", updates[0].loss, (), noise=noise))),)
+
+    refuse_ambiguous(phase("critic"))
+    refuse_ambiguous(phase(None))
+    with pytest.raises(
+        BadInput, match="no other update draws from the noise 'critics'; the updates are: critic, generator"
+    ):
+        refuse_ambiguous(phase("critics"))

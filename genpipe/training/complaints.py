@@ -1,7 +1,8 @@
 """What a training says when it cannot go on: where, why, and what to change."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -42,6 +43,18 @@ def refuse_ambiguous(phases: Sequence[Phase]) -> None:
                 )
             if updates.setdefault(update.name, update) != update:
                 raise BadInput(f"two updates are called {update.name!r}; rename one")
+    _refuse_lonely_noise(updates.values())
+
+
+def _refuse_lonely_noise(updates: Collection[Update]) -> None:
+    """Raise where an update draws from a random stream that no other update draws from: most likely a misspelt name."""
+    streams = Counter(update.noise or update.name for update in updates)
+    for update in updates:
+        if update.noise and update.noise != update.name and streams[update.noise] == 1:
+            there = ", ".join(other.name for other in updates)
+            raise BadInput(
+                f"update {update.name!r}: no other update draws from the noise {update.noise!r}; the updates are: {there}"
+            )
 
 
 def refuse_other_names(recipe: str, phases: Iterable[Phase], params: Training) -> None:

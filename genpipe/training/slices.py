@@ -39,3 +39,14 @@ def own_memory(gradients: list[Tensor]) -> list[Tensor]:
         own.append(dense.clone() if dense.data_ptr() in seen else dense)
         seen.add(own[-1].data_ptr())
     return own
+
+
+def weighed(means: list[Tensor], weight: float) -> list[Tensor]:
+    """Means over a slice times its number of units, in place; zeros where it has none, also of what is no number.
+
+    The factor meets gradients in the type of their parameters: a loss in bfloat16 would round it above 256.
+    """
+    if not weight:
+        return [torch.zeros_like(mean) for mean in means]
+    torch._foreach_mul_(means, weight)
+    return means

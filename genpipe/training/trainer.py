@@ -27,7 +27,7 @@ from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, lates
 from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.logical import Exchange, sum_over_slices
 from genpipe.training.runs import RunFiles
-from genpipe.training.slices import own_memory, refuse_other_rows, seed_generators, slice_of
+from genpipe.training.slices import own_memory, refuse_other_rows, seed_generators, slice_of, weighed
 from genpipe.training.solver import Solver
 
 
@@ -125,9 +125,8 @@ class Trainer:
             changes = self.buffers.changes(opening)
             if loss.weight is None:
                 return [*gradients, torch.cat([numbers, numbers.new_ones(1)]), *changes]
-            weight = loss.weight.detach().double().to(numbers.device)
-            weighed = torch.cat([torch.where(weight > 0, numbers * weight, 0), weight.view(1)])
-            return [*gradients, weighed, *(change * weight.to(change) for change in changes)]
+            counted = torch.cat([numbers, numbers.new_ones(1)])
+            return weighed([*gradients, counted, *changes], loss.weight.item())
 
         with complaints.memory_named(self._where(update), self.params):
             total = sum_over_slices(num_slices, leaf, self.exchange)
@@ -155,8 +154,7 @@ class Trainer:
             loss = solver.loss(batch, self.step)
         complaints.refuse_shapes(self._where(update), {"loss": loss.value})
         complaints.refuse_weight(self._where(update), loss)
-        scale = None if loss.weight is None else loss.weight.detach().to(loss.value)
-        gradients = torch.autograd.grad(loss.value, solver.parameters, scale, allow_unused=True)
+        gradients = torch.autograd.grad(loss.value, solver.parameters, allow_unused=True)
         unreached = [name for name, g in zip(solver.names, gradients, strict=True) if g is None]
         if unreached:
             raise BadInput(
