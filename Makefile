@@ -6,10 +6,11 @@ TEXTS  ?= .genpipe/texts
 PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test test-slow check chaos bench clean install private
+.PHONY: help run zoo test test-slow check chaos bench clean install private
 
 help:
-	@echo 'make run    install everything, fetch the data, run what is out of date, name the report'
+	@echo 'make run    install everything, fetch the data, run what is out of date of the corpora and of the set quick, name the report'
+	@echo 'make zoo    the same for all recipes of params.yaml'
 	@echo 'make test   install everything, pass the tests (test-slow: those on many servers and kills)'
 	@echo 'make check  format, lint, types, import contracts'
 	@echo 'make chaos  kill what runs a small pipeline, twenty times, and storm the lock; most of an hour'
@@ -17,6 +18,10 @@ help:
 	@echo 'make clean  remove the environment, caches and unfinished runs (data/ and artifacts/ stay)'
 
 run: install
+	@genpipe data
+	@python -m flows.retrain encode --set quick
+
+zoo: install
 	@genpipe data
 	@python -m flows.retrain
 

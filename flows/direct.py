@@ -22,6 +22,16 @@ def main(argv: list[str] | None = None) -> int:
     return status_of(lambda: _run(Path.cwd(), arguments))
 
 
+def targets_of(root: Path, targets: list[str] | None, set_name: str | None) -> list[str] | None:
+    """The stages asked for: `targets`, and what judges each recipe of a set of params.yaml; None for all stages.
+
+    Raises BadInput where there is no such set.
+    """
+    if set_name is None:
+        return targets
+    return [*(targets or []), *(f"evaluate@{recipe}" for recipe in read_params(root).named("sets", set_name))]
+
+
 def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> tuple[int, Plan]:
     """How many stages may run at once, and the plan; BadInput when either cannot be had or raw data is missing."""
     params = read_params(root)  # all of it is checked before anything is run
@@ -41,7 +51,8 @@ def _run(root: Path, arguments: argparse.Namespace) -> None:
     if arguments.allow_dirty and not arguments.publish:
         raise BadInput("--allow-dirty: wanted beside --publish only; without it nothing is committed")
     with lease.hold(root, LEASE):
-        _, plan = prepare(root, asked["targets"], arguments.max_parallel)
+        targets = targets_of(root, asked["targets"], arguments.set_name)
+        _, plan = prepare(root, targets, arguments.max_parallel)
         if arguments.publish:
             require_clean(root, arguments.allow_dirty)
     print(plan.describe(), flush=True)
@@ -58,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "targets", nargs="*", metavar="STAGE", help="only these stages, or groups of them, and what they need"
     )
+    parser.add_argument(
+        "--set", dest="set_name", metavar="NAME",
+        help="only the recipes of that set of params.yaml, besides any STAGE, and what they need",
+    )  # fmt: skip
     parser.add_argument(
         "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
     )

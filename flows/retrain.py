@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.direct import LEASE, REPORT, prepare
+from flows.direct import LEASE, REPORT, prepare, targets_of
 from genpipe.graph import Plan, verify
 from genpipe.params.project import read_params
 from genpipe.report.page import write_report
@@ -42,10 +42,12 @@ def retrain(
     publish: bool = False,
     allow_dirty: bool = False,
     retry_failed: bool = False,
+    set_name: str | None = None,
 ) -> Any:
     """Run what is out of date in the project of the current directory.
 
     `targets` are stages or groups of dvc.yaml (all of them when none is given), brought up to date with all they need;
+    `set_name` adds the recipes of that set of params.yaml;
     `max_parallel` stages run at once (params.yaml's when not given). `publish` commits the results on a branch of their
     own and promotes the models that pass their rules; uncommitted changes are refused then, unless `allow_dirty`.
     With `retry_failed` also those stages run that died too often with the very same inputs.
@@ -54,6 +56,7 @@ def retrain(
     root = Path.cwd()
     if retry_failed:
         attempts.forget(root)
+    targets = targets_of(root, targets, set_name)
     limit, plan = prepare(root, targets, max_parallel)
     if publish:
         require_clean(root, allow_dirty)

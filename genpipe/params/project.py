@@ -34,6 +34,9 @@ class Params(Block):
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
     recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
+    sets: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
+        default_factory=dict, description="recipes that a flow brings up to date together"
+    )
     promotion: dict[Name, Annotated[tuple[Rule, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -49,6 +52,10 @@ class Params(Block):
                 raise ValueError(
                     f"recipes.{name}.judge: no recipe {recipe.judge!r} (has: {', '.join(self.recipes)})"
                 )
+        for name, recipes in self.sets.items():
+            for recipe in recipes:
+                if recipe not in self.recipes:
+                    raise ValueError(f"sets.{name}: no recipe {recipe!r} (has: {', '.join(self.recipes)})")
         for name in self.promotion:
             if name not in self.recipes:
                 raise ValueError(f"promotion.{name}: no recipe {name!r} (has: {', '.join(self.recipes)})")
@@ -62,7 +69,7 @@ class Params(Block):
                     raise ValueError(f"corpora.{name}: wanted files of its data set, not {file!r}")
         return self
 
-    def named(self, block: Literal["datasets", "corpora", "recipes"], name: str) -> Any:
+    def named(self, block: Literal["datasets", "corpora", "recipes", "sets"], name: str) -> Any:
         """The item of a block, or the error that lists what there is."""
         items = getattr(self, block)
         if name not in items:
