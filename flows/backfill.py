@@ -1,4 +1,4 @@
-"""Run the code and parameters of now on the raw data of other revisions, each in a workspace of its own.
+"""Run the current code and parameters on the raw data of other revisions, each in a workspace of its own.
 
     python -m flows.backfill --revisions v1 v2 HEAD [--targets evaluate]
     prefect deployment run 'backfill/manual' --params '{"revisions": ["v1", "v2"]}'
@@ -40,6 +40,6 @@ def backfill(revisions: list[str], targets: list[str] | None = None, max_paralle
     results = run_trials(root, trials, limit)
     rows = [{**trial.settings, **result.row()} for trial, result in zip(trials, results, strict=True)]
     table = root / request.directory / "revisions.tsv"
-    keep_table(rows, table, "backfill", "metrics of the code of now on the data of then, the oldest first")
+    keep_table(rows, table, "backfill", "metrics of the current code on earlier data, the oldest first")
     require_success(trials, results)
     return Completed(message=f"{len(trials)} revisions; {request.directory / table.name} has them")

@@ -60,7 +60,7 @@ def backfill_main(argv: list[str] | None = None) -> int:
     """`python -m flows.backfill`."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.backfill",
-        description="Run the code and parameters of now on the raw data of other revisions; artifacts/ is left alone.",
+        description="Run the current code and parameters on the raw data of other revisions; artifacts/ is left alone.",
         epilog="example: python -m flows.backfill --revisions v1 v2 HEAD --targets evaluate",
     )
     parser.add_argument(
@@ -81,7 +81,7 @@ def evaluate_main(argv: list[str] | None = None) -> int:
     """`python -m flows.evaluate`."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.evaluate",
-        description="Judge models of the registry on the data set of now; artifacts/ is left alone.",
+        description="Judge registered models on the current data set; artifacts/ is left alone.",
         epilog="example: python -m flows.evaluate nice@prod couplet",
     )
     parser.add_argument(

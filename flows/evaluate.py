@@ -1,4 +1,4 @@
-"""Judge models of the registry on the data set of now: which of them would be best today?
+"""Judge registered models on the current data set: which of them would be best today?
 
     python -m flows.evaluate [MODEL[@VERSION] …]       all versions of all models, or these
     prefect deployment run 'evaluate/manual' --params '{"models": ["nice@prod"]}'
@@ -39,7 +39,7 @@ def evaluate(models: list[str] | None = None) -> Any:
     root = Path.cwd()
     chosen = versions(root, models or [])
     rows = [judge_version.with_options(task_run_name=version.name)(root, version) for version in chosen]
-    keep_table(rows, root / JUDGED / "models.tsv", "evaluate", "models of the registry on the data of now")
+    keep_table(rows, root / JUDGED / "models.tsv", "evaluate", "registered models on current data")
     failures = [f"{row['model']}@{row['version']}: {row['failure']}" for row in rows if "failure" in row]
     if failures:
         raise RunFailed("\n".join(failures))
@@ -48,7 +48,7 @@ def evaluate(models: list[str] | None = None) -> Any:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge_version(root: Path, version: Version) -> dict[str, Any]:
-    """A row of the table: the metrics of now, those that were recorded, or why there are none of now."""
+    """A row of the table: the current metrics, those that were recorded, or why there are no current ones."""
     named = {"model": version.model, "version": version.version, "stages": ",".join(version.stages)}
     recorded = {f"{metric} (recorded)": value for metric, value in version.recorded.items()}
     try:

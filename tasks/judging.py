@@ -1,4 +1,4 @@
-"""Judge a model of the registry on the data set of now: fetch it, draw from it, evaluate it. Nothing in artifacts/ changes."""
+"""Judge a model of the registry on the current data set: fetch it, draw from it, evaluate it. Nothing in artifacts/ changes."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ def versions(root: Path, names: list[str]) -> list[Version]:
 
 
 def require_data(root: Path, recipe: str) -> None:
-    """Check that the data set of now, and the judge trained on it, are made: a model is no better than its judge."""
+    """Check that the current data set, and the judge trained on it, are made: a model is no better than its judge."""
     read_params(root).named("recipes", recipe)
     stages = read_plan(root, [f"evaluate@{recipe}"]).stages
     own = {f"train@{recipe}", *(stage.name for stage in downstream(f"train@{recipe}", list(stages)))}
@@ -67,7 +67,7 @@ def require_data(root: Path, recipe: str) -> None:
 
 
 def judge(root: Path, version: Version) -> dict[str, float]:
-    """The metrics of a version on the data of now."""
+    """The metrics of a version on current data."""
     require_data(root, version.model)
     directory = root / JUDGED / version.name
     model, samples, metrics = directory / "model", directory / "samples", directory / "metrics.json"
@@ -101,7 +101,7 @@ def _named(known: list[Version], name: str) -> list[Version]:
 
 
 def _give_data_of_now(root: Path, model: Path) -> None:
-    """Let genpipe load a model that was trained on other images than those of now.
+    """Let genpipe load a model that was trained on other images than the current ones.
 
     The card of this copy gets the hash of the data that it is judged on, and keeps the hash of those it was trained on.
     Token ids mean other words with another vocabulary: there the card stays, and genpipe refuses what does not belong.

@@ -131,7 +131,7 @@ def log_of(stage: str) -> Path:
 def _refuse_hopeless(root: Path, stage: Stage) -> None:
     so_far = attempts.deaths(root, stage)
     if so_far >= stage.needs.attempts:
-        remedy = "mend what its log tells, or try again with --retry-failed"
+        remedy = "fix what its log shows, or try again with --retry-failed"
         reason = f"it died {so_far} times with the very same inputs and is not tried again; {remedy}"
         raise StageFailed(stage.name, reason, log_of(stage.name), "refused")
 

@@ -1,4 +1,4 @@
-"""The raw data of another revision under the code and parameters of now."""
+"""The raw data of another revision under the current code and parameters."""
 
 from pathlib import Path, PurePath
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is tried: a workspace to be, and what is told of it."""
+"""A trial: its workspace, and what is reported about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tasks.workspace import Contents
 
 @dataclass(frozen=True)
 class Trial:
-    """A workspace and what is told of it; `settings` are what this trial has and the others have not."""
+    """A workspace and its report; `settings` are those that differ from the other trials."""
 
     settings: Mapping[str, Any]
     contents: Contents

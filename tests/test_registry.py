@@ -479,7 +479,8 @@ def test_what_is_deprecated_is_listed_so_and_never_promoted_or_rolled_back_to(
 ) -> None:
     api.deprecate(str(root), "nice")
     run(root, "git", "tag", "-d", "nice@deprecated")
-    deprecate(root)  # within the second of the promotion, GTO would take the model for an active one
+    # later than the promotion: within the same second GTO would take the model for an active one
+    deprecate(root)
     assert api.show(str(root)) == {}  # GTO shows it no more
     assert command(root, "models") == 0
     told = capsys.readouterr().out.splitlines()

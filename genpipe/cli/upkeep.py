@@ -9,7 +9,7 @@ from genpipe.cli.arguments import Commands, positive
 def add(commands: Commands) -> None:
     """Add the commands that keep a project in order."""
     doctor = commands.add_parser(
-        "doctor", help="what is missing on this machine, and the command that mends it"
+        "doctor", help="what is missing on this machine, and the command that fixes it"
     )
     doctor.add_argument("--json", action="store_true", help="for programs")
     doctor.set_defaults(run=_doctor)

@@ -1,4 +1,4 @@
-"""What is missing or wrong on this machine, and the command that mends each. Imports neither torch, DVC nor Ray."""
+"""What is missing or wrong on this machine, and the command that fixes each. Imports neither torch, DVC nor Ray."""
 
 import importlib.metadata
 import importlib.util
@@ -33,7 +33,7 @@ PORTS = {4200: "Prefect", 6379: "Ray", 8265: "Ray's dashboard"}
 
 
 def examine(root: Path) -> list[Finding]:
-    """All findings, in the order in which they are best mended."""
+    """All findings, in the order in which they are best fixed."""
     looks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
         _python, _git, _packages, _project, _state, _data, _disk, _machine, _gpus, _locks, _leftovers, prefect, _remote, _ports,
     )  # fmt: skip
@@ -103,7 +103,7 @@ def _project(root: Path) -> Iterator[Finding]:
     try:
         read_params(root)
     except BadInput as error:
-        yield Finding("project", "missing", str(error), "mend params.yaml")
+        yield Finding("project", "missing", str(error), "fix params.yaml")
     else:
         yield Finding("project", "ok", "a DVC project whose params.yaml is valid")
 
