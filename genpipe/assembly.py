@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from genpipe.data.opening import open_data
+from genpipe.data.opening import open_data, require_whole_groups
 from genpipe.errors import BadInput
 from genpipe.models import RECIPES
 from genpipe.params.techniques import Normalisation
@@ -79,8 +79,9 @@ def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> No
 
 def trainer_of(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> Trainer:
     """A trainer of a new recipe."""
-    data = open_data(job.data)
     params = job.params
+    data = open_data(job.data, params.batches)
+    require_whole_groups(data, params.batch_size, params.logical_workers)
     recipe = build(job.model, params.network, data.facts, job.seed, params.normalisations).to(device)
     return Trainer(recipe, data, params, job.seed, exchange, run)
 

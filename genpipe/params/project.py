@@ -1,5 +1,6 @@
 """The whole of params.yaml, read and checked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -85,9 +86,19 @@ def check_params(values: Any) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(map(str, _written(values, first["loc"])))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_told(first)}{more}") from None
+
+
+def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:
+    """The keys of a place that params.yaml has: pydantic also names the kind of a block between them."""
+    for number, key in enumerate(place, 1):
+        is_there = key in values if isinstance(values, dict) else isinstance(values, list)
+        if is_there:
+            values = values[key]
+        if is_there or number == len(place):
+            yield key
 
 
 def _told(error: ErrorDetails) -> str:
