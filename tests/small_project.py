@@ -93,7 +93,7 @@ PARAMS: dict[str, Any] = {
     "cluster": {"workers": 0, "max_parallel": 2},
     "datasets": {"numbers": {"kind": "text", "source": "data/numbers.txt"}},
     "corpora": {
-        name: {"dataset": "numbers", "files": ["documents.jsonl"], "encode": []} for name in ("one", "two")
+        name: {"dataset": "numbers", "files": ["documents.jsonl"]} for name in ("one", "two")
     },
     "recipes": {
         name: {"model": name, **RECIPE, "train": TRAIN} for name in ("classifier", "nice")

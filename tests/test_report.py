@@ -44,7 +44,6 @@ PARAMS = Params.model_validate(
                 "dataset": "couplets",
                 "files": ["train.jsonl"],
                 "tokenizer": "char",
-                "encode": [],
             }
         },
         "recipes": {

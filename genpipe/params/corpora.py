@@ -91,7 +91,6 @@ class Corpus(Block):
     shard_bytes: int = Field(1 << 20, ge=1)
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
     max_size: int | None = Field(None, ge=1, description="size limit of the vocabulary, <unk> included")
-    encode: tuple[str, ...] = Field(description="files of the data set to encode")
 
     @model_validator(mode="after")
     def _file_fits_tokenizer(self) -> Self:

@@ -12,6 +12,7 @@ from genpipe.errors import BadInput
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
+from genpipe.params.encodings import Encoding
 from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
 
@@ -34,17 +35,27 @@ class Params(Block):
     cluster: Cluster = Field(default_factory=lambda: Cluster.model_validate({}))
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
+    encodings: dict[Name, Encoding] = Field(default_factory=dict)
     recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
     promotion: dict[Name, Annotated[tuple[Rule, ...], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
-        for block, items in (("corpora", self.corpora), ("recipes", self.recipes)):
+        for block, items in (
+            ("corpora", self.corpora),
+            ("encodings", self.encodings),
+            ("recipes", self.recipes),
+        ):
             for name, item in items.items():
                 if item.dataset not in self.datasets:
                     raise ValueError(
                         f"{block}.{name}.dataset: no data set {item.dataset!r} (has: {', '.join(self.datasets)})"
                     )
+        for name, encoding in self.encodings.items():
+            if encoding.corpus not in self.corpora:
+                raise ValueError(
+                    f"encodings.{name}.corpus: no corpus {encoding.corpus!r} (has: {', '.join(self.corpora)})"
+                )
         for name, recipe in self.recipes.items():
             if recipe.judge not in self.recipes:
                 raise ValueError(
@@ -58,12 +69,12 @@ class Params(Block):
     @model_validator(mode="after")
     def _files_of_a_corpus_are_its_data_sets(self) -> Self:
         for name, corpus in self.corpora.items():
-            for file in (*corpus.files, *corpus.encode):
+            for file in corpus.files:
                 if Path(file).is_absolute() or ".." in Path(file).parts:
-                    raise ValueError(f"corpora.{name}: wanted files of its data set, not {file!r}")
+                    raise ValueError(f"corpora.{name}: a file is named below its data set, not {file!r}")
         return self
 
-    def named(self, block: Literal["datasets", "corpora", "recipes"], name: str) -> Any:
+    def named(self, block: Literal["datasets", "corpora", "encodings", "recipes"], name: str) -> Any:
         """The item of a block, or the error that lists what there is."""
         items = getattr(self, block)
         if name not in items:
