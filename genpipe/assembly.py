@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from genpipe.data.opening import open_data, require_whole_groups
 from genpipe.errors import BadInput
 from genpipe.models import RECIPES
+from genpipe.params.blocks import checked_argument
 from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
 from genpipe.training.agreement import refuse_other_machines, together
@@ -48,7 +48,10 @@ def build(
             f"{make.__name__} wants data with {', '.join(missing)}; its data has: {', '.join(facts)}"
         )
     known = {name: value for name, value in facts.items() if name in arguments}
-    values = {key: _checked(key, value, arguments[key].annotation) for key, value in network.items()}
+    values = {
+        key: checked_argument(f"train.network.{key}", value, arguments[key].annotation)
+        for key, value in network.items()
+    }
     torch.manual_seed(seed)
     try:
         recipe = make(**known, **values)
@@ -58,13 +61,6 @@ def build(
         ) from error
     normalise(recipe, normalisations)
     return recipe
-
-
-def _checked(key: str, value: Any, kind: Any) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise BadInput(f"train.network.{key}: {error.errors()[0]['msg']}, not {value!r}") from None
 
 
 def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> None:

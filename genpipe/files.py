@@ -26,7 +26,15 @@ SAMPLES = (
     "reconstructions.png",
     "interpolation.png",
     "mistakes.png",
-    "couplets.tsv",
+    "points.npy",
+    "points.tsv",
+    "texts.npy",
+    "texts.txt",
+    "answers.tsv",
+    "tags.tsv",
+    "classes.tsv",
+    "neighbours.tsv",
+    "panels.json",
 )
 TABLES = ("*.json", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
 REPORT = ("index.html",)

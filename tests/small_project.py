@@ -86,7 +86,7 @@ TRAIN: dict[str, Any] = {"batch_size": 8, "steps": 10, "solvers": {"nll": {"opti
 RECIPE: dict[str, Any] = {
     "dataset": "numbers",
     "data": "datasets/numbers",
-    "num_samples": 4,
+    "sample": {"num": 4},
     "judge": "classifier",
 }
 PARAMS: dict[str, Any] = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from genpipe.sampling.latent import grid
 from PIL import Image
 
 from genpipe.cli import main
@@ -13,7 +14,6 @@ from genpipe.evaluation import couplets
 from genpipe.evaluation.frechet import NotMeasured, frechet_distance, judge_samples
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.recipe import Embeds, LogProb
-from genpipe.sampling.latent import grid
 from tests import tiny
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from genpipe.sampling.showing import write_samples
 
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.models import RECIPES
 from genpipe.nn.pixels import DEQUANTISED, SCALED, Pixels, dequantised
 from genpipe.recipe import LogProb, Samples
-from genpipe.sampling.showing import write_samples
 from tests import tiny
 
 BYTES = torch.arange(256, dtype=torch.uint8)

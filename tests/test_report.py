@@ -25,13 +25,13 @@ DIGITS = {
     "dataset": "digits",
     "data": "datasets/digits",
     "judge": "classifier",
-    "num_samples": 64,
+    "sample": {"num": 64},
 }
 COUPLETS = {
     "dataset": "couplets",
     "data": "encoded/couplets",
     "judge": "couplet",
-    "num_samples": 64,
+    "sample": {"num": 64},
 }
 PARAMS = Params.model_validate(
     {

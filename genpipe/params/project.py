@@ -9,12 +9,21 @@ from pydantic_core import ErrorDetails
 
 from genpipe import yaml_text
 from genpipe.errors import BadInput
-from genpipe.params.blocks import Block, Name, RelativePath
+from genpipe.params.blocks import Block, Free, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
 from genpipe.params.encodings import Encoding
 from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
+
+
+class Sampling(Block):
+    """What `genpipe sample` draws or shows; a change here retrains nothing."""
+
+    num: int = Field(ge=1, description="examples to draw or rows to show")
+    how: dict[str, Free] = Field(
+        default_factory=dict, description="options of the model's sample, or of decoding"
+    )
 
 
 class RecipeParams(Block):
@@ -24,7 +33,7 @@ class RecipeParams(Block):
     dataset: Name
     data: RelativePath = Field(description="what it trains on, below artifacts/")
     train: Training
-    num_samples: int = Field(ge=1, description="what `genpipe sample` draws or shows")
+    sample: Sampling
     judge: Name = Field(description="recipe whose features judge the samples; itself where none does")
 
 

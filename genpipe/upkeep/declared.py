@@ -18,7 +18,7 @@ ENTRANCES = {  # what each command imports to do its work; a package stands for 
     "vocabulary": ("genpipe.corpus.vocabulary",),
     "encode": ("genpipe.corpus.encoding",),
     "train": ("genpipe.assembly", "genpipe.training.export"),
-    "sample": ("genpipe.sampling.showing", "genpipe.data.opening"),
+    "sample": ("genpipe.sampling.panels", "genpipe.data.opening"),
     "evaluate": ("genpipe.evaluation",),
     "report": ("genpipe.report.page",),
 }
