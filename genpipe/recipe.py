@@ -9,17 +9,39 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+# Tensors of batch_size rows, cut into slices, and 0-dimensional ones, which go whole to every slice.
 Batch = Mapping[str, Tensor]
 
 
 class Loss(NamedTuple):
-    """What an update minimises: a scalar, the mean over the examples of a batch, and scalars worth logging."""
+    """What an update minimises: a scalar, the mean over the units of a slice, and scalars worth logging.
+
+    Units are what the mean is taken over: examples, or target tokens. The trainer weighs slices by their number of units.
+    """
 
     value: Tensor
-    metrics: Mapping[str, Tensor] = {}
+    metrics: Mapping[str, Tensor] = {}  # means over the same units
     logits: Tensor | None = None  # [..., classes], what R-drop compares
+    weight: Tensor | None = None  # number of units, 0-dimensional, 0 or more; None: slices weigh alike
+
+
+def mean_over(values: Tensor, keep: Tensor, **metrics: Tensor) -> Loss:
+    """The mean of `values` where `keep` is true, weighed by the number of these; 0 with weight 0 where there are none.
+
+    `values`, `keep` and each of `metrics` have one shape; `keep` is boolean, or numbers of units. What is not kept may be
+    anything, also infinite.
+    """
+    weight = keep.sum().double()
+    divisor = torch.where(weight > 0, weight, 1)
+
+    def mean(x: Tensor) -> Tensor:
+        kept = torch.where(keep != 0, x, torch.zeros_like(x)) * keep
+        return kept.sum() / divisor.to(kept.dtype)
+
+    return Loss(mean(values), {name: mean(x.detach()) for name, x in metrics.items()}, weight=weight)
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,9 @@ class Update:
     loss: Callable[[Batch], Loss]
     modules: tuple[nn.Module, ...]
     every: int = 1  # n_critic = 5 is `every=5` on the generator
+    noise: str | None = None  # whose random stream the loss draws from; None: that of its own name
+    # once after each optimiser step, on every process, without a batch and without randomness
+    after: Callable[[], None] | None = field(default=None)
 
 
 @dataclass(frozen=True)

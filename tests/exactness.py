@@ -15,7 +15,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from safetensors.torch import save
 
 from genpipe.errors import BadInput
 from genpipe.models import RECIPES
-from genpipe.training.checkpoint import latest_checkpoint
+from genpipe.training.checkpoint import directory_of, latest_checkpoint
 from genpipe.training.logical import Alone, Exchange, Processes
 from genpipe.training.runs import Run
 from genpipe.training.trainer import Trainer
 from tests import tiny, toys
 
-STEPS = 12  # with a checkpoint after every third
+STEPS = 12
+EVERY = 3  # steps between checkpoints
 KILLS = (1, 4, 5, 8, 11)  # the steps at whose beginning a worker dies: before, at and after checkpoints
 TOYS: Mapping[str, dict] = {
     "toy": {},
@@ -40,6 +42,10 @@ TOYS: Mapping[str, dict] = {
     "toy, accumulation": {
         "solvers": {"fit": {"accumulate": 2}, "critic": {"accumulate": 3}, "generator": {"lr": 1e-2}}
     },
+}
+TOKENS: Mapping[str, dict] = {  # slices weigh as many tokens as they have
+    "tokens": {},
+    "tokens, accumulation": {"solvers": {"nll": {"lr": 0.1, "accumulate": 5}, "noise": {"lr": 0.1}}},
 }
 TECHNIQUES = {  # of every kind at once, on the classifier
     "optimiser": "momentum",
@@ -56,7 +62,7 @@ TECHNIQUES = {  # of every kind at once, on the classifier
     "weights": [{"do": "unit", "parameters": "head.weight"}],
 }
 VARIANTS: Mapping[str, dict] = {"classifier, techniques": {"solvers": {"nll": TECHNIQUES}}}
-NAMES = (*TOYS, *VARIANTS, *RECIPES)
+NAMES = (*TOYS, *TOKENS, *VARIANTS, *RECIPES)
 
 
 @dataclass(frozen=True)
@@ -99,30 +105,45 @@ DISTURBANCES: Mapping[str, tuple[Attempt, ...]] = {
 }
 
 
-class Deadly:
-    """Data whose reader dies when it asks for the batch of a step."""
+QUICK = ("4 processes", "2, then 1, then 2 processes")  # what a recipe can break, both catch
 
-    def __init__(self, data, step: int | None) -> None:
-        self._data, self._step = data, step
+
+class Deadly:
+    """Data whose reader dies when it asks for the batch of a step, once the checkpoint before it is there."""
+
+    def __init__(self, data, step: int | None, run: Path = Path()) -> None:
+        self._data, self._step, self._run = data, step, run
         self.facts = data.facts
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, torch.Tensor]:
         """The batch, or death."""
         if step == self._step:
+            self._await_checkpoint(step // EVERY * EVERY)
             os.kill(os.getpid(), signal.SIGKILL)
         return self._data.train_batch(seed, step, batch_size)
+
+    def _await_checkpoint(self, step: int) -> None:
+        """Until the thread that writes it is done; an error, so no death, where it does not come."""
+        state = self._run / directory_of(step) / "state.json"
+        for _ in range(6000):
+            if not step or state.exists():
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"{state}: the checkpoint before the death was not written")
 
 
 def trainer(name: str, directory: Path, exchange, dies_at: int | None) -> Trainer:
     """A training of the tiny recipe `name`."""
-    budget = {"steps": STEPS, "checkpoint_every": 3}
-    if name in TOYS:
+    budget = {"steps": STEPS, "checkpoint_every": EVERY}
+    if name in TOKENS:
+        made = toys.token_trainer(Run(directory), exchange, **budget, **TOKENS[name])
+    elif name in TOYS:
         made = toys.trainer(Run(directory), exchange, **budget, **TOYS[name])
     else:
         recipe = name.partition(",")[0]
         data = tiny.data_for(recipe, directory.with_name(f"{directory.name}-data-{exchange.rank}"))
         made = tiny.trainer_of(recipe, data, directory, exchange=exchange, **budget, **VARIANTS.get(name, {}))
-    made.data = Deadly(made.data, dies_at)
+    made.data = Deadly(made.data, dies_at, directory)
     return made
 
 
@@ -176,9 +197,10 @@ def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
     return hashlib.md5(b"".join([*map(save, parts), checkpoint.log.text])).hexdigest()
 
 
-def digests(name: str) -> Iterator[tuple[str, str]]:
-    """The digest after each disturbance."""
-    for disturbance, attempts in DISTURBANCES.items():
+def digests(name: str, disturbances: Iterable[str] = tuple(DISTURBANCES)) -> Iterator[tuple[str, str]]:
+    """The digest after each of these disturbances."""
+    for disturbance in disturbances:
+        attempts = DISTURBANCES[disturbance]
         with tempfile.TemporaryDirectory() as directory:
             yield disturbance, digest(name, attempts, Path(directory))
 

@@ -20,7 +20,19 @@ def _torch_is_warm():
     torch.optim.SGD([torch.zeros(1)])  # the import of torch's compiler, once for all that are forked
 
 
-@pytest.mark.parametrize("name", exactness.NAMES)
+@pytest.mark.parametrize("name", [*exactness.VARIANTS, *exactness.RECIPES])
+def test_the_same_weights_on_four_processes_and_after_kills(name):
+    found = dict(exactness.digests(name, exactness.QUICK))
+    assert len(found) == len(exactness.QUICK)
+    assert len(set(found.values())) == 1, found
+
+
+TOYS = (*exactness.TOYS, *exactness.TOKENS)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in TOYS else pytest.param(name, marks=pytest.mark.slow) for name in exactness.NAMES]
+)
 def test_the_same_weights_after_every_disturbance(name):
     found = dict(exactness.digests(name))
     assert len(found) == len(exactness.DISTURBANCES)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from genpipe.params.training import Training
-from genpipe.recipe import Loss, Phase, Recipe, Update
+from genpipe.recipe import Loss, Phase, Recipe, Update, mean_over
 from genpipe.training.logical import Alone, Exchange
 from genpipe.training.runs import Run
 from genpipe.training.trainer import Trainer
@@ -82,6 +82,62 @@ def training(**changes) -> Training:
     solvers = {"fit": {"lr": 1e-2}, "critic": {"lr": 1e-2}, "generator": {"lr": 1e-2, "optimiser": "rmsprop"}}
     given = {"batch_size": 24, "steps": 10, "checkpoint_every": 2, "solvers": solvers}
     return Training.model_validate({**given, **changes})
+
+
+class Sentences:
+    """Right-padded sentences of 0 to 5 tokens."""
+
+    facts: typing.ClassVar[dict] = {}
+
+    def train_batch(self, seed, step, batch_size):
+        rng = np.random.Generator(np.random.Philox([seed, step]))
+        lengths = rng.integers(0, 6, batch_size)
+        lengths[0] = 5
+        return {
+            "ids": torch.from_numpy(rng.integers(0, 7, (batch_size, 5))),
+            "lengths": torch.from_numpy(lengths),
+        }
+
+
+class Tokens(Recipe):
+    """Losses over ragged tokens: one draws nothing; one draws dropout, from the stream of the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.head = nn.Linear(4, 7)
+        self.noisy = nn.Linear(4, 7)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("before", torch.zeros(7, 4))
+
+    def phases(self):
+        nll = Update("nll", self.nll, (self.embedding, self.head), after=self.keep)
+        return (Phase("fit", (nll, Update("noise", self.noise, (self.noisy,), noise="nll"))),)
+
+    def nll(self, batch):
+        keep = torch.arange(5) < batch["lengths"].unsqueeze(1)
+        logits = self.head(self.embedding(batch["ids"]))
+        values = nn.functional.cross_entropy(logits.transpose(1, 2), batch["ids"], reduction="none")
+        loss = mean_over(values, keep, hits=(logits.argmax(-1) == batch["ids"]).float())
+        self.seen.lerp_(mean_over(batch["ids"].float(), keep).value, 0.5)
+        return loss
+
+    def noise(self, batch):
+        keep = torch.arange(5) < batch["lengths"].unsqueeze(1)
+        hidden = nn.functional.dropout(self.embedding(batch["ids"]).detach(), 0.5)
+        return mean_over(self.noisy(hidden).square().mean(-1), keep)
+
+    def keep(self):
+        self.before.copy_(self.head.weight.detach())
+
+
+def token_trainer(run: Run, exchange: Exchange | None = None, **changes) -> Trainer:
+    """A trainer of the toy on sentences."""
+    torch.manual_seed(0)
+    solvers = {"nll": {"lr": 0.1}, "noise": {"lr": 0.1}}
+    return Trainer(
+        Tokens(), Sentences(), training(**{"solvers": solvers, **changes}), 0, exchange or Alone(), run
+    )
 
 
 def trainer(run: Run, exchange: Exchange | None = None, **changes) -> Trainer:

@@ -92,5 +92,9 @@ def _permutation(batch: Batch, wanted: Sequence[str], where: str) -> Tensor:
             raise BadInput(
                 f"{where}.batch: wanted {name!r} in the batch, which has: {', '.join(batch)}; name one"
             )
+        if not batch[name].dim():
+            raise BadInput(
+                f"{where}.batch: {name!r} has no rows to mix; name a tensor with a row for each example"
+            )
     rows = batch[wanted[0]]
     return torch.randperm(len(rows)).to(rows.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 from genpipe.errors import BadInput
 from genpipe.params.techniques import SamplePairing
 from genpipe.params.training import Training
-from genpipe.recipe import Phase, Update
+from genpipe.recipe import Loss, Phase, Update
 from genpipe.training.agreement import Agreed
 from genpipe.training.solver import schedule
 
@@ -58,6 +58,22 @@ def refuse_shapes(where: str, scalars: Mapping[str, Tensor]) -> None:
             raise BadInput(
                 f"{where}: wanted one number for {name}, found shape {list(value.shape)}; take its mean"
             )
+
+
+def refuse_weight(where: str, loss: Loss) -> None:
+    """Raise where the weight of a slice is not one number of units."""
+    if loss.weight is not None and loss.weight.dim():
+        raise BadInput(
+            f"{where}: the weight has shape {list(loss.weight.shape)}, and must be one number; take its sum"
+        )
+
+
+def weightless(where: str) -> Agreed:
+    """The error of a batch without a unit; all processes see the same sum."""
+    return Agreed(
+        f"{where}: the weights of all slices add up to 0, so there is no mean; give each batch at least one unit, such as a "
+        "target token"
+    )
 
 
 def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training) -> None:

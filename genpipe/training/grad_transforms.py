@@ -86,29 +86,32 @@ def transform_gradients(
 
 
 class Accumulator:
-    """The mean of the gradients and values of so many turns."""
+    """The mean of the gradients and values of so many turns, each weighed by its number of units."""
 
     def __init__(self, num_turns: int) -> None:
         self._num_turns = num_turns
         self._turns = 0
         self._gradients: list[Tensor] = []
-        self._value = 0.0
+        self._value = self._weight = 0.0
 
-    def add(self, gradients: list[Tensor], value: float) -> tuple[list[Tensor], float] | None:
+    def add(
+        self, gradients: list[Tensor], value: float, weight: float = 1.0
+    ) -> tuple[list[Tensor], float] | None:
         """The means, where this is the last of the turns; else None. One turn alone is its own mean, untouched."""
         if self._num_turns == 1:
             return gradients, value
         self._turns += 1
-        self._value += value
+        self._value += value * weight
+        self._weight += weight
         if self._turns == 1:
-            self._gradients = [gradient.clone() for gradient in gradients]
+            self._gradients = [gradient * weight for gradient in gradients]
         else:
-            torch._foreach_add_(self._gradients, gradients)
+            torch._foreach_add_(self._gradients, gradients, alpha=weight)
         return self._mean() if self._turns == self._num_turns else None
 
     def _mean(self) -> tuple[list[Tensor], float]:
-        gradients, value = [g / self._num_turns for g in self._gradients], self._value / self._num_turns
-        self._turns, self._gradients, self._value = 0, [], 0.0
+        gradients, value = [g / self._weight for g in self._gradients], self._value / self._weight
+        self._turns, self._gradients, self._value, self._weight = 0, [], 0.0, 0.0
         return gradients, value
 
     def state(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -119,12 +122,14 @@ class Accumulator:
         return {
             "turns": torch.tensor(self._turns),
             "value": torch.tensor(self._value, dtype=torch.float64),
+            "weight": torch.tensor(self._weight, dtype=torch.float64),
             **sums,
         }
 
     def load(self, state: dict[str, Tensor], names: Sequence[str], parameters: Sequence[Tensor]) -> None:
         """Take up the sums that `state` gave, where the parameters are."""
         if "turns" in state:
-            self._turns, self._value = int(state["turns"]), float(state["value"])
+            self._turns = int(state["turns"])
+            self._value, self._weight = float(state["value"]), float(state["weight"])
             named = zip(names, parameters, strict=True)
             self._gradients = [state[f"{name}/{SUM}"].to(p, copy=True) for name, p in named]

@@ -74,11 +74,23 @@ def r_drop(loss: LossFunction, weight: float, where: str) -> LossFunction:
             raise BadInput(
                 f"{where}.loss: r_drop wants a loss that gives logits, this one gives none; take it out"
             )
-        divergence = symmetric_kl(first.logits, second.logits).mean()
+        divergence = mean_divergence(first, symmetric_kl(first.logits, second.logits), where)
         value = (first.value + second.value) / 2 + weight / 4 * divergence
         return first._replace(value=value, metrics={**first.metrics, "divergence": divergence.detach()})
 
     return regularised
+
+
+def mean_divergence(loss: Loss, divergences: Tensor, where: str) -> Tensor:
+    """The mean over the units of a loss: those with logits, which are as many as its weight says."""
+    if loss.weight is None:
+        return divergences.mean()
+    if divergences.numel() != loss.weight.item():
+        raise BadInput(
+            f"{where}.loss: r_drop compares the logits of units, and there are {divergences.numel()} for a weight of "
+            f"{loss.weight.item():g}; give the logits of the kept units only"
+        )
+    return divergences.sum() / max(divergences.numel(), 1)
 
 
 def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from genpipe.errors import BadInput
 from genpipe.recipe import Batch
 
 
@@ -13,10 +14,20 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
-def slice_of(batch: Batch, v: int, num_slices: int) -> dict[str, Tensor]:
-    """The rows of a batch that logical worker `v` computes."""
-    rows = len(next(iter(batch.values()))) // num_slices
-    return {name: value[v * rows : (v + 1) * rows] for name, value in batch.items()}
+def slice_of(batch: Batch, v: int, num_slices: int, batch_size: int) -> dict[str, Tensor]:
+    """The rows of a batch that logical worker `v` computes; 0-dimensional tensors whole."""
+    rows = batch_size // num_slices
+    return {name: value[v * rows : (v + 1) * rows] if value.dim() else value for name, value in batch.items()}
+
+
+def refuse_other_rows(batch: Batch, batch_size: int) -> None:
+    """Raise where a tensor of a batch cannot be cut into slices."""
+    for name, value in batch.items():
+        if value.dim() and len(value) != batch_size:
+            raise BadInput(
+                f"batch: {name!r} has {len(value)} rows and batch_size is {batch_size}; make a row for each example, or a "
+                "0-dimensional tensor of what belongs to the whole batch"
+            )
 
 
 def own_memory(gradients: list[Tensor]) -> list[Tensor]:

@@ -39,6 +39,7 @@ class Solver:
         )
         self.names: list[str] = [names[parameter] for parameter in self.parameters]
         self._where = f"solvers.{update.name}"
+        self._after = update.after
         self._output_dims = output_dims(update.modules, self.parameters)
         self._batch = [batch_transform(technique, facts, self._where) for technique in params.batch]
         self._loss = self._transformed(update)
@@ -53,12 +54,13 @@ class Solver:
             batch = transform(batch, step)
         return self._loss(batch)
 
-    def step(self, gradients: list[Tensor], value: float, step: int) -> dict[str, float]:
+    def step(self, gradients: list[Tensor], value: float, step: int, weight: float = 1.0) -> dict[str, float]:
         """Move the parameters along the gradients, one a parameter, at the learning rate of `step`.
 
-        `value` is the mean loss of the whole batch. Returns scalars worth logging: `grad_norm`, before it is clipped.
+        `value` is the mean loss of the whole batch, `weight` its number of units: accumulated turns are weighed by it.
+        Returns scalars worth logging: `grad_norm`, before it is clipped.
         """
-        mean = self._accumulator.add(gradients, value)
+        mean = self._accumulator.add(gradients, value, weight)
         if mean is None:
             return {}
         gradients, value = mean
@@ -78,6 +80,8 @@ class Solver:
             parameter.grad = None
         for projection in self._projections:
             projection()
+        if self._after:
+            self._after()
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that go from step to step: the optimiser's by parameter and slot, and sums under way."""

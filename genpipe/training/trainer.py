@@ -27,7 +27,7 @@ from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, lates
 from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.logical import Exchange, sum_over_slices
 from genpipe.training.runs import RunFiles
-from genpipe.training.slices import own_memory, seed_generators, slice_of
+from genpipe.training.slices import own_memory, refuse_other_rows, seed_generators, slice_of
 from genpipe.training.solver import Solver
 
 
@@ -38,6 +38,7 @@ class Turn:
     gradients: list[Tensor]
     value: float
     metrics: dict[str, float]
+    weight: float  # mean number of units of a slice
 
 
 class Trainer:
@@ -98,48 +99,64 @@ class Trainer:
             if (self.step + 1) % update.every == 0:
                 turn = self._play(update, batch)
                 self._seed(self.step, update.name, "solver")
-                noted = self.solvers[update.name].step(turn.gradients, turn.value, self.step)
+                noted = self.solvers[update.name].step(turn.gradients, turn.value, self.step, turn.weight)
                 metrics |= turn.metrics | {f"{update.name}.{name}": value for name, value in noted.items()}
         if self.average:
             self.average.add(self.step + 1)
         return metrics
 
     def _play(self, update: Update, batch: Batch) -> Turn:
-        """The mean over all slices of an update's gradients and metrics; buffers move by the mean of their changes."""
+        """The means over all units of a batch of an update's gradients and metrics, and of the changes of buffers."""
         opening = self.buffers.opening()
         num_slices, num_gradients = self.params.logical_workers, len(self.solvers[update.name].parameters)
         names: list[str] = []
 
         def leaf(v: int) -> list[Tensor]:
             self.buffers.restore(opening)
-            self._seed(self.step, update.name, v)
+            self._seed(self.step, update.noise or update.name, v)
             loss, gradients = self._differentiate(
-                update, {**slice_of(batch, v, num_slices), **self.buffers.rows(v)}
+                update,
+                {**slice_of(batch, v, num_slices, self.params.batch_size), **self.buffers.rows(v)},
             )
             scalars = {"loss": loss.value, **dict(sorted(loss.metrics.items()))}
             complaints.refuse_shapes(self._where(update), scalars)
             names[:] = [f"{update.name}.{name}" for name in scalars]
-            stacked = torch.stack([x.detach().double() for x in scalars.values()])
-            return [*gradients, stacked, *self.buffers.changes(opening)]
+            numbers = torch.stack([x.detach().double() for x in scalars.values()])
+            changes = self.buffers.changes(opening)
+            if loss.weight is None:
+                return [*gradients, torch.cat([numbers, numbers.new_ones(1)]), *changes]
+            weight = loss.weight.detach().double().to(numbers.device)
+            weighed = torch.cat([torch.where(weight > 0, numbers * weight, 0), weight.view(1)])
+            return [*gradients, weighed, *(change * weight.to(change) for change in changes)]
 
         with complaints.memory_named(self._where(update), self.params):
             total = sum_over_slices(num_slices, leaf, self.exchange)
-        if num_slices > 1:
-            torch._foreach_div_(total, num_slices)
-        gradients, scalars, changes = total[:num_gradients], total[num_gradients], total[num_gradients + 1 :]
+        weight = total[num_gradients][-1].item()
+        if weight == 0:
+            raise complaints.weightless(self._where(update))
+        if weight != 1:
+            torch._foreach_div_(total, weight)
+        gradients, scalars, changes = (
+            total[:num_gradients],
+            total[num_gradients][:-1],
+            total[num_gradients + 1 :],
+        )
         self.buffers.settle(opening, changes)
         values = scalars.tolist()
         metrics = dict(zip(names, values, strict=True))
         if not math.isfinite(sum(values) + torch.stack(torch._foreach_norm(gradients)).sum().item()):
             raise complaints.diverged(self._where(update), self.run.directory.name, metrics)
-        return Turn(gradients, values[0], metrics)
+        return Turn(gradients, values[0], metrics, weight / num_slices)
 
     def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, list[Tensor]]:
         """The loss of a slice, and its gradients, each in memory of its own."""
         solver = self.solvers[update.name]
         with self._precision():
             loss = solver.loss(batch, self.step)
-        gradients = torch.autograd.grad(loss.value, solver.parameters, allow_unused=True)
+        complaints.refuse_shapes(self._where(update), {"loss": loss.value})
+        complaints.refuse_weight(self._where(update), loss)
+        scale = None if loss.weight is None else loss.weight.detach().to(loss.value)
+        gradients = torch.autograd.grad(loss.value, solver.parameters, scale, allow_unused=True)
         unreached = [name for name, g in zip(solver.names, gradients, strict=True) if g is None]
         if unreached:
             raise BadInput(
@@ -172,10 +189,12 @@ class Trainer:
 
     def _batch(self, step: int) -> Batch:
         batch = self.data.train_batch(self.seed, step, self.params.batch_size)
-        return {name: value.to(self.device) for name, value in batch.items()}
+        refuse_other_rows(batch, self.params.batch_size)
+        progress = torch.tensor(step % self.params.steps / self.params.steps)
+        return {name: value.to(self.device) for name, value in {**batch, "progress": progress}.items()}
 
     def _batches(self) -> Iterable[Batch]:
-        """The batches of all steps, from the first on and without end."""
+        """The batches of all steps, from the first on and without end; `progress` starts again after the last."""
         return (self._batch(step) for step in itertools.count())
 
     def _is_checkpoint(self) -> bool:
