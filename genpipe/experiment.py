@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from genpipe.assembly import build, fit, trainer_of
+from genpipe.assembly import fit, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
 from genpipe.data.loader import Data, read_description
 from genpipe.data.opening import open_data
@@ -18,12 +18,12 @@ from genpipe.errors import BadInput
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import (
+    FACTS,
     SAMPLES,
     TRAINED,
     existing,
     hash_of,
     new_directory,
-    read_json,
     refuse_inputs,
     require_ours,
     write_json,
@@ -36,7 +36,6 @@ from genpipe.params.training import Training
 from genpipe.recipe import Recipe
 from genpipe.sampling.panels import Showing, show_all
 from genpipe.sampling.text import speller_in
-from genpipe.training.checkpoint import load_weights
 from genpipe.training.export import export, is_finished
 from genpipe.training.job import Job
 from genpipe.training.logical import Alone
@@ -114,7 +113,8 @@ def train(
             gpus = project.cluster.gpus_per_worker
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
-    export(run, card, summary_of(params.model), model, curve)
+    facts = [path for name in FACTS if (path := data / name).exists()]
+    export(run, card, summary_of(params.model), model, curve, facts)
 
 
 def number_of_workers(
@@ -169,9 +169,7 @@ def run_key(card: Mapping[str, Any]) -> str:
 
 def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, Data]:
     """The recipe in a model directory, as its card says that it was trained, and the data of `params`."""
-    card = read_json(
-        existing(directory / "recipe.json", "name the directory of a trained model, or train one")
-    )
+    card = read_card(directory)
     data_directory = existing(root / "artifacts" / params.data, MAKE_DATA)
     expected = {"model": params.model, "data_sha256": hash_of([data_directory], data_directory)}
     for key, value in expected.items():
@@ -179,11 +177,7 @@ def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, 
             raise BadInput(
                 f"{directory}: the {key} of this model is {card.get(key)!s:.16}, not {value:.16}; train it again"
             )
-    training = card["train"]
-    data = open_data(data_directory, training.get("batches", {}))
-    recipe = build(params.model, training["network"], data.facts, 0, training.get("normalisations", {}))
-    load_weights(recipe, directory / "weights.safetensors")
-    return recipe.eval(), data
+    return load_trained(directory).recipe, open_data(data_directory, card["train"].get("batches", {}))
 
 
 def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: Path | None) -> None:

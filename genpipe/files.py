@@ -18,7 +18,14 @@ from typing import Any, Literal
 from genpipe.errors import BadInput
 
 # What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
-MODEL = ("weights.safetensors", "recipe.json", "card.md")
+FACTS = (
+    "data.json",
+    "codec.json",
+    "vocabulary.json",
+    "lexicon.tsv",
+    "tokenizer.json",
+)  # of data that train models
+MODEL = ("weights.safetensors", "recipe.json", "card.md", *FACTS)
 TRAINED = (*MODEL, "curve.tsv")
 SAMPLES = (
     "samples.npy",

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from genpipe.cli import main
-from genpipe.corpus.codec import Codec, codec_files
+from genpipe.corpus.codec import Codec
 from genpipe.corpus.encoding import encode
 from genpipe.corpus.training import read_counts, train_tokenizer
 from genpipe.data.loader import Data
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
-from genpipe.files import write_json
+from genpipe.files import FACTS, write_json
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
 from genpipe.params.encodings import Encoding
@@ -247,8 +247,8 @@ def test_a_codec_reads_the_copy_of_the_tokenizer_file(tmp_path: Path) -> None:
     ids = np.load(directory / "train.text.ids.npy")
     assert codec.encode("low lower") == ids.tolist()
     assert codec.decode(ids) == "low lower"
-    names = {path.name for path in codec_files(directory)}
-    assert names == {"codec.json", "vocabulary.json", "tokenizer.json"}
+    names = {path.name for path in directory.iterdir()} & set(FACTS)
+    assert names == {"data.json", "codec.json", "vocabulary.json", "tokenizer.json"}
 
 
 def test_a_text_without_a_known_token_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +101,3 @@ def write_codec(directory: Path, root: Path, corpus: Corpus, vocabulary: Path) -
         shutil.copyfile(root / corpus.tokenizer_file, directory / name)
     about = {"tokenizer": corpus.tokenizer, "normalise": list(corpus.normalise), "tokenizer_file": name}
     write_json(directory / "codec.json", about)
-
-
-def codec_files(directory: Path) -> Sequence[Path]:
-    """The files of a directory that its codec is made of; none where it has no text."""
-    names = ("codec.json", "vocabulary.json", LEXICON, MODEL)
-    return [path for name in names if (path := directory / name).exists()]

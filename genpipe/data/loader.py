@@ -19,6 +19,11 @@ CHUNK = 100  # rows of a split at once; fixed, since the size of a matrix produc
 class Batches(Protocol):
     """What the trainer asks for."""
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a model must know to be built: image_shape, num_classes, num_tokens."""
+        ...
+
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """The batch of a step, each tensor with `batch_size` rows; the same for the same arguments."""
         ...
@@ -26,11 +31,6 @@ class Batches(Protocol):
 
 class Data(Batches, Protocol):
     """What a recipe trains on and is judged by."""
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """What a model must know to be built: image_shape, num_classes, num_tokens."""
-        ...
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -65,10 +65,7 @@ class Described:
         described = read_description(directory)
         self.directory = directory
         self.splits = tuple(described["splits"])
-        self.facts: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in described["facts"].items()
-        }
+        self.facts = facts_of(described)
         self.require("train")
 
     def require(self, split: str) -> str:
@@ -93,6 +90,12 @@ def read_description(directory: Path) -> dict[str, Any]:
     if not isinstance(described, dict) or not {"kind", "splits", "facts"} <= set(described):
         raise BadInput(f"{path}: kind, splits and facts are missing; run the stage that makes it again")
     return described
+
+
+def facts_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in a data.json, lists as tuples."""
+    facts = described["facts"]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
 
 
 def chunks(num_rows: int) -> Iterator[np.ndarray]:

@@ -54,15 +54,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Showing:
-    """A trained model, its data, and where the files of its panels go."""
+class Output:
+    """Where the files of what a model made go, and how its ids become text."""
 
     recipe: Any
-    data: Data
-    kind: str
-    num: int
-    seed: int
-    how: Mapping[str, Any]
     speller: Speller | None
     directory: Path
 
@@ -71,6 +66,17 @@ class Showing:
         if self.speller:
             return self.speller.lines(ids)
         return [" ".join(map(str, row)) for row in ids.tolist()]
+
+
+@dataclass(frozen=True)
+class Showing(Output):
+    """A trained model and its data, before its panels."""
+
+    data: Data
+    kind: str
+    num: int
+    seed: int
+    how: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -113,42 +119,45 @@ def texts(showing: Showing) -> Iterable[Row]:
     """What the model writes, token after token."""
     recipe, marks = showing.recipe, marks_of(dict(showing.data.facts))
     options = checked_options(decoding.write, showing.how, ("model", "n", "given", "marks"))
-    write = lambda n, given: decoding.write(recipe, n, given, marks, **options)
+
+    def write(n: int, given: Example) -> Example:
+        return decoding.write(recipe, n, given, marks, **options)
+
     given = conditions(recipe, showing.data, showing.num)
     return written(in_fixed_chunks(write, showing.num, showing.seed, given), showing, SCALED)
 
 
-def written(made: Example, showing: Showing, pixels: Pixels) -> list[Row]:
+def written(made: Example, output: Output, pixels: Pixels) -> list[Row]:
     """The files of what was made, each written as its key says."""
     fitting = [key for key in made if key in WRITERS]
     if not fitting:
         raise BadInput(
-            f"{type(showing.recipe).__name__} made {', '.join(made)}; what can be written: {', '.join(WRITERS)}"
+            f"{type(output.recipe).__name__} made {', '.join(made)}; what can be written: {', '.join(WRITERS)}"
         )
-    return [WRITERS[key](made[key], showing, pixels) for key in fitting]
+    return [WRITERS[key](made[key], output, pixels) for key in fitting]
 
 
-def write_images(images: Tensor, showing: Showing, pixels: Pixels) -> Row:
+def write_images(images: Tensor, output: Output, pixels: Pixels) -> Row:
     """samples.npy, uint8 [n, channels, height, width], and a picture of the first ones."""
     stored = pixels.to_bytes(images).numpy()
-    np.save(showing.directory / "samples.npy", stored)
-    write_png(showing.directory / "grid.png", grid(stored[:GRID], columns=8))
+    np.save(output.directory / "samples.npy", stored)
+    write_png(output.directory / "grid.png", grid(stored[:GRID], columns=8))
     return Row("grid.png", "picture", "Samples", "Drawn at random from the trained model; none is chosen.")
 
 
-def write_points(points: Tensor, showing: Showing, pixels: Pixels) -> Row:
+def write_points(points: Tensor, output: Output, pixels: Pixels) -> Row:
     """points.npy, float32 [n, dim], and the first two coordinates as a table for a plot."""
-    np.save(showing.directory / "points.npy", points.float().numpy())
+    np.save(output.directory / "points.npy", points.float().numpy())
     rows = [tuple(f"{value:.6g}" for value in row[:2]) for row in points.tolist()]
-    write_table(showing.directory / "points.tsv", ("x", "y")[: points.shape[1]], rows)
+    write_table(output.directory / "points.tsv", ("x", "y")[: points.shape[1]], rows)
     return Row("points.tsv", "plot", "Samples", "Points drawn at random from the trained model.")
 
 
-def write_ids(ids: Tensor, showing: Showing, pixels: Pixels) -> Row:
+def write_ids(ids: Tensor, output: Output, pixels: Pixels) -> Row:
     """The texts, a line each, and texts.npy, int64 [n, time]."""
-    np.save(showing.directory / "texts.npy", ids.numpy())
-    lines = [line.translate(SHOWN) for line in showing.spelled(ids)]
-    (showing.directory / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    np.save(output.directory / "texts.npy", ids.numpy())
+    lines = [line.translate(SHOWN) for line in output.spelled(ids)]
+    (output.directory / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Row("texts.txt", "text", "Texts", "Written by the trained model, one a line; ⏎ is a line break.")
 
 
@@ -166,8 +175,8 @@ def reconstructions(showing: Showing) -> Iterable[Row]:
 def walks(showing: Showing) -> Iterable[Row]:
     """Walks from test image to test image, a walk a row."""
     x = as_values(first(showing.data, 12))
-    ends = [{name: value[half] for name, value in x.items()} for half in (slice(0, 6), slice(6, 12))]
-    steps = interpolate(showing.recipe, showing.recipe, *ends, COLUMNS).flatten(0, 1)
+    start, end = ({name: value[half] for name, value in x.items()} for half in (slice(6), slice(6, 12)))
+    steps = interpolate(showing.recipe, showing.recipe, start, end, COLUMNS).flatten(0, 1)
     write_png(showing.directory / "interpolation.png", grid(scaled_to_bytes(steps).numpy(), COLUMNS))
     caption = "Each row walks in a straight line between the codes of two test images."
     yield Row("interpolation.png", "picture", "Interpolation", caption)
@@ -256,7 +265,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
     path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
 
 
-WRITERS: Mapping[str, Callable[[Tensor, Showing, Pixels], Row]] = {
+WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
     "images": write_images,
     "points": write_points,
     "ids": write_ids,
