@@ -1,6 +1,7 @@
 """Laws that hold for every recipe, or for every recipe with a capability."""
 
 import copy
+import tempfile
 from pathlib import Path
 from statistics import fmean
 
@@ -181,3 +182,37 @@ def test_an_answer_never_repeats_its_character_nor_is_forbidden(tmp_path):
     made = decoding.answer(model, {"source": source}, {0, 1})
     assert not (made == source).any()
     assert (made > 1).all()
+
+
+def drawing_nothing() -> list[tuple[str, str]]:
+    """Each update whose loss draws no random number, by recipe and name."""
+    found: list[tuple[str, str]] = []
+    for name in sorted(RECIPES):
+        with tempfile.TemporaryDirectory() as directory:
+            fitted = trainer(name, Path(directory))
+            batch = {**fitted.data.train_batch(0, 0, 8), "progress": torch.tensor(0.0)}
+            for update in (update for phase in fitted.recipe.phases() for update in phase.updates):
+                if not fitted.recipe.sliced:
+                    state = torch.random.get_rng_state()
+                    update.loss(batch)
+                    if torch.equal(state, torch.random.get_rng_state()):
+                        found.append((name, update.name))
+    return found
+
+
+@pytest.mark.parametrize(("name", "update"), drawing_nothing())
+def test_four_slices_give_the_gradients_of_one(name, update, tmp_path):
+    """Of a network that does not look at other rows of its batch; batch normalisation sees a slice."""
+    gradients = []
+    for slices in (1, 4):
+        fitted = trainer(name, tmp_path, f"run{slices}", logical_workers=slices)
+        if any(
+            isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fitted.recipe.modules()
+        ):
+            pytest.skip("batch normalisation sees the rows of a slice only")
+        fitted.recipe.double()
+        (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == update)
+        gradients.append(fitted._play(played, fitted._batch(0)).gradients)
+    assert gradients[0]
+    for one, four in zip(*gradients, strict=True):
+        assert (one - four).norm() <= 1e-6 * one.norm()
