@@ -81,14 +81,15 @@ def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, A
 
 def condition(using: Using, name: str, text: str) -> list[tuple[str, Tensor]]:
     """A condition as one row: the number of a class, or a text as its ids and their length."""
+    takes = getattr(using.recipe, "given", ())
+    if name not in takes:
+        names = ", ".join(takes) or "none"
+        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}")
     if name == "labels":
         num_classes = using.facts.get("num_classes", 0)
         if not text.isdecimal() or int(text) >= num_classes:
             raise BadInput(f"labels={text}: a class is a number from 0 to {num_classes - 1}")
         return [(name, torch.tensor([int(text)]))]
-    if name not in getattr(using.recipe, "given", ()):
-        takes = ", ".join(getattr(using.recipe, "given", ())) or "none"
-        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {takes}")
     ids = using.text().encode(text)
     return [(name, torch.tensor([ids])), (f"{name}_lengths", torch.tensor([len(ids)]))]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from genpipe.capabilities import Decodes, Embeds, Encodes, Invertible, NextToken, Samples, Tags
 from genpipe.models import RECIPES
 from genpipe.nn.pixels import scaled
-from genpipe.recipe import Loss, Phase, Recipe, Update
+from genpipe.recipe import Loss, Phase, Recipe, Update, mean_over
 from tests import tiny
 
 
@@ -141,12 +141,13 @@ class Translator(StreamModel):
     def nats(self, batch):
         ids = F.pad(batch["target"], (0, 1)).scatter(1, batch["target_lengths"].unsqueeze(1), self.end)
         keep = torch.arange(ids.shape[1]) <= batch["target_lengths"].unsqueeze(1)
-        state, newest, total = self.begin(batch, len(ids)), torch.full((len(ids),), self.start), 0.0
-        for time, column in enumerate(ids.T):
+        state, newest = self.begin(batch, len(ids)), torch.full((len(ids),), self.start)
+        nats = []
+        for column in ids.T:
             logits, state = self.next(newest, state)
-            total = total + (F.cross_entropy(logits, column, reduction="none") * keep[:, time]).sum()
+            nats.append(F.cross_entropy(logits, column, reduction="none"))
             newest = column
-        return Loss(total / keep.sum())
+        return mean_over(torch.stack(nats, 1), keep)
 
     def begin(self, given, n):
         hidden, _ = self.reader(self.embedding(given["source"]))
@@ -179,7 +180,8 @@ class Tagger(One, Tags):
 
     def nats(self, batch):
         keep = torch.arange(batch["ids"].shape[1]) < batch["lengths"].unsqueeze(1)
-        return Loss(F.cross_entropy(self.tag(batch)[keep], batch["tags"][keep]))
+        nats = F.cross_entropy(self.tag(batch).transpose(1, 2), batch["tags"], reduction="none")
+        return mean_over(nats, keep)
 
     def tag(self, x):
         return self.logits(self.reader(self.embedding(x["ids"]))[0])

@@ -203,16 +203,4 @@ def drawing_nothing() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "update"), drawing_nothing())
 def test_four_slices_give_the_gradients_of_one(name, update, tmp_path):
     """Of a network that does not look at other rows of its batch; batch normalisation sees a slice."""
-    gradients = []
-    for slices in (1, 4):
-        fitted = trainer(name, tmp_path, f"run{slices}", logical_workers=slices)
-        if any(
-            isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in fitted.recipe.modules()
-        ):
-            pytest.skip("batch normalisation sees the rows of a slice only")
-        fitted.recipe.double()
-        (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == update)
-        gradients.append(fitted._play(played, fitted._batch(0)).gradients)
-    assert gradients[0]
-    for one, four in zip(*gradients, strict=True):
-        assert (one - four).norm() <= 1e-6 * one.norm()
+    tiny.require_gradients_of_one(name, update, tmp_path)

@@ -171,3 +171,9 @@ def test_codes_of_conditional_images_have_the_right_shapes(tmp_path):
     assert isinstance(model, Decodes)
     x = {**first(data, 5), "images": torch.rand(5, 1, tiny.SIDE, tiny.SIDE)}
     assert model.decode(model.encode(x), x)["images"].shape == x["images"].shape
+
+
+@pytest.mark.parametrize("name", sorted(set(reference.REFERENCE) - {"conditional_vae", "plane_flow"}))
+def test_four_slices_give_the_gradients_of_one(name, tmp_path):
+    """Also where a slice has fewer target tokens than another; the VAE draws noise."""
+    tiny.require_gradients_of_one(name, "nll", tmp_path)

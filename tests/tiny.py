@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpipe.assembly import build
 from genpipe.data.loader import Data
@@ -219,3 +221,18 @@ def names_with(*capabilities: type) -> list[str]:
         for name, make in RECIPES.items()
         if name in BLOCKS and all(issubclass(make, c) for c in capabilities)
     ]
+
+
+def require_gradients_of_one(name: str, update: str, root: Path) -> None:
+    """Fail unless an update has the same gradients, to 1e-6 in double precision, in four slices as in one."""
+    gradients = []
+    for slices in (1, 4):
+        fitted = trainer_of(name, data_for(name, root), root / f"run{slices}", logical_workers=slices)
+        if any(isinstance(module, _BatchNorm) for module in fitted.recipe.modules()):
+            pytest.skip("batch normalisation sees the rows of a slice only")
+        fitted.recipe.double()
+        (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == update)
+        gradients.append(fitted._play(played, fitted._batch(0)).gradients)
+    assert gradients[0]
+    for one, four in zip(*gradients, strict=True):
+        assert (one - four).norm() <= 1e-6 * one.norm()
