@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from genpipe.data.images import Images
 from genpipe.errors import BadInput
-from genpipe.files import existing
+from genpipe.files import existing, write_json
 from genpipe.params.training import Training
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 from genpipe.training.logical import Alone
@@ -86,6 +86,8 @@ def write_few(source: Images, directory: Path, seed: int) -> Images:
     arrays |= {"test_images": source.images["test"], "test_labels": source.labels["test"]}
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", array)
+    facts = {**source.facts, "num_images": NUM_DIGITS}
+    write_json(directory / "data.json", {"kind": "images", "splits": source.splits, "facts": facts})
     return Images(directory)
 
 

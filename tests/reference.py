@@ -121,7 +121,7 @@ class StreamModel(One, NextToken):
             newest = column
 
     def begin(self, given, n):
-        return torch.zeros(n, self.cell.hidden_size)
+        return torch.zeros(n, self.cell.hidden_size, dtype=self.logits.weight.dtype)
 
     def next(self, ids, state):
         state = self.cell(self.embedding(ids), state)
