@@ -22,9 +22,10 @@ from torch.nn import functional as F
 
 from genpipe.data.images import Images
 from genpipe.errors import BadInput
-from genpipe.files import existing
+from genpipe.files import existing, write_json
 from genpipe.params.training import Training
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
+from genpipe.sampling.draw import whole
 from genpipe.training.logical import Alone
 from genpipe.training.runs import Run
 from genpipe.training.trainer import Trainer
@@ -48,11 +49,11 @@ Scores = dict[str, float]
 class Perceptron(Recipe):
     """Pixels, one hidden layer of ReLU units, and logits of the classes."""
 
-    def __init__(self, image_shape: tuple[int, int], num_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
-        height, width = image_shape
+        channels, height, width = image_shape
         self.layers = nn.Sequential(
-            nn.Linear(height * width, HIDDEN_DIM), nn.ReLU(), nn.Linear(HIDDEN_DIM, num_classes)
+            nn.Linear(channels * height * width, HIDDEN_DIM), nn.ReLU(), nn.Linear(HIDDEN_DIM, num_classes)
         )
 
     def phases(self) -> tuple[Phase, ...]:
@@ -64,7 +65,7 @@ class Perceptron(Recipe):
         return Loss(F.cross_entropy(self.classify(batch["images"]), batch["labels"]))
 
     def classify(self, images: Tensor) -> Tensor:
-        """Logits, [batch, num_classes], of images in 0-255, [batch, height, width]."""
+        """Logits, [batch, num_classes], of images in 0-255, [batch, channels, height, width]."""
         return self.layers(images.flatten(1).to(next(self.parameters()).dtype) / 255)
 
 
@@ -86,6 +87,8 @@ def write_few(source: Images, directory: Path, seed: int) -> Images:
     arrays |= {"test_images": source.images["test"], "test_labels": source.labels["test"]}
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", array)
+    facts = {**source.facts, "num_images": NUM_DIGITS}
+    write_json(directory / "data.json", {"kind": "images", "splits": source.splits, "facts": facts})
     return Images(directory)
 
 
@@ -110,7 +113,7 @@ def train(data: Images, technique: Mapping[str, Any], epochs: int, seed: int, di
 @torch.no_grad()
 def scores(recipe: Perceptron, data: Images) -> Scores:
     """Accuracy and cross-entropy, in nats, on the test split, and cross-entropy on the noisy labels, unmixed."""
-    test = data.test()
+    test = whole(data, "test")
     logits = recipe.classify(test["images"])
     labels = torch.from_numpy(data.labels["train"].astype(np.int64))
     learnt = recipe.classify(torch.from_numpy(np.array(data.images["train"])))

@@ -4,18 +4,22 @@ import ctypes
 import inspect
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
-from genpipe.data.opening import open_data
+from genpipe.data.loader import facts_of, read_description
+from genpipe.data.opening import open_data, require_whole_groups
 from genpipe.errors import BadInput
+from genpipe.files import existing, read_json
 from genpipe.models import RECIPES
+from genpipe.params.blocks import checked_argument
 from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
 from genpipe.training.agreement import refuse_other_machines, together
+from genpipe.training.checkpoint import load_weights
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange
 from genpipe.training.runs import RunFiles
@@ -48,7 +52,10 @@ def build(
             f"{make.__name__} wants data with {', '.join(missing)}; its data has: {', '.join(facts)}"
         )
     known = {name: value for name, value in facts.items() if name in arguments}
-    values = {key: _checked(key, value, arguments[key].annotation) for key, value in network.items()}
+    values = {
+        key: checked_argument(f"train.network.{key}", value, arguments[key].annotation)
+        for key, value in network.items()
+    }
     torch.manual_seed(seed)
     try:
         recipe = make(**known, **values)
@@ -60,11 +67,33 @@ def build(
     return recipe
 
 
-def _checked(key: str, value: Any, kind: Any) -> Any:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        raise BadInput(f"train.network.{key}: {error.errors()[0]['msg']}, not {value!r}") from None
+class Trained(NamedTuple):
+    """A trained model, and what data.json in its directory says of the data that it was trained on."""
+
+    recipe: Recipe
+    kind: str
+    facts: Mapping[str, Any]
+
+
+def load_trained(directory: Path) -> Trained:
+    """The model in a directory that `genpipe train` or `genpipe pull` wrote; no data is read.
+
+    Raises BadInput where a file is missing, or where the model's code no longer fits its weights.
+    """
+    card = read_card(directory)
+    existing(directory / "data.json", "this model does not have the facts of its data; train it again")
+    described = read_description(directory)
+    training, facts = card["train"], facts_of(described)
+    recipe = build(card["model"], training["network"], facts, 0, training.get("normalisations", {}))
+    load_weights(recipe, directory / "weights.safetensors")
+    return Trained(recipe.eval(), described["kind"], facts)
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """What a model directory says of its training."""
+    return read_json(
+        existing(directory / "recipe.json", "name the directory of a trained model, or train one")
+    )
 
 
 def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> None:
@@ -79,8 +108,9 @@ def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> No
 
 def trainer_of(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> Trainer:
     """A trainer of a new recipe."""
-    data = open_data(job.data)
     params = job.params
+    data = open_data(job.data, params.batches)
+    require_whole_groups(data, params.batch_size, params.logical_workers)
     recipe = build(job.model, params.network, data.facts, job.seed, params.normalisations).to(device)
     return Trainer(recipe, data, params, job.seed, exchange, run)
 

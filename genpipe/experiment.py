@@ -1,46 +1,42 @@
 """Where models, training, sampling and evaluation meet: what `genpipe train`, `sample` and `evaluate` do."""
 
-import csv
 import hashlib
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from genpipe import dependencies
-from genpipe.assembly import build, fit, trainer_of
-from genpipe.data.images import Images
-from genpipe.data.loader import read_array
+from genpipe.assembly import fit, load_trained, read_card, trainer_of
+from genpipe.capabilities import CAPABILITIES, Embeds, Samples
+from genpipe.data.loader import Data, read_description
 from genpipe.data.opening import open_data
-from genpipe.data.pairs import Pairs
 from genpipe.errors import BadInput
-from genpipe.evaluation.codes import judge_codes
-from genpipe.evaluation.couplets import judge_couplets
-from genpipe.evaluation.frechet import NotMeasured, judge_samples
-from genpipe.evaluation.likelihood import bits_per_dim
+from genpipe.evaluation.judge import NotMeasured, Trial, judged
+from genpipe.evaluation.judges import JUDGES
 from genpipe.files import (
+    FACTS,
     SAMPLES,
     TRAINED,
     existing,
     hash_of,
     new_directory,
-    read_json,
     refuse_inputs,
     require_ours,
     write_json,
 )
+from genpipe.metrics import metric
 from genpipe.models import RECIPES
-from genpipe.nn.pixels import scaled
 from genpipe.params.cluster import Cluster
 from genpipe.params.project import Params, RecipeParams, read_params
 from genpipe.params.training import Training
-from genpipe.recipe import CAPABILITIES, Classifies, Decodes, Embeds, Encodes, LogProb, Recipe, Samples, Tags
-from genpipe.sampling.showing import mistakes, write_samples
-from genpipe.training.checkpoint import load_weights
+from genpipe.recipe import Recipe
+from genpipe.sampling.panels import Showing, show_all
+from genpipe.sampling.text import speller_in
 from genpipe.training.export import export, is_finished
 from genpipe.training.job import Job
 from genpipe.training.logical import Alone
@@ -107,7 +103,8 @@ def train(
             gpus = project.cluster.gpus_per_worker
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
-    export(run, card, summary_of(params.model), model, curve)
+    facts = [path for name in FACTS if (path := data / name).exists()]
+    export(run, card, summary_of(params.model), model, curve, facts)
 
 
 def number_of_workers(
@@ -159,23 +156,17 @@ def run_key(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**card, "train": kept}, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, Images | Pairs]:
+def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, Data]:
     """The recipe in a model directory, as its card says that it was trained, and the data of `params`."""
-    card = read_json(
-        existing(directory / "recipe.json", "name the directory of a trained model, or train one")
-    )
+    card = read_card(directory)
     data_directory = existing(root / "artifacts" / params.data, MAKE_DATA)
-    wanted = {"model": params.model, "data_sha256": hash_of([data_directory], data_directory)}
-    for key, value in wanted.items():
+    expected = {"model": params.model, "data_sha256": hash_of([data_directory], data_directory)}
+    for key, value in expected.items():
         if card.get(key) != value:
             raise BadInput(
-                f"{directory}: wanted a model whose {key} is {value:.16}, found {card.get(key)!s:.16}; train it again"
+                f"{directory}: the {key} of this model is {card.get(key)!s:.16}, not {value:.16}; train it again"
             )
-    data = open_data(data_directory)
-    training = card["train"]
-    recipe = build(params.model, training["network"], data.facts, 0, training.get("normalisations", {}))
-    load_weights(recipe, directory / "weights.safetensors")
-    return recipe.eval(), data
+    return load_trained(directory).recipe, open_data(data_directory, card["train"].get("batches", {}))
 
 
 def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: Path | None) -> None:
@@ -190,7 +181,17 @@ def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: 
     refuse_inputs(out, [model, root / "artifacts" / params.data, root / PARAMS])
     recipe, data = trained(root, params, model)
     with new_directory(out, SAMPLES) as partial:
-        write_samples(recipe, data, params.num_samples, seed, partial)
+        showing = Showing(
+            recipe=recipe,
+            data=data,
+            kind=kind_of(root, params),
+            num=params.sample.num,
+            seed=seed,
+            how=params.sample.how,
+            speller=speller_in(root / "artifacts" / params.data),
+            directory=partial,
+        )
+        show_all(showing)
         made = ", ".join(sorted(path.name for path in partial.iterdir()))
     print(f"wrote {out}: {made}")
 
@@ -211,31 +212,29 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
     read = (params.data, f"datasets/{params.dataset}", f"models/{params.judge}")
     refuse_inputs(out, [model, samples, root / PARAMS, *(root / "artifacts" / path for path in read)])
     recipe, data = trained(root, params, model)
+    trial = Trial(
+        recipe=recipe,
+        data=data,
+        kind=kind_of(root, params),
+        split="test",
+        samples=samples,
+        yardstick=lambda: yardstick_of(root, project, name, data),
+        speller=speller_in(root / "artifacts" / params.data),
+        tables=root / "artifacts" / "datasets" / params.dataset,
+        seed=project.seed,
+    )
     metrics: dict[str, float] = {}
-    if isinstance(data, Images):
-        images = data.test()["images"]
-        if isinstance(recipe, Classifies):
-            metrics["accuracy"] = 1 - float(mistakes(recipe, data).double().mean())
-        if isinstance(recipe, LogProb):
-            metrics["bits_per_dim"] = bits_per_dim(recipe, images, project.seed)
-        if isinstance(recipe, Encodes) and isinstance(recipe, Decodes):
-            metrics |= judge_codes(recipe, recipe, scaled(images), project.seed)
-        if isinstance(recipe, Samples):
-            drawn = read_array(samples / "samples.npy")
-            try:
-                judge = judge_of(root, project, name, data)
-                metrics |= judge_samples(judge, images, torch.from_numpy(np.array(drawn)))
-            except NotMeasured as reason:
-                print(f"{name}: frechet_classifier is left out: {reason}")
-    if isinstance(recipe, Tags) and isinstance(data, Pairs):
-        tones = read_tones(root / "artifacts" / "datasets" / params.dataset / "tones.tsv")
-        metrics |= judge_couplets(recipe, data, tones, project.seed)
+    for split in data.splits:
+        if split != "train":
+            metrics |= judged(replace(trial, split=split), JUDGES, name)
+    for key in metrics:
+        metric(key, f"{name}: a judge")
     write_json(out, {key: float(f"{value:.6g}") for key, value in metrics.items()})
     for key, value in sorted(metrics.items()):
         print(f"{name}: {key} {value:.4g}")
 
 
-def judge_of(root: Path, project: Params, name: str, data: Images) -> Embeds:
+def yardstick_of(root: Path, project: Params, name: str, data: Data) -> Embeds:
     """The trained recipe in whose features the samples of another one are judged.
 
     Raises NotMeasured where a recipe without features is its own judge, as on images without labels.
@@ -243,7 +242,9 @@ def judge_of(root: Path, project: Params, name: str, data: Images) -> Embeds:
     judged_by = project.recipes[name].judge
     if not issubclass(RECIPES[project.recipes[judged_by].model], Embeds):
         if judged_by == name:
-            raise NotMeasured(f"recipes.{name}.judge is itself, which has no features to compare images by")
+            raise NotMeasured(
+                f"frechet_classifier: recipes.{name}.judge is itself, which has no features to compare images by"
+            )
         raise BadInput(
             f"recipes.{name}.judge: {judged_by!r} has no features to compare images by; take a classifier, "
             f"or {name!r} itself to leave that metric out"
@@ -258,10 +259,9 @@ def judge_of(root: Path, project: Params, name: str, data: Images) -> Embeds:
     return judge
 
 
-def read_tones(path: Path) -> dict[str, str]:
-    """The usual tone, 平 or 仄, of each character."""
-    with existing(path, "run genpipe prepare first").open(encoding="utf-8", newline="") as file:
-        return {row["character"]: row["tone"] for row in csv.DictReader(file, delimiter="\t")}
+def kind_of(root: Path, params: RecipeParams) -> str:
+    """The kind of the data of a recipe, as its data.json says."""
+    return read_description(root / "artifacts" / params.data)["kind"]
 
 
 def recipe_params(root: Path, name: str) -> tuple[Params, RecipeParams]:

@@ -18,7 +18,14 @@ from typing import Any, Literal
 from genpipe.errors import BadInput
 
 # What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
-MODEL = ("weights.safetensors", "recipe.json", "card.md")
+FACTS = (
+    "data.json",
+    "codec.json",
+    "vocabulary.json",
+    "lexicon.tsv",
+    "tokenizer.json",
+)  # of data that train models
+MODEL = ("weights.safetensors", "recipe.json", "card.md", *FACTS)
 TRAINED = (*MODEL, "curve.tsv")
 SAMPLES = (
     "samples.npy",
@@ -26,7 +33,15 @@ SAMPLES = (
     "reconstructions.png",
     "interpolation.png",
     "mistakes.png",
-    "couplets.tsv",
+    "points.npy",
+    "points.tsv",
+    "texts.npy",
+    "texts.txt",
+    "answers.tsv",
+    "tags.tsv",
+    "classes.tsv",
+    "neighbours.tsv",
+    "panels.json",
 )
 TABLES = ("*.json", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
 REPORT = ("index.html",)

@@ -1,7 +1,7 @@
 """The contract between models, training and evaluation.
 
 A recipe says what is minimised over which modules; a solver says how; the trainer only plays turns.
-What a recipe can do it says by the capabilities it inherits: metrics, samplers, report panels and laws follow from them.
+What a trained recipe can do is in genpipe/capabilities.py.
 """
 
 import abc
@@ -11,8 +11,6 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from genpipe.nn.pixels import SCALED, Pixels
 
 # Tensors of batch_size rows, cut into slices, and 0-dimensional ones, which go whole to every slice.
 Batch = Mapping[str, Tensor]
@@ -85,74 +83,3 @@ class Recipe(nn.Module, abc.ABC):
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """All that the trainer asks for."""
-
-
-class Samples(abc.ABC):
-    """Draws new examples."""
-
-    pixels: ClassVar[Pixels] = SCALED  # what an image in [0, 1] is made of, and so how it becomes bytes
-
-    @abc.abstractmethod
-    def sample(self, n: int) -> Tensor:
-        """`n` images in [0, 1], [n, height, width], drawn with torch's global generator."""
-
-
-class LogProb(abc.ABC):
-    """Has a density of dequantised images."""
-
-    @abc.abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density in nats, [batch], of images in [0, 1), [batch, height, width]."""
-
-
-class Energy(abc.ABC):
-    """Has a density up to a factor, exp(−energy)."""
-
-    @abc.abstractmethod
-    def energy(self, x: Tensor) -> Tensor:
-        """Energies, [batch], low where images are likely, of images in [0, 1], [batch, height, width]."""
-
-
-class Encodes(abc.ABC):
-    """Finds the latent code of an example."""
-
-    @abc.abstractmethod
-    def encode(self, x: Tensor) -> Tensor:
-        """Latent codes, [batch, latent], of images in [0, 1], [batch, height, width]."""
-
-
-class Decodes(abc.ABC):
-    """Makes an example from a latent code."""
-
-    latent_dim: int
-
-    @abc.abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """Images in [0, 1], [batch, height, width], from latent codes, [batch, latent]."""
-
-
-class Tags(abc.ABC):
-    """Answers each token with a token."""
-
-    @abc.abstractmethod
-    def tag(self, tokens: Tensor) -> Tensor:
-        """Logits of the answer at each position, [batch, time, num_tokens], to token ids, [batch, time]."""
-
-
-class Embeds(abc.ABC):
-    """Has features in which examples can be compared."""
-
-    @abc.abstractmethod
-    def embed(self, x: Tensor) -> Tensor:
-        """Features, [batch, feature], of images in [0, 1], [batch, height, width]."""
-
-
-class Classifies(abc.ABC):
-    """Tells classes apart."""
-
-    @abc.abstractmethod
-    def classify(self, x: Tensor) -> Tensor:
-        """Logits, [batch, num_classes], of images in [0, 1], [batch, height, width]."""
-
-
-CAPABILITIES: tuple[type, ...] = (Samples, LogProb, Energy, Encodes, Decodes, Tags, Embeds, Classifies)

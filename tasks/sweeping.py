@@ -8,10 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from genpipe import yaml_text
+from genpipe import metrics, yaml_text
 from genpipe.errors import BadInput
 from genpipe.params.project import check_params
-from genpipe.report.metrics import METRICS
 
 Settings = dict[str, Any]  # path below the block of the recipe -> value
 
@@ -83,17 +82,19 @@ def check_network(params: Mapping[str, Any], recipe: str) -> None:
 
 def metric_of(asked: str | None, results: Sequence[Mapping[str, float]]) -> str:
     """The metric to sort by: the one asked for, or the most important one that there is ("" where there is none)."""
-    there = {name for metrics in results for name in metrics}
+    if asked:
+        metrics.is_maximised(asked, "--metric")
+    there = {name for found in results for name in found}
     if asked and there and asked not in there:
         raise BadInput(
             f"--metric {asked}: evaluate writes no such metric; it has: {', '.join(sorted(there))}"
         )
-    return asked or next((name for name in [*METRICS, *sorted(there)] if name in there), "")
+    return asked or next((name for name in metrics.ordered() if name in there), "")
 
 
 def is_maximised(metric: str) -> bool:
-    """Whether more of a metric is better."""
-    return metric in METRICS and METRICS[metric].better == "higher"
+    """Whether more of a metric is better; BadInput where the table of metrics does not say so."""
+    return bool(metric) and metrics.is_maximised(metric, "--metric")
 
 
 def _unshared(value: Any) -> Any:

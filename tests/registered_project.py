@@ -31,7 +31,7 @@ elif verb == "train":
 else:
     out = here / "metrics" / (name + ".json")
     quality = json.loads((here / "models" / name / "weights.safetensors").read_text())["quality"]
-    text = json.dumps({"bits_per_dim": 5 - quality, "correlation": quality / 2})
+    text = json.dumps({"bits_per_dim": 5 - quality, "latent_correlation": quality / 2})
 out.parent.mkdir(parents=True, exist_ok=True)
 out.write_text(text)
 """
@@ -60,7 +60,7 @@ stages:
 IGNORED = "/artifacts/*\n!/artifacts/metrics/\n/artifacts/metrics/*\n!/artifacts/metrics/*.json\n/data/\n/.genpipe/\n"
 RULES: list[dict[str, Any]] = [
     {"metric": "bits_per_dim", "direction": "minimise", "min_gain": 0.1, "bound": 4.5},
-    {"metric": "correlation", "direction": "maximise", "bound": 0.2},
+    {"metric": "latent_correlation", "direction": "maximise", "bound": 0.2},
 ]
 
 
@@ -101,7 +101,7 @@ def write_params(root: Path, rules: Any = None, **qualities: float) -> None:
             "model": name,
             "dataset": "digits",
             "data": "datasets/digits",
-            "num_samples": 1,
+            "sample": {"num": 1},
             "judge": "judge",
             "train": {**train, "network": {"quality": qualities.get(name, 1)}},
         }

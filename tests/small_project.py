@@ -86,14 +86,14 @@ TRAIN: dict[str, Any] = {"batch_size": 8, "steps": 10, "solvers": {"nll": {"opti
 RECIPE: dict[str, Any] = {
     "dataset": "numbers",
     "data": "datasets/numbers",
-    "num_samples": 4,
+    "sample": {"num": 4},
     "judge": "classifier",
 }
 PARAMS: dict[str, Any] = {
     "cluster": {"workers": 0, "max_parallel": 2},
     "datasets": {"numbers": {"kind": "text", "source": "data/numbers.txt"}},
     "corpora": {
-        name: {"dataset": "numbers", "files": ["documents.jsonl"], "encode": []} for name in ("one", "two")
+        name: {"dataset": "numbers", "files": ["documents.jsonl"]} for name in ("one", "two")
     },
     "recipes": {
         name: {"model": name, **RECIPE, "train": TRAIN} for name in ("classifier", "nice")

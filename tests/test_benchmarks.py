@@ -241,9 +241,10 @@ def write_stripes(directory: Path) -> Images:
         labels = rng.integers(0, 10, rows, dtype=np.uint8)
         images = rng.integers(0, 80, (rows, 10, 8), dtype=np.uint8)
         images[np.arange(rows), labels] += 170
-        np.save(directory / f"{split}_images.npy", images)
+        np.save(directory / f"{split}_images.npy", images[:, None])
         np.save(directory / f"{split}_labels.npy", labels)
-    return Images(directory)
+    facts = {"image_shape": [1, 10, 8], "num_images": 640, "num_classes": 10}
+    return Images(tiny.describe(directory, "images", facts))
 
 
 def test_every_technique_acts_on_the_same_digits(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project")
-    tiny.write_images(root / "artifacts" / "datasets" / "digits")
-    tiny.write_pairs(root / "artifacts" / "encoded" / "couplets")
+    tiny.write_images(root / "artifacts" / "encoded" / "images")
+    tiny.write_pairs(root / "artifacts" / "encoded" / "pairs")
     tones = root / "artifacts" / "datasets" / "tiny" / "tones.tsv"
     tones.parent.mkdir(parents=True)
     tones.write_text("character\ttone\tcount\tshare\n天\t平\t3\t1.0\n地\t仄\t3\t1.0\n", encoding="utf-8")
@@ -100,20 +100,26 @@ def test_train_sample_and_evaluate_write_what_a_recipe_can(name, project, capsys
     made = {path.name for path in (project / "artifacts" / "samples" / name).iterdir()}
     metrics = yaml.safe_load((project / "artifacts" / "metrics" / f"{name}.json").read_text())
     expected = {
-        "classifier": ({"mistakes.png"}, {"accuracy"}),
-        "nice": ({"grid.png", "samples.npy"}, {"bits_per_dim", "frechet_classifier", "frechet_real_vs_real"}),
+        "classifier": ({"mistakes.png", "panels.json"}, {"accuracy"}),
+        "nice": (
+            {"grid.png", "samples.npy", "panels.json"},
+            {"bits_per_dim", "frechet_classifier", "frechet_real_vs_real"},
+        ),
         "ogan": (
-            {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png"},
+            {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png", "panels.json"},
             {"latent_correlation", "reconstruction_mse"},
         ),
         "aae": (
-            {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png"},
+            {"grid.png", "samples.npy", "reconstructions.png", "interpolation.png", "panels.json"},
             {"latent_correlation", "reconstruction_mse", "frechet_classifier"},
         ),
-        "energy": ({"grid.png", "samples.npy"}, {"frechet_classifier"}),
-        "glann": ({"grid.png", "samples.npy"}, {"frechet_classifier"}),
-        "wgan_gp": ({"grid.png", "samples.npy"}, {"frechet_classifier"}),
-        "couplet": ({"couplets.tsv"}, {"cross_entropy", "cross_entropy_unigram", "tone_opposition_real"}),
+        "energy": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
+        "glann": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
+        "wgan_gp": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
+        "couplet": (
+            {"answers.tsv", "panels.json"},
+            {"cross_entropy", "cross_entropy_unigram", "tone_opposition_real"},
+        ),
     }[name]
     assert made == expected[0]
     assert expected[1] <= set(metrics)
@@ -249,7 +255,7 @@ def trained_ogan(project) -> Path:
 def test_of_a_handful_of_test_images_only_the_comparison_is_left_out(project, trained_ogan, tmp_path, capsys):
     shutil.copytree(project / "artifacts", tmp_path / "artifacts")
     shutil.copy(project / "params.yaml", tmp_path)
-    images = tmp_path / "artifacts" / "datasets" / "digits"
+    images = tmp_path / "artifacts" / "encoded" / "images"
     for part in ("images", "labels"):
         np.save(images / f"test_{part}.npy", np.load(images / f"test_{part}.npy")[:3])
     root = ["--root", str(tmp_path)]
@@ -259,9 +265,7 @@ def test_of_a_handful_of_test_images_only_the_comparison_is_left_out(project, tr
     assert main([*root, "evaluate", "classifier"]) == 0
     assert main([*root, "evaluate", "ogan"]) == 0
     printed = capsys.readouterr().out
-    assert (
-        "ogan: frechet_classifier is left out: 16 features need more than 16 images of each kind" in printed
-    )
+    assert "ogan: left out: frechet_classifier: 16 features need more than 16 images of each kind" in printed
     metrics = json.loads((tmp_path / "artifacts/metrics/ogan.json").read_text())
     assert "reconstruction_mse" in metrics
     assert "frechet_classifier" not in metrics
@@ -270,18 +274,21 @@ def test_of_a_handful_of_test_images_only_the_comparison_is_left_out(project, tr
 def test_a_judge_of_other_images_is_refused(project, trained_ogan, tmp_path, capsys):
     shutil.copytree(project / "artifacts", tmp_path / "artifacts")
     for split in ("train", "test"):
-        file = tmp_path / "artifacts" / "datasets" / "digits" / f"{split}_images.npy"
-        large = tmp_path / "artifacts" / "datasets" / "large" / f"{split}_images.npy"
+        file = tmp_path / "artifacts" / "encoded" / "images" / f"{split}_images.npy"
+        large = tmp_path / "artifacts" / "encoded" / "large" / f"{split}_images.npy"
         large.parent.mkdir(exist_ok=True)
-        np.save(large, np.load(file).repeat(2, 1).repeat(2, 2))
+        np.save(large, np.load(file).repeat(2, 2).repeat(2, 3))
+    tiny.describe(large.parent, "images", {"image_shape": [1, 16, 16], "num_images": 48})
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["recipes"]["ogan"]["data"] = "datasets/large"
+    params["recipes"]["ogan"]["data"] = "encoded/large"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     root = ["--root", str(tmp_path)]
     for words in (["train", "ogan", "--workers", "0"], ["sample", "ogan"]):
         assert main([*root, *words]) == 0
     assert main([*root, "evaluate", "ogan"]) == 2
-    assert "'classifier' knows images of (8, 8) pixels, and these have (16, 16)" in capsys.readouterr().err
+    assert (
+        "'classifier' knows images of (1, 8, 8) pixels, and these have (1, 16, 16)" in capsys.readouterr().err
+    )
 
 
 def test_a_model_is_sampled_as_it_was_trained(project, trained_ogan, tmp_path, capsys):
@@ -292,7 +299,7 @@ def test_a_model_is_sampled_as_it_was_trained(project, trained_ogan, tmp_path, c
     out = str(tmp_path / "samples")
     assert main([*root, "sample", "ogan", "--model", str(trained_ogan), "--out", out]) == 0
     assert main([*root, "sample", "nice", "--model", str(trained_ogan), "--out", out]) == 2
-    assert "wanted a model whose model is nice, found ogan" in capsys.readouterr().err
+    assert "the model of this model is ogan, not nice" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line(project, monkeypatch, capsys):
@@ -363,7 +370,7 @@ def content(directory: Path) -> dict[str, bytes]:
         ["sample", "nice", "--model", "model", "--out", "model/samples"],
         ["sample", "nice", "--model", "model", "--out", "noted"],
         ["train", "nice", "--out", "noted"],
-        ["train", "nice", "--out", "artifacts/datasets/digits/model"],
+        ["train", "nice", "--out", "artifacts/encoded/images/model"],
         ["train", "nice", "--out", "artifacts"],
         ["evaluate", "nice", "--model", "model", "--samples", "real", "--out", "model/recipe.json"],
         ["evaluate", "nice", "--model", "model", "--samples", "real", "--out", "real/new.json"],

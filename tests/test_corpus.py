@@ -23,6 +23,7 @@ from genpipe.corpus.tokenizers import Tokenizer, Vectorised, tokenizer
 from genpipe.errors import BadInput
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
+from genpipe.params.encodings import Encoding
 
 VERSES = [
     "床前明月光，疑是地上霜。",
@@ -185,13 +186,17 @@ def test_another_field_or_tokenizer_has_its_own_runs(tmp_path):
 
 CORPUS = Corpus(
     dataset="verses", files=("train.jsonl",), tokenizer="char", shard_bytes=30,
-    min_count=2, max_size=None, encode=("train.jsonl", "test.jsonl"),
+    min_count=2, max_size=None,
 )  # fmt: skip
+
+
+VERSES_AS_STREAM = Encoding(dataset="verses", corpus="verses", kind="stream", fields={"text": "text"})
 
 
 def make_corpus(root: Path) -> None:
     folder = root / "artifacts" / "datasets" / "verses"
     folder.mkdir(parents=True)
+    describe_text(folder, "train", "test")
     for name, texts in {
         "train": ["明月光\n地上霜", "", "望明月\n思故鄉"],
         "test": ["明月 無\n光", "", "霜"],
@@ -201,10 +206,14 @@ def make_corpus(root: Path) -> None:
         )
 
 
+def describe_text(folder: Path, *splits: str) -> None:
+    (folder / "data.json").write_text(json.dumps({"kind": "text", "splits": splits, "facts": {}}))
+
+
 def run_stages(root: Path) -> None:
     counts.count_corpus(root, "verses", CORPUS, Cluster(workers=0))
     vocabulary.build_vocabulary(root, "verses", CORPUS)
-    encoding.encode_corpus(root, "verses", CORPUS, Cluster(workers=0))
+    encoding.encode(root, "verses", VERSES_AS_STREAM, CORPUS, Cluster(workers=0))
 
 
 def tree_hash(root: Path) -> dict[str, str]:
@@ -261,14 +270,20 @@ def test_decoding_gives_the_text_back_and_unknown_tokens_are_zero(tmp_path):
 def encoded(root: Path, text: str, name: str, words: list[str], shard_bytes: int, workers: int = 0) -> Path:
     """A directory with the ids of a text by a vocabulary."""
     (root / "artifacts/datasets/d").mkdir(parents=True, exist_ok=True)
-    (root / "artifacts/datasets/d/t.txt").write_bytes(text.encode())
+    lines = text.removesuffix("\n").split("\n") if text else []
+    write_text(
+        root / "artifacts/datasets/d/t.jsonl",
+        [json.dumps({"text": line}, ensure_ascii=False) for line in lines],
+    )
+    describe_text(root / "artifacts/datasets/d", "t")
     vocabulary_file = root / "artifacts/vocabularies/c/vocabulary.json"
     vocabulary_file.parent.mkdir(parents=True, exist_ok=True)
     vocabulary_file.write_text(json.dumps(words))
     corpus = Corpus.model_validate(
-        {"dataset": "d", "files": [], "tokenizer": name, "shard_bytes": shard_bytes, "encode": ["t.txt"]}
+        {"dataset": "d", "files": [], "tokenizer": name, "shard_bytes": shard_bytes}
     )
-    encoding.encode_corpus(root, "c", corpus, Cluster(executor="local", workers=workers))
+    block = Encoding(dataset="d", corpus="c", kind="stream", fields={"text": "text"})
+    encoding.encode(root, "c", block, corpus, Cluster(executor="local", workers=workers))
     return root / "artifacts/encoded/c"
 
 
@@ -283,7 +298,7 @@ def test_ids_of_a_full_vocabulary_decode_to_the_tokens(tmp_path, name, documents
     decoded = [[words[i] for i in ids[a:b]] for a, b in itertools.pairwise(offsets)]
     assert decoded == tokenizer(name).split_all(documents)
     np.save(tmp_path / "whole.npy", np.array(ids))
-    assert (tmp_path / "whole.npy").read_bytes() == (directory / "t.ids.npy").read_bytes()
+    assert (tmp_path / "whole.npy").read_bytes() == (directory / "t.text.ids.npy").read_bytes()
     assert not list((tmp_path / ".genpipe/encoded").rglob("*.npz")), "pieces are removed"
 
 
@@ -292,7 +307,7 @@ def test_ids_have_the_same_bytes_from_two_processes(tmp_path):
     words = ["<unk>", "明月", "，", "故鄉"]
     alone = encoded(tmp_path / "a", text, "jieba", words, 200)
     shared = encoded(tmp_path / "b", text, "jieba", words, 300, workers=2)
-    for file in ("t.ids.npy", "t.offsets.npy"):
+    for file in ("t.text.ids.npy", "t.text.offsets.npy"):
         assert (alone / file).read_bytes() == (shared / file).read_bytes()
 
 
@@ -300,7 +315,7 @@ def test_a_piece_of_a_killed_encoding_is_reused_and_a_broken_one_written_again(t
     encoded(tmp_path, "明月\n", "char", ["<unk>", "月", "明"], 100)
     path = tmp_path / "artifacts/vocabularies/c/vocabulary.json"
     encoder = encoding.Encoder(tokenizer("char"), path, "sha", "<u2", tmp_path)
-    (shard,) = shards.cut(input_of(tmp_path / "artifacts/datasets/d/t.txt"), 100)
+    (shard,) = shards.cut(input_of(tmp_path / "artifacts/datasets/d/t.jsonl"), 100)
     piece = encoding.encode_shard(shard, encoder)
     whole = piece.path.read_bytes()
     for broken in (whole[:-10], b"", bytes(len(whole))):
@@ -322,7 +337,7 @@ def test_token_ids_are_a_hugging_face_data_set(tmp_path):
 @pytest.mark.parametrize(("size", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
 def test_ids_are_as_narrow_as_the_vocabulary_allows(tmp_path, size, dtype):
     directory = encoded(tmp_path, f"{size - 1}\n", "word", [str(i) for i in range(size)], 100)
-    ids = np.load(directory / "t.ids.npy")
+    ids = np.load(directory / "t.text.ids.npy")
     assert ids.dtype == dtype
     assert ids.tolist() == [size - 1]
 
@@ -438,17 +453,14 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
     assert pq.read_table(out).num_rows == 3
 
 
-def test_encoding_two_files_of_one_name_is_refused(tmp_path):
-    corpus = CORPUS.model_copy(update={"encode": ("a.txt", "a.jsonl")})
-    with pytest.raises(BadInput, match="same files"):
-        encoding.encode_corpus(tmp_path, "verses", corpus, Cluster(workers=0))
-
-
 def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
     for stage, command in (
         (lambda: counts.count_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe prepare verses"),
         (lambda: vocabulary.build_vocabulary(tmp_path, "v", CORPUS), "genpipe count --corpus v"),
-        (lambda: encoding.encode_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe vocabulary v"),
+        (
+            lambda: encoding.encode(tmp_path, "v", VERSES_AS_STREAM, CORPUS, Cluster(workers=0)),
+            "genpipe vocabulary verses",
+        ),
         (lambda: encoding.read_encoded(tmp_path / "v", "train"), "genpipe encode v"),
     ):
         with pytest.raises(BadInput, match=command):

@@ -8,12 +8,13 @@ import torch
 import yaml
 from PIL import Image
 
+from genpipe.capabilities import Embeds, LogProb
 from genpipe.cli import main
 from genpipe.evaluation import couplets
-from genpipe.evaluation.frechet import NotMeasured, frechet_distance, judge_samples
+from genpipe.evaluation.frechet import frechet_distance, judge_samples
+from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.likelihood import bits_per_dim
-from genpipe.recipe import Embeds, LogProb
-from genpipe.sampling.latent import grid
+from genpipe.sampling.pictures import grid
 from tests import tiny
 
 
@@ -22,14 +23,32 @@ class Constant(LogProb):
         self.nats = nats
 
     def log_prob(self, x):
-        assert 0 <= x.min() <= x.max() < 1
-        return torch.full((len(x),), self.nats)
+        assert 0 <= x["images"].min() <= x["images"].max() < 1
+        return torch.full((len(x["images"]),), self.nats)
+
+
+class Some:
+    """Images as the one split of data."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def split(self, name):
+        return ({"images": part} for part in self.images.split(100))
+
+    def units(self, x):
+        return torch.full((len(x["images"]),), x["images"][0].numel())
+
+
+def bits(model, images):
+    trial = Trial(model, Some(images), "images", "test", Path(), Quadrants, None, Path(), 0)
+    return bits_per_dim(trial)["bits_per_dim"]
 
 
 def test_bits_per_dim_has_the_value_of_the_nice_paper():
-    images = torch.randint(0, 256, (150, 28, 28), dtype=torch.uint8)
-    assert bits_per_dim(Constant(1980.50), images, seed=0) == pytest.approx(4.3555, abs=1e-4)
-    assert bits_per_dim(Constant(0.0), images, seed=0) == pytest.approx(8)
+    images = torch.randint(0, 256, (150, 1, 28, 28), dtype=torch.uint8)
+    assert bits(Constant(1980.50), images) == pytest.approx(4.3555, abs=1e-4)
+    assert bits(Constant(0.0), images) == pytest.approx(8)
 
 
 def test_the_frechet_distance_of_gaussians_with_diagonal_covariance():
@@ -44,7 +63,7 @@ class Quadrants(Embeds):
     """Mean brightness of the four quarters of an image."""
 
     def embed(self, x):
-        return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+        return torch.nn.functional.adaptive_avg_pool2d(x["images"], 2).flatten(1)
 
 
 def write_classes(folder: Path, classes: int = 5, number: int = 120) -> None:
@@ -78,8 +97,8 @@ def test_real_images_are_near_real_ones_whatever_the_order_of_their_classes(tmp_
 
 
 def test_fewer_images_than_features_are_not_compared():
-    images = torch.randint(0, 256, (20, 8, 8), dtype=torch.uint8)
-    message = r"4 features need more than 4 images .* num_samples 4 and half of 20 test images give 4; raise num_samples"
+    images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    message = r"4 features need more than 4 images .* sample.num 4 and half of 20 test images give 4; raise sample.num"
     with pytest.raises(NotMeasured, match=message):
         judge_samples(Quadrants(), images, images[:4])
     assert judge_samples(Quadrants(), images, images[:5])["frechet_num_images"] == 5
@@ -96,7 +115,7 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
     reason = "recipes.nice.judge is itself, which has no features to compare images by"
-    assert f"nice: frechet_classifier is left out: {reason}\n" in capsys.readouterr().out
+    assert f"nice: left out: frechet_classifier: {reason}\n" in capsys.readouterr().out
 
 
 def test_another_judge_without_features_is_refused(tmp_path, capsys):
@@ -129,16 +148,17 @@ def test_couplet_forms_are_counted_by_position():
 
 
 def test_shuffling_keeps_the_lines():
-    batch = {"upper": torch.arange(40).view(20, 2), "lower": torch.arange(40).view(20, 2)}
+    lines, lengths = torch.arange(40).view(20, 2), torch.full((20,), 2)
+    batch = {"source": lines, "target": lines, "source_lengths": lengths, "target_lengths": lengths}
     (mixed,) = couplets.shuffled([batch], seed=0)
-    assert torch.equal(mixed["lower"], batch["lower"])
-    assert not torch.equal(mixed["upper"], batch["upper"])
-    assert torch.equal(mixed["upper"].sort(0).values, batch["upper"])
+    assert torch.equal(mixed["target"], batch["target"])
+    assert not torch.equal(mixed["source"], batch["source"])
+    assert torch.equal(mixed["source"].sort(0).values, batch["source"])
 
 
 def test_a_grid_puts_images_side_by_side():
-    images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1)
-    assert grid(images, columns=2, gap=1).tolist() == [
+    images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
+    assert grid(images, columns=2, gap=1)[..., 0].tolist() == [
         [255] * 5,
         [255, 0, 255, 1, 255],
         [255] * 5,

@@ -16,7 +16,7 @@ from genpipe.nn.langevin import langevin
 
 
 def batch(n=8, side=8):
-    images = torch.randint(0, 256, (n, side, side), dtype=torch.uint8)
+    images = torch.randint(0, 256, (n, 1, side, side), dtype=torch.uint8)
     return {"images": images, "rows": torch.arange(n)}
 
 
@@ -34,7 +34,7 @@ def minimise(loss, module, steps):
 
 
 def wgan(**changes):
-    return WGANGP(image_shape=(8, 8), latent_dim=4, width=4, feature_dim=8, **changes).double()
+    return WGANGP(image_shape=(1, 8, 8), latent_dim=4, width=4, feature_dim=8, **changes).double()
 
 
 def test_the_slope_of_a_linear_critic_is_the_norm_of_its_weights():
@@ -53,7 +53,7 @@ def test_the_penalty_on_slopes_moves_the_critic():
 
 
 def test_a_point_between_two_images_has_one_weight_an_image():
-    real, fake = torch.randn(2, 6, 4, 4).double().unbind()
+    real, fake = torch.randn(2, 6, 1, 4, 4).double().unbind()
     weights = ((between(real, fake) - real) / (fake - real)).flatten(1)
     assert torch.allclose(weights, weights[:, :1].expand_as(weights), atol=1e-10)
     assert (weights >= 0).all()
@@ -69,7 +69,7 @@ def test_the_wgan_critic_does_not_move_the_generator():
 
 
 def test_the_wgan_critic_scores_an_image_by_itself():
-    model, x = wgan(), torch.randn(6, 8, 8).double()
+    model, x = wgan(), torch.randn(6, 1, 8, 8).double()
     assert torch.allclose(model.critic(x)[:1], model.critic(x[:1]), atol=1e-14)
     made = model.generator(torch.randn(6, 4).double())  # the control: batch norm looks at its neighbours
     assert not torch.allclose(made[:1], model.generator(torch.randn(6, 4).double())[:1])
@@ -83,7 +83,7 @@ def test_the_wgan_critic_learns_to_score_real_above_fake():
 
 
 def aae():
-    return AAE(image_shape=(8, 8), latent_dim=4, width=4, hidden_dim=16).double()
+    return AAE(image_shape=(1, 8, 8), latent_dim=4, width=4, hidden_dim=16).double()
 
 
 def test_a_critic_of_codes_that_sees_nothing_costs_ln_2_a_code():
@@ -156,7 +156,7 @@ def test_no_gradient_flows_through_a_chain():
 
 
 def energy(num_replay=16, **changes):
-    return EnergyModel((8, 8), width=4, num_replay=num_replay, chain_steps=2, **changes).double()
+    return EnergyModel((1, 8, 8), width=4, num_replay=num_replay, chain_steps=2, **changes).double()
 
 
 def test_the_squares_of_both_energies_are_paid_for():
@@ -194,28 +194,31 @@ def test_a_replay_buffer_smaller_than_its_slice_of_the_batch_is_refused():
 def test_the_energy_of_what_was_seen_falls_below_that_of_noise():
     torch.manual_seed(0)
     model = energy()
-    seen = {"images": torch.full((8, 8, 8), 100, dtype=torch.uint8), "replay": model.replay}
+    seen = {"images": torch.full((8, 1, 8, 8), 100, dtype=torch.uint8), "replay": model.replay}
     minimise(lambda _: model.contrastive_loss(seen), model.layers, 100)
-    noise = torch.rand(8, 8, 8).double()
-    assert model.energy(seen["images"].double() / 256).max() < model.energy(noise).min()
+    noise = torch.rand(8, 1, 8, 8).double()
+    low, high = ({"images": x} for x in (seen["images"].double() / 256, noise))
+    assert model.energy(low).max() < model.energy(high).min()
 
 
 def glann(**changes):
-    return GLANN((8, 8), num_images=20, latent_dim=4, width=4, noise_dim=3, hidden_dim=8, **changes).double()
+    return GLANN(
+        (1, 8, 8), num_images=20, latent_dim=4, width=4, noise_dim=3, hidden_dim=8, **changes
+    ).double()
 
 
 def test_the_bands_of_a_pyramid_add_up_to_the_image():
-    x = torch.rand(3, 8, 12).double()
+    x = torch.rand(3, 1, 8, 12).double()
     fine, middle, rest = pyramid(x)
     grown = rest
     for band in (middle, fine):
-        grown = grown.repeat_interleave(2, 1).repeat_interleave(2, 2) + band
+        grown = grown.repeat_interleave(2, 2).repeat_interleave(2, 3) + band
     assert torch.allclose(grown, x, atol=1e-14)
-    assert [band.shape for band in (fine, middle, rest)] == [(3, 8, 12), (3, 4, 6), (3, 2, 3)]
+    assert [band.shape for band in (fine, middle, rest)] == [(3, 1, 8, 12), (3, 1, 4, 6), (3, 1, 2, 3)]
 
 
 def test_a_change_of_brightness_counts_once_in_the_pyramid_distance():
-    x = torch.rand(3, 8, 8).double()
+    x = torch.rand(3, 1, 8, 8).double()
     assert pyramid_distance(x, x + 0.25).item() == pytest.approx(0.25, abs=1e-14)
 
 
@@ -244,10 +247,10 @@ def test_only_the_codes_of_a_batch_have_a_gradient():
 
 def test_codes_are_put_on_the_unit_sphere_without_a_change_of_what_they_decode_to():
     model = glann().eval()
-    before = model.decode(model.codes.weight)
+    before = model.decode(model.codes.weight, {})["images"]
     model.normalise_codes([])
     assert torch.allclose(model.codes.weight.norm(dim=1), torch.ones(20).double(), atol=1e-14)
-    assert torch.allclose(model.decode(model.codes.weight), before, atol=1e-12)
+    assert torch.allclose(model.decode(model.codes.weight, {})["images"], before, atol=1e-12)
 
 
 def test_each_code_is_pulled_to_by_the_nearest_candidate():
@@ -278,4 +281,4 @@ def test_the_mapper_does_not_move_the_codes():
 
 def test_more_latent_dimensions_than_pixels_are_refused():
     with pytest.raises(BadInput, match="latent_dim: wanted 16 or fewer, the pixels of an image, not 17"):
-        GLANN((4, 4), num_images=20, latent_dim=17)
+        GLANN((1, 4, 4), num_images=20, latent_dim=17)

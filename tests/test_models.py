@@ -11,23 +11,26 @@ from genpipe.nn.gated import GatedResidualConv
 
 
 def batch(n=8, side=8):
-    return {"images": torch.randint(0, 256, (n, side, side), dtype=torch.uint8)}
+    return {"images": torch.randint(0, 256, (n, 1, side, side), dtype=torch.uint8)}
 
 
 def test_nice_moves_every_pixel_by_every_other():
-    model = NICE(image_shape=(2, 3), hidden_dim=16, num_hidden=1).double()
-    jacobian = torch.autograd.functional.jacobian(lambda x: model(x)[0], torch.rand(1, 2, 3).double())
+    model = NICE(image_shape=(1, 2, 3), hidden_dim=16, num_hidden=1).double()
+    jacobian = torch.autograd.functional.jacobian(
+        lambda x: model({"images": x})[0], torch.rand(1, 1, 2, 3).double()
+    )
     assert (jacobian.flatten(1) != 0).all()
 
 
 def test_nice_samples_from_the_prior_of_its_density():
     """With all shifts 0 and scale 1 a sample is the prior itself: the logistic has variance π²/3."""
-    model = NICE(image_shape=(8, 8), num_couplings=2, temperature=0.01)
+    model = NICE(image_shape=(1, 8, 8), num_couplings=2)
     with torch.no_grad():
         for coupling in model.couplings:
             nn.init.zeros_(coupling.shift[-1].weight)
             nn.init.constant_(coupling.shift[-1].bias, -0.5)
-    noise = model.sample(2000) - model.inverse(torch.zeros(1, 64))
+    drawn = model.sample(2000, {}, temperature=0.01)["images"]
+    noise = drawn - model.inverse(torch.zeros(1, 64), {})["images"]
     assert noise.var().item() == pytest.approx(0.01**2 * np.pi**2 / 3, rel=0.05)
 
 
@@ -45,7 +48,7 @@ def test_the_ogan_correlation_is_pearsons_and_free_of_mean_and_scale():
 
 
 def test_the_single_loss_of_ogan_has_the_gradients_of_two_losses():
-    model = OGAN(image_shape=(8, 8), latent_dim=8, width=4, correlation_weight=0).double()
+    model = OGAN(image_shape=(1, 8, 8), latent_dim=8, width=4, correlation_weight=0).double()
     real = batch()
 
     def gradients(loss, module):
@@ -67,7 +70,7 @@ def test_the_single_loss_of_ogan_has_the_gradients_of_two_losses():
 
 def test_ogan_learns_to_score_real_above_fake():
     torch.manual_seed(0)
-    model = OGAN(image_shape=(8, 8), latent_dim=8, width=4)
+    model = OGAN(image_shape=(1, 8, 8), latent_dim=8, width=4)
     solver = torch.optim.Adam(model.encoder.parameters(), 1e-3)
     for _ in range(20):
         solver.zero_grad()
@@ -78,12 +81,12 @@ def test_ogan_learns_to_score_real_above_fake():
 
 def test_ogan_refuses_two_latent_dimensions():
     with pytest.raises(BadInput, match="latent_dim: wanted 3 or more"):
-        OGAN(image_shape=(8, 8), latent_dim=2)
+        OGAN(image_shape=(1, 8, 8), latent_dim=2)
 
 
 def test_images_whose_sides_do_not_divide_are_refused():
     with pytest.raises(BadInput, match="multiples of 4, not 10×8"):
-        OGAN(image_shape=(10, 8))
+        OGAN(image_shape=(1, 10, 8))
 
 
 def test_the_gate_is_convex():

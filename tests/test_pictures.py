@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 
 from genpipe.errors import BadInput
 from genpipe.evaluation.frechet import frechet_distance
 from genpipe.params.corpora import Dataset
+from genpipe.params.project import check_params
 from genpipe.sources.datasets import prepare
 from genpipe.sources.near import near_copies
 
@@ -39,12 +41,16 @@ def fill(folder: Path, first: int = 0, classes: int = 2, number: int = 20) -> No
 
 
 def made(root: Path, **block: object) -> dict[str, np.ndarray]:
-    prepare(root, "pics", Dataset.model_validate(BLOCK | block))
+    prepare(root, "pics", TypeAdapter(Dataset).validate_python(BLOCK | block))
     return {path.stem: np.load(path) for path in (root / "artifacts/datasets/pics").glob("*.npy")}
 
 
 def record(root: Path) -> dict[str, Any]:
     return json.loads((root / "artifacts/datasets/pics/source.json").read_text(encoding="utf-8"))
+
+
+def described(root: Path) -> dict[str, Any]:
+    return json.loads((root / "artifacts/datasets/pics/data.json").read_text(encoding="utf-8"))
 
 
 def rows(array: np.ndarray) -> set[bytes]:
@@ -128,7 +134,7 @@ def test_a_picture_under_two_classes_is_dropped_with_its_copies(tmp_path: Path) 
 
 
 def test_near_copies_are_found_in_any_batch_and_flat_pictures_are_no_copies() -> None:
-    images = np.stack([noise(i, shape=(28, 28)) for i in range(1200)])
+    images = np.stack([noise(i, shape=(1, 28, 28)) for i in range(1200)])
     images[1100] = images[3] // 2 + 9
     images[5], images[6] = 7, 90
     found = near_copies(images)
@@ -272,7 +278,7 @@ def test_deep_pictures_are_scaled_by_the_bits_in_use(tmp_path: Path, bits: int, 
         save(tmp_path / f"pics/{i}.png", pixels * unit)
     arrays = made(tmp_path)
     exact = np.rint(250 * unit * 255 / (2**bits - 1))
-    assert (arrays["train_images"][:, 0, 0] == exact).all()
+    assert (arrays["train_images"][:, 0, 0, 0] == exact).all()
     assert record(tmp_path)["notes"] == [
         f"20 of 20 images of more than 8 bits a pixel, of which {bits} are used: scaled to 8"
     ]
@@ -291,9 +297,10 @@ def test_transparent_pictures_are_on_white(tmp_path: Path) -> None:
         )
         save(tmp_path / f"pics/{i}.png", pixels.astype(np.uint8))
     images = made(tmp_path)["train_images"]
-    assert (images[:, :, :4] == 255).all()
-    assert (images[:, :, 4:] < 255).all()
-    (note,) = record(tmp_path)["notes"]
+    assert (images[..., :4] == 255).all()
+    assert (images[..., 4:] < 255).all()
+    said, note = record(tmp_path)["notes"]
+    assert said == "20 of 20 images transparent: put on white"
     assert note.endswith("images are near copies of each other: too many to keep on one side")
 
 
@@ -313,8 +320,8 @@ def test_lost_colours_and_frames_are_reported(tmp_path: Path, capsys: pytest.Cap
         save(tmp_path / f"pics/grey{i}.png", np.dstack([noise(100 + i)] * 3))
     frames = [Image.fromarray(noise(i)) for i in (500, 501)]
     frames[0].save(tmp_path / "pics/moving.gif", save_all=True, append_images=frames[1:])
-    images = made(tmp_path)["train_images"]
-    assert images.shape[1:] == (SIZE, SIZE)
+    images = made(tmp_path, colour="grey")["train_images"]
+    assert images.shape[1:] == (1, SIZE, SIZE)
     printed = capsys.readouterr().out
     assert "20 of 41 images made grey: they have colours" in printed
     assert "1 of 41 images of several frames: only the first is read" in printed
@@ -348,3 +355,94 @@ def test_preparing_again_gives_the_same_bytes(tmp_path: Path) -> None:
     first = {name: array.tobytes() for name, array in made(tmp_path).items()}
     torch.manual_seed(1)
     assert {name: array.tobytes() for name, array in made(tmp_path).items()} == first
+
+
+# colours, turned pictures, mixed sizes
+
+
+def test_coloured_folders_stay_coloured_and_grey_pictures_among_them_get_three_equal_channels(
+    tmp_path: Path,
+) -> None:
+    coloured = noise(1, shape=(SIZE, SIZE, 3))
+    save(tmp_path / "pics/colour.png", coloured)
+    for i in range(20):
+        save(tmp_path / f"pics/grey{i}.png", noise(100 + i))
+    arrays = made(tmp_path)
+    images = np.concatenate([arrays["train_images"], arrays["test_images"]])
+    assert images.shape == (21, 3, SIZE, SIZE)
+    found = rows(images)
+    assert np.moveaxis(coloured, -1, 0).tobytes() in found
+    assert all(np.stack([noise(100 + i)] * 3).tobytes() in found for i in range(20))
+    assert "20 of 21 images are grey and get three equal channels" in record(tmp_path)["notes"]
+    assert described(tmp_path)["facts"]["image_shape"] == [3, SIZE, SIZE]
+
+
+@pytest.mark.parametrize(("colour", "channels"), [("auto", 1), ("grey", 1), ("rgb", 3)])
+def test_grey_folders_have_the_channels_that_the_block_says(
+    tmp_path: Path, colour: str, channels: int
+) -> None:
+    fill(tmp_path / "pics")
+    assert made(tmp_path, colour=colour)["train_images"].shape[1] == channels
+    assert described(tmp_path) == {
+        "kind": "images",
+        "splits": ["train", "test"],
+        "facts": {
+            "image_shape": [channels, SIZE, SIZE],
+            "num_images": len(made(tmp_path, colour=colour)["train_images"]),
+            "num_classes": 2,
+        },
+    }
+
+
+def test_the_turn_that_exif_names_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    pictures = [noise(i) for i in range(20)]
+    for i, pixels in enumerate(pictures):
+        save(tmp_path / f"pics/{i}.png", pixels, exif=exif)
+    arrays = made(tmp_path)
+    found = rows(arrays["train_images"]) | rows(arrays["test_images"])
+    assert found == {np.rot90(pixels, -1).tobytes() for pixels in pictures}
+
+
+def test_pictures_of_mixed_sizes_are_fitted_and_the_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "pics")
+    for i in range(5):
+        save(tmp_path / f"pics/class0/wide{i}.png", noise(900 + i, shape=(2 * SIZE, 3 * SIZE)))
+    assert made(tmp_path)["train_images"].shape[1:] == (1, SIZE, SIZE)
+    printed = capsys.readouterr().out
+    assert "5 of 45 images not 8×8 pixels: resized to cover that, and cropped at the centre" in printed
+    assert "sizes are mixed: 2 of them, from 8×8 to 24×16 pixels" in printed
+
+
+def test_palettes_inks_and_transparency_become_colours_by_a_stated_rule(tmp_path: Path) -> None:
+    red = np.zeros((SIZE, SIZE, 3), np.uint8) + np.array([200, 40, 40], np.uint8)
+    half = np.dstack([red, np.full((SIZE, SIZE), 0, np.uint8)])
+    half[:4, :, 3] = 255
+    (tmp_path / "pics").mkdir()
+    Image.fromarray(red).quantize(2).save(tmp_path / "pics/palette.png")
+    Image.fromarray(noise(5, shape=(SIZE, SIZE, 3))).convert("CMYK").save(tmp_path / "pics/inks.tiff")
+    Image.fromarray(half).save(tmp_path / "pics/transparent.png")
+    arrays = made(tmp_path)
+    images = np.concatenate([arrays["train_images"], arrays["test_images"]])
+    inks = np.asarray(Image.open(tmp_path / "pics/inks.tiff").convert("RGB"))
+    on_white = np.where(half[..., 3:] == 255, red, 255).astype(np.uint8)
+    assert rows(images) == {np.moveaxis(pixels, -1, 0).tobytes() for pixels in (red, inks, on_white)}
+    notes = record(tmp_path)["notes"]
+    assert "1 of 3 images in inks (CMYK): converted to red, green and blue without a colour profile" in notes
+    assert "1 of 3 images transparent: put on white" in notes
+
+
+def test_the_same_drawing_in_another_colour_is_a_near_copy() -> None:
+    drawing = noise(3, base=0, shape=(SIZE, SIZE))
+    black = np.zeros_like(drawing)
+    images = np.stack([[drawing, black, black], [black, drawing, black], [noise(4, shape=(SIZE, SIZE))] * 3])
+    assert near_copies(images) == [[(0, 1)], [(0, 1)], []]
+
+
+def test_an_option_of_another_kind_is_refused_by_the_keys_of_params() -> None:
+    block = {"kind": "digits", "source": "data/digits", "image_size": 64}
+    with pytest.raises(BadInput, match=r"datasets\.digits\.image_size: Extra inputs"):
+        check_params({"datasets": {"digits": block}})

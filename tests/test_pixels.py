@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from genpipe.capabilities import LogProb, Samples
+from genpipe.data.opening import open_data
+from genpipe.evaluation.judge import Trial
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.models import RECIPES
 from genpipe.nn.pixels import DEQUANTISED, SCALED, Pixels, dequantised
-from genpipe.recipe import LogProb, Samples
-from genpipe.sampling.showing import write_samples
+from genpipe.sampling.draw import whole
+from genpipe.sampling.panels import Showing, samples
 from tests import tiny
 
 BYTES = torch.arange(256, dtype=torch.uint8)
@@ -50,13 +53,17 @@ def test_what_a_recipe_learns_from_is_what_it_writes(name, tmp_path):
     """A sampler that draws the images it was given, in the units of its losses, writes exactly them."""
     data = tiny.data_for(name, tmp_path)
     recipe = tiny.recipe_of(name, data)
-    images = data.test()["images"]
+    images = whole(data, "test")["images"]
     assert issubclass(RECIPES[name], Samples)
     units = recipe.pixels.from_bytes(images, torch.float32)
-    recipe.sample = lambda n: torch.cat([units] * (n // len(units) + 1))[:n]
-    (tmp_path / "out").mkdir()
-    write_samples(recipe, data, len(images), 1, tmp_path / "out")
-    np.testing.assert_array_equal(np.load(tmp_path / "out/samples.npy"), images.numpy())
+    recipe.sample = lambda n, given: {"images": torch.cat([units] * (n // len(units) + 1))[:n]}
+    out = tmp_path / "out"
+    out.mkdir()
+    showing = Showing(
+        recipe=recipe, speller=None, directory=out, data=data, kind="images", num=len(images), seed=1, how={}
+    )
+    list(samples(showing))
+    np.testing.assert_array_equal(np.load(out / "samples.npy"), images.numpy())
 
 
 def test_models_of_dequantised_images_say_so():
@@ -71,9 +78,16 @@ def test_a_black_image_is_black_in_the_units_of_a_density(tmp_path):
 
     class Watching(LogProb):
         def log_prob(self, x):
-            seen.append(x)
-            return torch.zeros(len(x))
+            seen.append(x["images"])
+            return torch.zeros(len(x["images"]))
 
-    bits_per_dim(Watching(), torch.zeros(100, 8, 8, dtype=torch.uint8), seed=0)
+    directory = tiny.write_images(tmp_path / "black")
+    np.save(directory / "test_images.npy", np.zeros((100, 1, 8, 8), np.uint8))
+    np.save(directory / "test_labels.npy", np.zeros(100, np.uint8))
+    trial = Trial(
+        recipe=Watching(), data=open_data(directory), kind="images", split="test", samples=tmp_path,
+        yardstick=lambda: pytest.fail("not needed"), speller=None, tables=tmp_path, seed=0,
+    )  # fmt: skip
+    bits_per_dim(trial)
     assert DEQUANTISED.to_bytes(seen[0]).max() == 0
     assert 0.4 < (SCALED.to_bytes(seen[0]) == 1).double().mean() < 0.6

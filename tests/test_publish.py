@@ -67,7 +67,7 @@ def test_lock_and_metrics_are_on_a_branch_of_the_bot_and_the_objects_are_there(r
     assert remote_branches(root) == [published.branch]
     assert json_at(root, published.commit, "artifacts/metrics/nice.json") == {
         "bits_per_dim": 4,
-        "correlation": 0.5,
+        "latent_correlation": 0.5,
     }
     changed = run(root, "git", "diff", "--name-only", "HEAD", published.commit).split()
     assert changed == ["artifacts/metrics/judge.json", "artifacts/metrics/nice.json", "dvc.lock"]

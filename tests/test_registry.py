@@ -123,7 +123,7 @@ def test_metrics_of_earlier_weights_do_not_count(root: Path) -> None:
 
 def test_a_rule_about_an_unknown_metric_makes_no_tag(root: Path) -> None:
     rerun(root, [{"metric": "fid", "direction": "minimise", "bound": 1}], nice=3)
-    with pytest.raises(BadInput, match=r"nice has no metric 'fid' \(has: bits_per_dim, correlation\)"):
+    with pytest.raises(BadInput, match=r"nice has no metric 'fid' \(has: bits_per_dim, latent_correlation\)"):
         release(root)
     assert tags(root) == FOUR
 
@@ -239,7 +239,7 @@ def test_models_lists_versions_stages_and_metrics(root: Path, capsys: pytest.Cap
     assert command(root, "models") == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("nice@v0.0.2   prod ")
-    assert first.endswith("bits_per_dim 3, correlation 1")
+    assert first.endswith("bits_per_dim 3, latent_correlation 1")
     assert second.startswith("nice@v0.0.1   -  ")
     assert command(root, "models", "nice", "--json") == 0
     assert [row["stages"] for row in json.loads(capsys.readouterr().out)] == [["prod"], []]
@@ -252,7 +252,7 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
     told = capsys.readouterr().out
     for part in (
         "nice: nice@v0.0.1",
-        "metrics   bits_per_dim 4, correlation 0.5",
+        "metrics   bits_per_dim 4, latent_correlation 0.5",
         "trained   on cpu, with torch 2.13.0",
         f"Python {platform.python_version()}",
         "packages  2 of requirements.lock: torch 2.13.0, numpy 2.4.0",

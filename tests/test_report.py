@@ -25,13 +25,13 @@ DIGITS = {
     "dataset": "digits",
     "data": "datasets/digits",
     "judge": "classifier",
-    "num_samples": 64,
+    "sample": {"num": 64},
 }
 COUPLETS = {
     "dataset": "couplets",
     "data": "encoded/couplets",
     "judge": "couplet",
-    "num_samples": 64,
+    "sample": {"num": 64},
 }
 PARAMS = Params.model_validate(
     {
@@ -44,7 +44,6 @@ PARAMS = Params.model_validate(
                 "dataset": "couplets",
                 "files": ["train.jsonl"],
                 "tokenizer": "char",
-                "encode": [],
             }
         },
         "recipes": {
@@ -77,6 +76,16 @@ METRICS = {
         "numeral_antithesis_real": 0.79, "numeral_antithesis_shuffled": 0.08,
     },
 }  # fmt: skip
+PANELS = {
+    "nice": [("grid.png", "Samples")],
+    "ogan": [
+        ("grid.png", "Samples"),
+        ("reconstructions.png", "Reconstructions"),
+        ("interpolation.png", "Interpolation"),
+        ("a_new_kind.png", "A new kind"),
+    ],
+    "couplet": [("answers.tsv", "Answers")],
+}
 COUPLET_ROWS = [
     ("露結林疎葉", "風吹竹上花", "寒輕菊吐滋"),
     ("塞冷鴻飛疾", "山寒鳥語遲", "園秋蟬噪遲"),
@@ -163,9 +172,25 @@ def write_samples(artifacts: Path) -> None:
     write_grid(artifacts / "samples/ogan/interpolation.png", 6, 12)
     write_grid(artifacts / "samples/ogan/a_new_kind.png", 2, 2)
     write_lines(
-        artifacts / "samples/couplet/couplets.tsv",
-        [("upper", "generated", "real"), (HOSTILE, "月", "時"), *COUPLET_ROWS * 10],
+        artifacts / "samples/couplet/answers.tsv",
+        [("source", "generated", "real"), (HOSTILE, "月", "時"), *COUPLET_ROWS * 10],
     )
+    for name, files in PANELS.items():
+        write_panels(artifacts / "samples" / name, *files)
+
+
+def write_panels(directory: Path, *files: tuple[str, str]) -> None:
+    """panels.json, as `genpipe sample` writes it: a row for each file and its title."""
+    rows = [
+        {
+            "file": file,
+            "show": "table" if file.endswith(".tsv") else "picture",
+            "title": title,
+            "caption": "c",
+        }
+        for file, title in files
+    ]
+    write_json(directory / "panels.json", rows)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +270,8 @@ def test_no_recipes_and_no_corpora_make_a_page_too(tmp_path):
         ("curves/nice.tsv", "step\tloss\n1\n", "line 2: wanted 2 columns, found 1"),
         ("curves/nice.tsv", "loss\n1\n", "no column step; it has: loss"),
         ("curves/nice.tsv", "step\tloss\n1\tx\n", "wanted numbers"),
-        ("samples/couplet/couplets.tsv", "upper\treal\n", "no column generated; it has: upper, real"),
+        ("samples/nice/panels.json", '[{"file": "grid.png"}]', "not a list of panels with"),
+        ("samples/nice/answers.tsv", "a\tb\n1\n", "line 2: wanted 2 columns, found 1"),
         ("samples/nice/grid.png", "no picture", "wanted a PNG picture"),
     ],
 )
@@ -253,6 +279,8 @@ def test_a_broken_artifact_is_named_and_leaves_no_page(tmp_path, file, text, mes
     path = tmp_path / "artifacts" / file
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
+    if path.parent.name == "nice" and path.name != "panels.json":
+        write_panels(path.parent, (path.name, "Samples"))
     with pytest.raises(BadInput) as raised:
         write_report(tmp_path, PARAMS)
     assert message in str(raised.value)

@@ -157,8 +157,8 @@ def test_sample_pairing_without_an_end_goes_on():
 
 def test_the_classifier_learns_from_mixed_labels():
     torch.manual_seed(0)
-    classifier = Classifier((8, 8), 3, width=4, feature_dim=8)
-    batch = {"images": torch.randint(256, (6, 8, 8), dtype=torch.uint8), "labels": torch.arange(6) % 3}
+    classifier = Classifier((1, 8, 8), 3, width=4, feature_dim=8)
+    batch = {"images": torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8), "labels": torch.arange(6) % 3}
     solver = solver_of(classifier, classifier.cross_entropy, {"batch": [{"do": "mixup"}]}, CLASSES)
     loss, gradients = differentiate(solver, batch)
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -169,7 +169,7 @@ def test_the_classifier_learns_from_mixed_labels():
 def test_mixup_wants_labels():
     net, mixup_of_x = Net(), {"batch": [{"do": "mixup", "inputs": ["x"]}]}
     with pytest.raises(BadInput, match="mixup wants labelled data, with num_classes; this has: image_shape"):
-        solver_of(net, net.loss, mixup_of_x, {"image_shape": (8, 8)})
+        solver_of(net, net.loss, mixup_of_x, {"image_shape": (1, 8, 8)})
     with pytest.raises(BadInput, match="wanted 'labels' in the batch, which has: x"):
         solver_of(net, net.loss, mixup_of_x, CLASSES).loss({"x": labelled()["x"]}, 0)
 
@@ -316,8 +316,8 @@ def test_the_divergence_of_sure_predictions_is_finite():
 
 
 def test_the_classifier_gives_r_drop_its_logits():
-    classifier = Classifier((8, 8), 3, width=4, feature_dim=8)
-    batch = {"images": torch.randint(256, (6, 8, 8), dtype=torch.uint8), "labels": torch.arange(6) % 3}
+    classifier = Classifier((1, 8, 8), 3, width=4, feature_dim=8)
+    batch = {"images": torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8), "labels": torch.arange(6) % 3}
     loss, _ = differentiate(solver_of(classifier, classifier.cross_entropy, R_DROP), batch)
     assert set(loss.metrics) == {"accuracy", "divergence"}
 

@@ -593,7 +593,7 @@ def test_bad_training_is_refused(tmp_path):
 
 
 def corpus(**values) -> Corpus:
-    return Corpus.model_validate({"dataset": "d", "files": ["t.txt"], "encode": [], **values})
+    return Corpus.model_validate({"dataset": "d", "files": ["t.txt"], **values})
 
 
 def test_a_corpus_names_a_file_exactly_where_one_is_wanted(tmp_path):

@@ -1,13 +1,15 @@
 """Every recipe, small enough to train in a second, on data of the right shape: the one list that the laws run over."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpipe.assembly import build
-from genpipe.data.images import Images
 from genpipe.data.loader import Data
-from genpipe.data.pairs import Pairs
+from genpipe.data.opening import open_data
 from genpipe.files import write_json
 from genpipe.models import RECIPES
 from genpipe.params.training import Training
@@ -26,7 +28,8 @@ BLOCKS = {
     },
     "classifier": {"network": {"width": 4, "feature_dim": 16}, "solvers": {"nll": {"lr": 5e-3}}},
     "energy": {
-        "network": {"width": 4, "num_replay": 16, "chain_steps": 2, "sample_steps": 2},
+        "network": {"width": 4, "num_replay": 16, "chain_steps": 2},
+        "how": {"steps": 2},
         "solvers": {"contrastive": {"lr": 1e-3, "betas": [0.0, 0.999]}},
     },
     "glann": {
@@ -49,6 +52,8 @@ BLOCKS = {
         "solvers": {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
     },
     "couplet": {
+        "kind": "pairs",
+        "batches": {"aligned": True},
         "network": {"embedding_dim": 16, "num_layers": 2},
         "solvers": {"nll": {"lr": 1e-2, "warmup": 3}},
     },
@@ -63,23 +68,36 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
 SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
 
 
+NOT_OF_TRAINING = ("kind", "how")
+
+
+def kind_of(name: str) -> str:
+    """The kind of data that a recipe trains on."""
+    return BLOCKS[name].get("kind", "images")
+
+
 def training(name: str, **changes) -> dict:
     """How a tiny recipe is trained, as params.yaml says it."""
-    return {**SHARED, **BLOCKS[name], **changes}
+    own = {key: value for key, value in BLOCKS[name].items() if key not in NOT_OF_TRAINING}
+    return {**SHARED, **own, **changes}
 
 
 def block(name: str, **changes) -> dict:
     """A tiny recipe, as params.yaml says it."""
-    data = "encoded/couplets" if name == "couplet" else "datasets/digits"
-    train = training(name, **changes)
     return {
         "model": name,
         "dataset": "tiny",
-        "data": data,
-        "train": train,
-        "num_samples": 24,
+        "data": f"encoded/{kind_of(name)}",
+        "train": training(name, **changes),
+        "sample": {"num": 24, "how": BLOCKS[name].get("how", {})},
         "judge": "classifier",
     }
+
+
+def describe(directory: Path, kind: str, facts: dict, splits: tuple[str, ...] = ("train", "test")) -> Path:
+    """data.json, as `genpipe prepare` and `genpipe encode` write it."""
+    write_json(directory / "data.json", {"kind": kind, "splits": list(splits), "facts": facts})
+    return directory
 
 
 def write_images(directory: Path) -> Path:
@@ -91,9 +109,22 @@ def write_images(directory: Path) -> Path:
         images = rng.integers(0, 80, (n, SIDE, SIDE), dtype=np.uint8)
         images[labels == 0, : SIDE // 2] += 150
         images[labels == 1, SIDE // 2 :] += 150
-        np.save(directory / f"{split}_images.npy", images)
+        np.save(directory / f"{split}_images.npy", images[:, None])
         np.save(directory / f"{split}_labels.npy", labels)
-    return directory
+    return describe(directory, "images", {"image_shape": [1, SIDE, SIDE], "num_images": 48, "num_classes": 2})
+
+
+def token_facts(**more: int) -> dict[str, int]:
+    """The facts of data of token ids: the special ids follow the vocabulary."""
+    size = len(TOKENS)
+    marks = {"pad": size, "start": size + 1, "end": size + 2, "sep": size + 3, "mask": size + 4}
+    return {"num_tokens": size + 5, **marks, **more}
+
+
+def write_texts(directory: Path, split: str, field: str, texts: list) -> None:
+    """One field of a split: ids, and where each text begins."""
+    np.save(directory / f"{split}.{field}.ids.npy", np.concatenate(texts).astype(np.uint16))
+    np.save(directory / f"{split}.{field}.offsets.npy", np.cumsum([0, *map(len, texts)]).astype(np.int64))
 
 
 def write_pairs(directory: Path) -> Path:
@@ -102,21 +133,72 @@ def write_pairs(directory: Path) -> Path:
     write_json(directory / "vocabulary.json", TOKENS)
     rng = np.random.default_rng(0)
     for split, n in (("train", 40), ("test", 12)):
-        documents = []
-        for i in range(n):
-            upper = rng.integers(2, len(TOKENS), 3 + 2 * (i % 2))
-            documents.append(np.concatenate([upper, [1], upper ^ 1]))
-        offsets = np.cumsum([0, *map(len, documents)])
-        np.save(directory / f"{split}.ids.npy", np.concatenate(documents).astype(np.uint16))
-        np.save(directory / f"{split}.offsets.npy", offsets.astype(np.int64))
-    return directory
+        upper = [rng.integers(2, len(TOKENS), 3 + 2 * (i % 2)) for i in range(n)]
+        write_texts(directory, split, "source", upper)
+        write_texts(directory, split, "target", [line ^ 1 for line in upper])
+    return describe(directory, "pairs", token_facts(max_length=5))
 
 
-def data_for(name: str, root: Path) -> Images | Pairs:
+def write_points(directory: Path) -> Path:
+    """Points about two centres in the plane."""
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 64), ("test", 40)):
+        points = rng.normal(0, 0.3, (n, 2)) + np.where(np.arange(n)[:, None] % 2, 1.0, -1.0)
+        np.save(directory / f"{split}_points.npy", points.astype(np.float32))
+    return describe(directory, "points", {"dim": 2})
+
+
+def write_stream(directory: Path) -> Path:
+    """Documents that count up through the vocabulary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    for split, n in (("train", 30), ("test", 10)):
+        texts = [np.arange(5 + i % 4) % 10 + 2 for i in range(n)]
+        write_texts(directory, split, "text", texts)
+    return describe(directory, "stream", token_facts())
+
+
+def write_groups(directory: Path) -> Path:
+    """Groups of texts that begin with the same two characters; one more split of groups that training does not see."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    rng = np.random.default_rng(0)
+    for split, first in (("train", 0), ("test", 0), ("unseen", 6)):
+        groups = np.repeat(np.arange(6), 3) + first
+        texts = [[2 + g % 9, 3 + g // 2, *rng.integers(2, 11, 1 + i % 3)] for i, g in enumerate(groups)]
+        write_texts(directory, split, "text", texts)
+        np.save(directory / f"{split}.group.npy", groups)
+    return describe(directory, "groups", token_facts(num_groups=6), ("train", "test", "unseen"))
+
+
+def write_tagged(directory: Path) -> Path:
+    """Texts whose tags say whether a character is in the second half of the vocabulary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 40), ("test", 30)):
+        texts = [rng.integers(2, len(TOKENS), 2 + i % 5) for i in range(n)]
+        write_texts(directory, split, "text", texts)
+        np.save(directory / f"{split}.tags.npy", (np.concatenate(texts) > 6).astype(np.uint8))
+    return describe(directory, "tagged", token_facts(num_tags=2))
+
+
+DATA: Mapping[str, Callable[[Path], Path]] = {
+    "images": write_images,
+    "points": write_points,
+    "stream": write_stream,
+    "pairs": write_pairs,
+    "groups": write_groups,
+    "tagged": write_tagged,
+}
+
+
+def data_for(name: str, root: Path) -> Data:
     """The tiny data of a recipe, written below `root`."""
-    if name == "couplet":
-        return Pairs(write_pairs(root / "artifacts" / "encoded" / "couplets"))
-    return Images(write_images(root / "artifacts" / "datasets" / "digits"))
+    kind = kind_of(name)
+    directory = DATA[kind](root / "artifacts" / "encoded" / kind)
+    return open_data(directory, BLOCKS[name].get("batches", {}))
 
 
 def recipe_of(name: str, data: Data, seed: int = 0) -> Recipe:
@@ -134,4 +216,23 @@ def trainer_of(
 
 def names_with(*capabilities: type) -> list[str]:
     """The recipes that have all of these capabilities."""
-    return [name for name, make in RECIPES.items() if all(issubclass(make, c) for c in capabilities)]
+    return [
+        name
+        for name, make in RECIPES.items()
+        if name in BLOCKS and all(issubclass(make, c) for c in capabilities)
+    ]
+
+
+def require_gradients_of_one(name: str, update: str, root: Path) -> None:
+    """Fail unless an update has the same gradients, to 1e-6 in double precision, in four slices as in one."""
+    gradients = []
+    for slices in (1, 4):
+        fitted = trainer_of(name, data_for(name, root), root / f"run{slices}", logical_workers=slices)
+        if any(isinstance(module, _BatchNorm) for module in fitted.recipe.modules()):
+            pytest.skip("batch normalisation sees the rows of a slice only")
+        fitted.recipe.double()
+        (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == update)
+        gradients.append(fitted._play(played, fitted._batch(0)).gradients)
+    assert gradients[0]
+    for one, four in zip(*gradients, strict=True):
+        assert (one - four).norm() <= 1e-6 * one.norm()

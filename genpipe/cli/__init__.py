@@ -10,7 +10,7 @@ import select
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, registry, training, upkeep, views
+from genpipe.cli import corpus, registry, training, upkeep, using, views
 from genpipe.errors import BadInput, ClusterLost, disk_trouble
 
 DESCRIPTION = """\
@@ -93,6 +93,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    for part in (corpus, training, registry, views, upkeep):
+    for part in (corpus, training, using, registry, views, upkeep):
         part.add(commands)
     return parser

@@ -147,10 +147,10 @@ def _add_text(commands: Commands) -> None:
 
     for name, help_text in (
         ("vocabulary", "make the vocabulary of a counted corpus"),
-        ("encode", "turn a corpus into memory-mapped token ids"),
+        ("encode", "turn a data set of text into memory-mapped token ids, as encodings in params.yaml says"),
     ):
         command = commands.add_parser(name, help=help_text)
-        command.add_argument("corpus")
+        command.add_argument("encoding" if name == "encode" else "corpus")
         if name == "encode":
             add_workers(command)
         command.set_defaults(run=_vocabulary if name == "vocabulary" else _encode)
@@ -261,9 +261,11 @@ def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _encode(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.corpus.encoding import encode_corpus
+    from genpipe.corpus.encoding import encode
     from genpipe.params.project import read_params
 
-    corpus = read_params(root).named("corpora", arguments.corpus)
+    params = read_params(root)
+    encoding = params.named("encodings", arguments.encoding)
+    corpus = params.named("corpora", encoding.corpus)
     _clean_up_when_ended()
-    encode_corpus(root, arguments.corpus, corpus, _cluster(root, arguments))
+    encode(root, arguments.encoding, encoding, corpus, _cluster(root, arguments))

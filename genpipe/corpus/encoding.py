@@ -10,15 +10,17 @@ import hashlib
 import itertools
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import polars as pl
 
+from genpipe.corpus.codec import special_facts, write_codec
 from genpipe.corpus.executors import MB_PER_S, Where, executor
+from genpipe.corpus.fields import Marks, write_items
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import Content, Shard, cut, read
 from genpipe.corpus.tasks import Away, Task
@@ -35,9 +37,11 @@ from genpipe.files import (
     require_ours,
     scratch_directory,
     sha256,
+    write_json,
 )
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
+from genpipe.params.encodings import Encoding
 from genpipe.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,41 +97,114 @@ class Piece:
             return arrays[part]
 
 
-def encode_corpus(root: Path, name: str, corpus: Corpus, cluster: Cluster) -> None:
-    """Write artifacts/encoded/NAME: vocabulary.json and, for each file to encode, STEM.ids.npy and STEM.offsets.npy."""
-    stems = [Path(file).stem for file in corpus.encode]
-    if len(set(stems)) < len(stems):
-        raise BadInput(
-            f"corpora.{name}.encode: {', '.join(corpus.encode)} would be written to the same files; rename one"
-        )
-    path = root / "artifacts" / "vocabularies" / name / "vocabulary.json"
-    vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {name}"))
+@dataclass(frozen=True)
+class Source:
+    """Texts of one field of one split: a file, and the field of its records."""
+
+    split: str
+    name: str
+    path: Path
+    field: str
+
+    @property
+    def stem(self) -> str:
+        """What the files of its ids begin with."""
+        return f"{self.split}.{self.name}"
+
+
+LISTS = ("passages", "answer")  # fields with several texts a record
+MARKS = {"group": "num_groups", "label": "num_classes", "tags": "num_tags"}  # and the fact that counts them
+
+
+def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: Cluster) -> None:
+    """Write artifacts/encoded/NAME: data.json, the codec, and of each text field SPLIT.FIELD.ids.npy and .offsets.npy."""
+    path = root / "artifacts" / "vocabularies" / encoding.corpus / "vocabulary.json"
+    vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {encoding.corpus}"))
+    dataset = root / "artifacts" / "datasets" / encoding.dataset
+    files = _files_of_splits(dataset)
+    carried = [existing(dataset / file, f"encodings.{name}.carry names it") for file in encoding.carry]
     out = root / "artifacts" / "encoded" / name
-    refuse_inputs(out, [path, *inputs_of(root, corpus)])
+    refuse_inputs(out, [path, dataset, *inputs_of(root, corpus)])
     require_ours(out, TABLES)
     dtype = "<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4"
     scratch = root.resolve() / ".genpipe" / "encoded" / name
     scratch.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
-    shards = {stem: _shards(root, corpus, file) for stem, file in zip(stems, corpus.encode, strict=True)}
-    pieces = encode_shards(
-        list(itertools.chain(*shards.values())), encoder, cluster.workers, cluster.executor, f"encode {name}"
-    )
-    with new_directory(out, TABLES) as directory:
-        shutil.copyfile(path, directory / "vocabulary.json")
+    with new_directory(out, TABLES) as directory, scratch_directory(scratch, "items") as items:
+        sources = list(_sources(files, encoding, items, directory))
+        shards = [_shards(source, corpus) for source in sources]
+        pieces = encode_shards(
+            list(itertools.chain(*shards)), encoder, cluster.workers, cluster.executor, f"encode {name}"
+        )
         ordered = iter(pieces)
-        for stem, mine in shards.items():
-            _join(list(itertools.islice(ordered, len(mine))), directory, stem, dtype)
+        for source, mine in zip(sources, shards, strict=True):
+            _join(list(itertools.islice(ordered, len(mine))), directory, source.stem, dtype)
+        write_codec(directory, root, corpus, path)
+        for file in carried:
+            shutil.copyfile(file, directory / file.name)
+        facts = special_facts(len(vocabulary)) | _facts(files, encoding, sources, directory)
+        write_json(directory / "data.json", {"kind": encoding.kind, "splits": list(files), "facts": facts})
     for piece in pieces:
         piece.path.unlink(missing_ok=True)
 
 
-def _shards(root: Path, corpus: Corpus, file: str) -> list[Shard]:
-    source = root / "artifacts" / "datasets" / corpus.dataset / file
-    existing(source, f"make it first: genpipe prepare {corpus.dataset}")
-    return [
-        s for item in find_inputs([str(source)], field=corpus.field) for s in cut(item, corpus.shard_bytes)
-    ]
+def _files_of_splits(dataset: Path) -> dict[str, Path]:
+    remedy = f"make it first: genpipe prepare {dataset.name}"
+    described = read_json(existing(dataset / "data.json", remedy))
+    if described["kind"] != "text":
+        raise BadInput(
+            f"{dataset}: data of the kind {described['kind']} is not text, which is what can be encoded"
+        )
+    return {split: existing(dataset / f"{split}.jsonl", remedy) for split in described["splits"]}
+
+
+def _sources(files: Mapping[str, Path], encoding: Encoding, items: Path, directory: Path) -> Iterator[Source]:
+    """The texts to encode; a list of texts becomes a file with a record for each, and SPLIT.FIELD.items.npy."""
+    for split, path in files.items():
+        for name, field in sorted(encoding.fields.items()):
+            if name in LISTS:
+                own = items / f"{split}.{name}.jsonl"
+                np.save(directory / f"{split}.{name}.items.npy", write_items(path, field, own))
+                yield Source(split, name, own, field)
+            elif name not in MARKS:
+                yield Source(split, name, path, field)
+
+
+def _facts(
+    files: Mapping[str, Path], encoding: Encoding, sources: Sequence[Source], directory: Path
+) -> dict[str, Any]:
+    """What the texts and their marks say about the data; marks are written. Raises BadInput where a text is empty."""
+    lengths = {source.stem: np.diff(np.load(directory / f"{source.stem}.offsets.npy")) for source in sources}
+    facts: dict[str, Any] = {}
+    if encoding.kind != "stream":
+        for source in sources:
+            _require_tokens(source, lengths[source.stem])
+        facts["max_length"] = int(max(max(rows, default=0) for rows in lengths.values()))
+    for name in sorted(set(encoding.fields) & set(MARKS)):
+        marks = Marks(files, encoding.fields[name], per_token=name == "tags")
+        if name != "group":
+            marks.require_trained()
+        for split in files:
+            if name == "tags":
+                marks.require_lengths(split, lengths[f"{split}.text"])
+            np.save(directory / f"{split}.{name}.npy", marks.numbers(split))
+        write_json(directory / "classes.json", marks.names)
+        facts[MARKS[name]] = marks.num_known
+    return facts
+
+
+def _require_tokens(source: Source, lengths: np.ndarray) -> None:
+    empty = np.flatnonzero(lengths == 0)
+    if len(empty):
+        raise BadInput(
+            f"{source.path.name}: text {empty[0] + 1} of the field {source.field!r} has no token; "
+            "take empty texts out of the data set, or choose another tokenizer"
+        )
+
+
+def _shards(source: Source, corpus: Corpus) -> list[Shard]:
+    inputs = find_inputs([str(source.path)], field=source.field)
+    return [shard for item in inputs for shard in cut(item, corpus.shard_bytes)]
 
 
 def encode_shards(
@@ -235,24 +312,26 @@ def _join(pieces: Sequence[Piece], directory: Path, stem: str, dtype: str) -> No
     np.save(directory / f"{stem}.offsets.npy", lengths.cumsum().astype("<i8"))
 
 
-def read_encoded(directory: Path, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The vocabulary, the ids [tokens] and the offsets [documents + 1] of `split`, the arrays mapped from disk.
+def read_encoded(
+    directory: Path, split: str, field: str = "text"
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The vocabulary, the ids [tokens] and the offsets [documents + 1] of a field of `split`, the arrays mapped from disk.
 
     Document d is `ids[offsets[d] : offsets[d + 1]]`.
     """
     remedy = f"make it first: genpipe encode {directory.name}"
-    arrays = [existing(directory / f"{split}.{part}.npy", remedy) for part in ("ids", "offsets")]
+    arrays = [existing(directory / f"{split}.{field}.{part}.npy", remedy) for part in ("ids", "offsets")]
     ids, offsets = (np.load(path, mmap_mode="r") for path in arrays)
     return read_json(existing(directory / "vocabulary.json", remedy)), ids, offsets
 
 
-def as_dataset(directory: Path, split: str) -> "Dataset":
+def as_dataset(directory: Path, split: str, field: str = "text") -> "Dataset":
     """The documents of `split` as a Hugging Face data set with the column `ids`; nothing is copied."""
     import pyarrow as pa
     from datasets import Dataset
     from datasets.table import InMemoryTable  # of arrays that are mapped from disk
 
-    _, ids, offsets = read_encoded(directory, split)
+    _, ids, offsets = read_encoded(directory, split, field)
     column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(ids))
     return Dataset(InMemoryTable(pa.table({"ids": column})))
 

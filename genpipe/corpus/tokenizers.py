@@ -65,6 +65,10 @@ class Tokenizer(ABC):
             return self._explode(texts)
         return self._explode(pl.Series(self._normalised(texts.to_list()), dtype=pl.String))
 
+    def join(self, tokens: Sequence[str]) -> str:
+        """A text of these tokens; white space that `split` removed is not restored."""
+        return "".join(tokens)
+
     def _normalised(self, texts: Sequence[str]) -> Sequence[str]:
         return list(map(normaliser(self.normalise), texts)) if self.normalise else texts
 
@@ -112,6 +116,10 @@ class Vectorised(Tokenizer):
         """Polars leaves Python to others meanwhile, normalisation does not."""
         return not self.normalise
 
+    def join(self, tokens: Sequence[str]) -> str:
+        """The tokens with a space between them, characters without."""
+        return ("" if self.name == "char" else " ").join(tokens)
+
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         exploded = self._explode(pl.Series(texts, dtype=pl.String)).collect(engine="streaming")
         return _grouped(exploded, len(texts))
@@ -135,6 +143,16 @@ class HuggingFace(Tokenizer):
         batches = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
         found = (one for batch in batches for one in encode(batch, add_special_tokens=False))
         return [[tokens[number] for number in one.ids] for one in found]
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """A text by the decoder of the file; a token that the file does not have stands for itself."""
+        model, _ = _model(self.definition)
+        texts: list[str] = []
+        for known, run in itertools.groupby(tokens, key=lambda token: model.token_to_id(token) is not None):
+            words = list(run)
+            numbers = [number for word in words if (number := model.token_to_id(word)) is not None]
+            texts.append(model.decode(numbers, skip_special_tokens=False) if known else "".join(words))
+        return "".join(texts)
 
 
 @dataclass(frozen=True)

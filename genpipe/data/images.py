@@ -1,40 +1,44 @@
-"""Grey images as arrays of bytes."""
+"""Images as arrays of bytes, grey or in colours."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import read_array, shuffled_rows
+from genpipe.data.loader import Described, Example, chunks, read_array, shuffled_rows
 
 
-class Images:
-    """A prepared data set of images: uint8 [rows, height, width], with labels where there are some."""
+class Images(Described):
+    """SPLIT_images.npy, uint8 [rows, channels, height, width], and SPLIT_labels.npy, [rows], where there are classes."""
+
+    unit = "pixel"
 
     def __init__(self, directory: Path) -> None:
-        self.images = {split: read_array(directory / f"{split}_images.npy") for split in ("train", "test")}
-        labelled = (directory / "train_labels.npy").exists()
-        splits = ("train", "test") if labelled else ()
-        self.labels = {split: read_array(directory / f"{split}_labels.npy") for split in splits}
-        num_images, *image_shape = self.images["train"].shape
-        self.facts: dict[str, Any] = {"image_shape": tuple(image_shape), "num_images": num_images}
-        if labelled:
-            self.facts |= {"num_classes": int(self.labels["train"].max()) + 1}
+        super().__init__(directory)
+        self.images = {split: read_array(directory / f"{split}_images.npy") for split in self.splits}
+        self.labels: dict[str, np.ndarray] = {}
+        if "num_classes" in self.facts:
+            self.labels = {split: read_array(directory / f"{split}_labels.npy") for split in self.splits}
+        for split, images in self.images.items():
+            self.require_rows(split, len(images))
 
-    def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, Tensor]:
-        """`images`, uint8 [batch, height, width], `rows`, their numbers, and `labels`, int64 [batch], where there are some."""
-        rows = shuffled_rows(len(self.images["train"]), seed, step, batch_size)
-        batch = {"images": torch.from_numpy(self.images["train"][rows]), "rows": torch.from_numpy(rows)}
-        if self.labels:
-            batch["labels"] = torch.from_numpy(self.labels["train"][rows].astype(np.int64))
-        return batch
+    def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
+        """`images`, uint8 [batch, channels, height, width], `rows`, their numbers, and `labels`, int64 [batch]."""
+        return self._rows("train", shuffled_rows(len(self.images["train"]), seed, step, batch_size))
 
-    def test(self) -> Mapping[str, Tensor]:
-        """The whole test split: `images`, and `labels` where there are some."""
-        batch = {"images": torch.from_numpy(np.array(self.images["test"]))}
+    def split(self, name: str) -> Iterator[Example]:
+        """The same keys, in the order of the files."""
+        return (self._rows(name, rows) for rows in chunks(len(self.images[self.require(name)])))
+
+    def units(self, example: Example) -> Tensor:
+        """Pixels × channels of each image."""
+        return torch.full((len(example["images"]),), math.prod(self.facts["image_shape"]))
+
+    def _rows(self, split: str, rows: np.ndarray) -> Example:
+        batch = {"images": torch.from_numpy(self.images[split][rows]), "rows": torch.from_numpy(rows)}
         if self.labels:
-            batch["labels"] = torch.from_numpy(self.labels["test"].astype(np.int64))
+            batch["labels"] = torch.from_numpy(self.labels[split][rows].astype(np.int64))
         return batch

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,16 +10,98 @@ import numpy as np
 from torch import Tensor
 
 from genpipe.errors import BadInput
+from genpipe.files import existing, read_json
+
+Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
+CHUNK = 100  # rows of a split at once; fixed, since the size of a matrix product may change its last bits
 
 
-class Data(Protocol):
-    """What a recipe trains on."""
+class Batches(Protocol):
+    """What the trainer asks for."""
 
-    facts: dict[str, Any]  # what a model must know to be built: image_shape, num_classes, num_tokens
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a model must know to be built: image_shape, num_classes, num_tokens."""
+        ...
 
-    def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, Tensor]:
+    def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """The batch of a step, each tensor with `batch_size` rows; the same for the same arguments."""
         ...
+
+
+class Data(Batches, Protocol):
+    """What a recipe trains on and is judged by."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the parts: train, test, and any others."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What a likelihood is divided by: pixel, token, point."""
+        ...
+
+    @property
+    def rows_together(self) -> int:
+        """Neighbouring rows that belong in one slice: the rows of a slice are a multiple of it."""
+        ...
+
+    def split(self, name: str) -> Iterator[Example]:
+        """All rows of a split in a fixed order, CHUNK rows at a time."""
+        ...
+
+    def units(self, example: Example) -> Tensor:
+        """The number of units of each row, int64 [rows]."""
+        ...
+
+
+class Described:
+    """A data directory with its data.json: {"kind", "splits", "facts"}."""
+
+    rows_together = 1
+
+    def __init__(self, directory: Path) -> None:
+        described = read_description(directory)
+        self.directory = directory
+        self.splits = tuple(described["splits"])
+        self.facts = facts_of(described)
+        self.require("train")
+
+    def require(self, split: str) -> str:
+        """`split` itself, or the error that lists the splits."""
+        if split not in self.splits:
+            raise BadInput(
+                f"{self.directory}: no split {split!r}, it has: {', '.join(self.splits)}; "
+                "set datasets.*.test_share, or add a file of that name to the source"
+            )
+        return split
+
+    def require_rows(self, split: str, number: int) -> None:
+        """Raise BadInput where a split is empty."""
+        if not number:
+            raise BadInput(f"{self.directory}: the split {split} is empty; add examples to its source")
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """What data.json says of a directory that `genpipe prepare` or `genpipe encode` wrote."""
+    path = existing(directory / "data.json", "run the stage that makes it (genpipe plan names it)")
+    described = read_json(path)
+    if not isinstance(described, dict) or not {"kind", "splits", "facts"} <= set(described):
+        raise BadInput(f"{path}: kind, splits and facts are missing; run the stage that makes it again")
+    return described
+
+
+def facts_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in a data.json, lists as tuples."""
+    facts = described["facts"]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
+
+
+def chunks(num_rows: int) -> Iterator[np.ndarray]:
+    """The numbers of all rows, int64, CHUNK at a time."""
+    rows = np.arange(num_rows)
+    return (rows[start : start + CHUNK] for start in range(0, num_rows, CHUNK))
 
 
 def derived_seed(*parts: object) -> int:
@@ -55,4 +137,4 @@ def read_array(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; run the stage that makes it (genpipe plan names it)") from None
     except (ValueError, EOFError, OSError) as error:
-        raise BadInput(f"{path}: wanted a NumPy array, {error}; run the stage that makes it again") from None
+        raise BadInput(f"{path}: not a NumPy array ({error}); run the stage that makes it again") from None

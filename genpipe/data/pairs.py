@@ -1,52 +1,73 @@
-"""Pairs of lines of equal length, as token ids."""
+"""Pairs of texts as token ids: a source, and the target that answers it."""
 
-import itertools
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from genpipe.data.loader import derived_seed, read_array, shuffled_rows
+from genpipe.data.loader import Described, Example, chunks, derived_seed, shuffled_rows
+from genpipe.data.texts import Texts
 from genpipe.errors import BadInput
-from genpipe.files import existing, read_json
-
-UNKNOWN = 0  # id of <unk>
-NEWLINE = "\n"
+from genpipe.params.blocks import Count
 
 
-class Pairs:
-    """An encoded corpus whose documents are two lines of equal length; a batch has one length, so nothing is padded."""
+class Pairs(Described):
+    """Pairs, padded to the longest of a batch; with `aligned`, both sides of all pairs of a batch have one length.
 
-    def __init__(self, directory: Path) -> None:
-        vocabulary = existing(directory / "vocabulary.json", "run genpipe encode")
-        self.vocabulary: list[str] = read_json(vocabulary)
-        if NEWLINE not in self.vocabulary:
-            raise BadInput(
-                f"{vocabulary}: wanted a vocabulary with a line break in it; count with the tokenizer char"
-            )
-        self.facts: dict[str, Any] = {"num_tokens": len(self.vocabulary)}
-        self.groups = {split: self._by_length(directory, split) for split in ("train", "test")}
+    `max_length` cuts longer texts. `units` counts the tokens of the target.
+    """
 
-    def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, Tensor]:
-        """`upper` and `lower`, int64 [batch, time], of one length; every pair is seen equally often.
+    unit = "token"
 
-        Each length goes through its pairs in one shuffled order after another (`shuffled_rows`). k epochs take
-        ceil(k pairs / batch_size) batches of each length, those of one epoch in a random order: every pair is seen k times,
-        and the pairs that fill the last batch of their length, the first of its next order, once more.
+    def __init__(self, directory: Path, aligned: bool = False, max_length: Count | None = None) -> None:
+        super().__init__(directory)
+        self.texts = {
+            split: {field: Texts(directory, split, field, max_length) for field in ("source", "target")}
+            for split in self.splits
+        }
+        self.facts["max_length"] = min(self.facts["max_length"], max_length or self.facts["max_length"])
+        for split, texts in self.texts.items():
+            self.require_rows(split, len(texts["source"]))
+        self.by_length = {split: self._by_length(split) for split in self.splits} if aligned else {}
+
+    def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
+        """`source` and `target`, int64 [batch, time], with `source_lengths` and `target_lengths`, int64 [batch].
+
+        Aligned pairs: each length goes through its pairs in one shuffled order after another (`shuffled_rows`). k epochs
+        take ceil(k pairs / batch_size) batches of each length, those of one epoch in a random order: every pair is seen k
+        times, and the pairs that fill the last batch of their length, the first of its next order, once more.
         """
+        if not self.by_length:
+            return self._rows("train", shuffled_rows(self._number("train"), seed, step, batch_size))
         length, turn = self._turn(seed, step, batch_size)
-        pairs = self.groups["train"][length]
-        return as_batch(
-            pairs[shuffled_rows(len(pairs), derived_seed(seed, "pairs", length), turn, batch_size)]
-        )
+        rows = self.by_length["train"][length]
+        order = shuffled_rows(len(rows), derived_seed(seed, "pairs", length), turn, batch_size)
+        return self._rows("train", rows[order])
+
+    def split(self, name: str) -> Iterator[Example]:
+        """The same keys, in the order of the files; aligned pairs the shortest first, one length a chunk."""
+        all_rows = np.arange(self._number(self.require(name)))
+        parts = [rows for _, rows in sorted(self.by_length[name].items())] if self.by_length else [all_rows]
+        return (self._rows(name, rows[part]) for rows in parts for part in chunks(len(rows)))
+
+    def units(self, example: Example) -> Tensor:
+        """Tokens of each target."""
+        return example["target_lengths"]
+
+    def _number(self, split: str) -> int:
+        return len(self.texts[split]["source"])
+
+    def _rows(self, split: str, rows: np.ndarray) -> Example:
+        batch: dict[str, Tensor] = {}
+        for field, texts in self.texts[split].items():
+            batch[field], batch[f"{field}_lengths"] = texts.padded(rows, self.facts["pad"])
+        return batch
 
     def _turn(self, seed: int, step: int, batch_size: int) -> tuple[int, int]:
         """The length of a step, and how many batches of that length came before."""
-        sizes = {length: len(pairs) for length, pairs in sorted(self.groups["train"].items())}
+        sizes = {length: len(rows) for length, rows in sorted(self.by_length["train"].items())}
 
         def batches(epochs: int) -> dict[int, int]:
             """How many of each length so many epochs take."""
@@ -60,30 +81,13 @@ class Pairs:
         order = np.random.Generator(np.random.Philox(derived_seed(seed, "lengths", epoch)))
         return turns[order.permutation(len(turns))[step - sum(before.values())]]
 
-    def test(self) -> list[Mapping[str, Tensor]]:
-        """The whole test split, a batch for each length, shortest first."""
-        return [as_batch(pairs) for _, pairs in sorted(self.groups["test"].items())]
-
-    def spelled(self, lines: Tensor) -> list[str]:
-        """The text of token ids, [batch, time]; an unknown character is shown as □."""
-        return ["".join("□" if i == UNKNOWN else self.vocabulary[i] for i in line) for line in lines.tolist()]
-
-    def _by_length(self, directory: Path, split: str) -> dict[int, np.ndarray]:
-        """Token ids, [pairs, 2, time], by the length of a line."""
-        ids, offsets = (read_array(directory / f"{split}.{part}.npy") for part in ("ids", "offsets"))
-        newline = self.vocabulary.index(NEWLINE)
-        groups: dict[int, list[np.ndarray]] = {}
-        for number, (start, end) in enumerate(itertools.pairwise(offsets)):
-            document = np.asarray(ids[start:end], dtype=np.int64)
-            length = (len(document) - 1) // 2
-            if len(document) % 2 == 0 or not length or document[length] != newline:
-                raise BadInput(f"{directory}/{split}: document {number} is not two lines of equal length")
-            groups.setdefault(length, []).append(np.stack([document[:length], document[length + 1 :]]))
-        if not groups:
-            raise BadInput(f"{directory}/{split}: no documents; check the data set's source")
-        return {length: np.stack(pairs) for length, pairs in groups.items()}
-
-
-def as_batch(pairs: np.ndarray) -> Mapping[str, Tensor]:
-    """`upper` and `lower`, int64 [batch, time], from pairs, [batch, 2, time]."""
-    return {"upper": torch.from_numpy(pairs[:, 0].copy()), "lower": torch.from_numpy(pairs[:, 1].copy())}
+    def _by_length(self, split: str) -> dict[int, np.ndarray]:
+        """The numbers of the pairs of each length."""
+        source, target = (texts.lengths for texts in self.texts[split].values())
+        unequal = np.flatnonzero(source != target)
+        if len(unequal):
+            raise BadInput(
+                f"{self.directory}/{split}: pair {unequal[0]} has {source[unequal[0]]} and {target[unequal[0]]} tokens, "
+                "and aligned pairs have one length; take train.batches.aligned out"
+            )
+        return {int(length): np.flatnonzero(source == length) for length in np.unique(source)}

@@ -1,15 +1,19 @@
-"""Couplets judged without a judge: cross-entropy, tones, antithesis."""
+"""Aligned pairs of lines, couplets among them: cross-entropy, tones, antithesis."""
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genpipe.data.pairs import Pairs
-from genpipe.recipe import Tags
-from genpipe.sampling.showing import answers
+from genpipe.capabilities import Example, Tags
+from genpipe.errors import BadInput
+from genpipe.evaluation.judge import Judge, Trial
+from genpipe.sampling.draw import rows_of
+from genpipe.sampling.panels import answer_of
 
 NUMERALS = frozenset("一二三四五六七八九十百千萬万兩两雙双半孤獨独數数")
 COLOURS = frozenset("紅红綠绿青黃黄白黑碧翠蒼苍丹朱紫素金銀银")
@@ -17,22 +21,44 @@ CLASSES = {"numeral": NUMERALS, "colour": COLOURS}
 Line = Sequence[str]
 
 
-def judge_couplets(model: Tags, data: Pairs, tones: Mapping[str, str], seed: int) -> dict[str, float]:
-    """Cross-entropy and form of generated couplets, beside those of real and of shuffled ones."""
-    test = data.test()
-    mixed = shuffled(test, seed)
-    train = torch.cat([torch.from_numpy(pairs[:, 1]).flatten() for pairs in data.groups["train"].values()])
-    lower = torch.cat([batch["lower"].flatten() for batch in test])
+def judge_couplets(trial: Trial) -> dict[str, float]:
+    """Cross-entropy, and the form of generated couplets where tones are known, beside that of real and of shuffled ones."""
+    test = list(trial.data.split(trial.split))
+    mixed = shuffled(test, trial.seed)
+    train = torch.cat([x["target"].flatten() for x in trial.data.split("train")])
+    target = torch.cat([x["target"].flatten() for x in test])
     metrics = {
-        "cross_entropy": cross_entropy(model, test),
-        "cross_entropy_unigram": unigram_cross_entropy(train, lower, len(data.vocabulary)),
-        "cross_entropy_shuffled": cross_entropy(model, mixed),
+        "cross_entropy": cross_entropy(trial.recipe, test),
+        "cross_entropy_unigram": unigram_cross_entropy(train, target, trial.data.facts["num_tokens"]),
+        "cross_entropy_shuffled": cross_entropy(trial.recipe, mixed),
     }
-    rows = answers(model, data)
-    metrics |= judge_form([(upper, made) for upper, made, _ in rows], tones, "")
-    metrics |= judge_form([(upper, real) for upper, _, real in rows], tones, "_real")
-    lines = [zip(data.spelled(batch["upper"]), data.spelled(batch["lower"]), strict=True) for batch in mixed]
-    return metrics | judge_form([pair for pairs in lines for pair in pairs], tones, "_shuffled")
+    path = trial.tables / "tones.tsv"
+    return metrics | form(trial, test, mixed, read_tones(path)) if path.exists() else metrics
+
+
+def form(
+    trial: Trial, test: list[Example], mixed: list[Example], tones: Mapping[str, str]
+) -> dict[str, float]:
+    """The form of generated, real and shuffled couplets."""
+    made = [{**x, "target": answer_of(trial.recipe, x, trial.speller)} for x in test]
+    sets = {"": made, "_real": test, "_shuffled": mixed}
+    rates: dict[str, float] = {}
+    for suffix, parts in sets.items():
+        rates |= judge_form([pair for x in parts for pair in spelled(trial, x)], tones, suffix)
+    return rates
+
+
+def spelled(trial: Trial, x: Example) -> Iterable[tuple[str, str]]:
+    """Source and target as text."""
+    if trial.speller is None:
+        raise BadInput("the data of couplets has no vocabulary.json; encode it again")
+    return zip(trial.speller.lines(x["source"]), trial.speller.lines(x["target"]), strict=True)
+
+
+def read_tones(path: Path) -> dict[str, str]:
+    """The usual tone, 平 or 仄, of each character."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["character"]: row["tone"] for row in csv.DictReader(file, delimiter="\t")}
 
 
 def judge_form(pairs: Sequence[tuple[Line, Line]], tones: Mapping[str, str], suffix: str) -> dict[str, float]:
@@ -43,16 +69,15 @@ def judge_form(pairs: Sequence[tuple[Line, Line]], tones: Mapping[str, str], suf
     return {f"{name}{suffix}": rate for name, rate in rates.items()}
 
 
-def cross_entropy(model: Tags, batches: Sequence[Mapping[str, Tensor]]) -> float:
-    """Nats a character of the lower lines, given the upper ones."""
+def cross_entropy(model: Tags, batches: Sequence[Example]) -> float:
+    """Nats a character of the targets, given the sources; padding is not counted."""
     total, characters = 0.0, 0
     with torch.no_grad():
-        for batch in batches:
-            for upper, lower in zip(batch["upper"].split(100), batch["lower"].split(100), strict=True):
-                total += float(
-                    F.cross_entropy(model.tag(upper).flatten(0, 1).double(), lower.flatten(), reduction="sum")
-                )
-                characters += lower.numel()
+        for x in batches:
+            keep = torch.arange(x["target"].shape[1]) < x["target_lengths"].unsqueeze(1)
+            logits = model.tag(x)[keep].double()
+            total += float(F.cross_entropy(logits, x["target"][keep], reduction="sum"))
+            characters += int(keep.sum())
     return total / characters
 
 
@@ -62,12 +87,14 @@ def unigram_cross_entropy(train: Tensor, test: Tensor, num_tokens: int) -> float
     return float(-(counts / counts.sum()).log()[test.flatten()].mean())
 
 
-def shuffled(batches: Sequence[Mapping[str, Tensor]], seed: int) -> list[Mapping[str, Tensor]]:
-    """The same lower lines under upper lines of other couplets of the same length."""
-    result: list[Mapping[str, Tensor]] = []
-    for number, batch in enumerate(batches):
-        order = np.random.Generator(np.random.Philox([seed, number])).permutation(len(batch["upper"]))
-        result.append({"upper": batch["upper"][torch.from_numpy(order)], "lower": batch["lower"]})
+def shuffled(batches: Sequence[Example], seed: int) -> list[Example]:
+    """The same targets under sources of other pairs of the same chunk, whose lines have one length."""
+    result: list[Example] = []
+    for number, x in enumerate(batches):
+        order = torch.from_numpy(
+            np.random.Generator(np.random.Philox([seed, number])).permutation(rows_of(x))
+        )
+        result.append({**x, "source": x["source"][order], "source_lengths": x["source_lengths"][order]})
     return result
 
 
@@ -102,3 +129,6 @@ def shared_characters(pairs: Sequence[tuple[Line, Line]]) -> float:
 def repeated_characters(pairs: Sequence[tuple[Line, Line]]) -> float:
     """Share of lower lines that use a character twice."""
     return sum(len(set(lower)) < len(lower) for _, lower in pairs) / len(pairs)
+
+
+JUDGE = Judge((Tags,), ("pairs",), judge_couplets)

@@ -8,18 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpipe.capabilities import Embeds, Samples
+from genpipe.data.loader import read_array
 from genpipe.errors import BadInput
+from genpipe.evaluation.judge import Judge, NotMeasured, Trial
 from genpipe.nn.pixels import scaled
-from genpipe.recipe import Embeds
-from genpipe.sampling.latent import in_chunks
+from genpipe.sampling.draw import in_chunks, whole
 
 
-class NotMeasured(Exception):
-    """Why a metric is left out, in one line; what else can be measured is measured."""
+def judge_images(trial: Trial) -> dict[str, float]:
+    """The distances of samples.npy from the test images, in the features of the yardstick."""
+    drawn = torch.from_numpy(np.array(read_array(trial.samples / "samples.npy")))
+    return judge_samples(trial.yardstick(), whole(trial.data, trial.split)["images"], drawn)
 
 
-def judge_samples(judge: Embeds, test: Tensor, drawn: Tensor) -> dict[str, float]:
-    """Distances of drawn images, of real images and of noise from real images, uint8 [n, height, width], sizes equal.
+def judge_samples(yardstick: Embeds, test: Tensor, drawn: Tensor) -> dict[str, float]:
+    """Distances of drawn images, of real ones and of noise from real ones, uint8 [n, channels, height, width], sizes equal.
 
     The rows of `test` must be in no order, as `genpipe prepare` writes them: its first half is compared with its second.
     Raises NotMeasured where there are not more images than features: their covariances would be singular.
@@ -27,18 +31,18 @@ def judge_samples(judge: Embeds, test: Tensor, drawn: Tensor) -> dict[str, float
     n = min(len(drawn), len(test) // 2)
     if drawn.shape[1:] != test.shape[1:]:
         raise BadInput(
-            f"samples.npy: wanted images of {tuple(test.shape[1:])} pixels, found {tuple(drawn.shape[1:])}; sample again"
+            f"samples.npy has images of {tuple(drawn.shape[1:])} pixels, and the data of {tuple(test.shape[1:])}; sample again"
         )
-    num_features = judge.embed(scaled(test[:1])).shape[1]
+    num_features = yardstick.embed({"images": scaled(test[:1])}).shape[1]
     if n <= num_features:
         raise NotMeasured(
-            f"{num_features} features need more than {num_features} images of each kind, and num_samples {len(drawn)} "
-            f"and half of {len(test)} test images give {n}; raise num_samples, or keep more images for testing"
+            f"frechet_classifier: {num_features} features need more than {num_features} images of each kind, and sample.num "
+            f"{len(drawn)} and half of {len(test)} test images give {n}; raise sample.num, or keep more images for testing"
         )
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (n, *test.shape[1:]), dtype=torch.uint8, generator=generator)
     sets = {"real": test[:n], "classifier": drawn[:n], "real_vs_real": test[n : 2 * n], "noise": noise}
-    features = {key: in_chunks(judge.embed, scaled(x)).numpy() for key, x in sets.items()}
+    features = {key: in_chunks(yardstick.embed, {"images": scaled(x)}).numpy() for key, x in sets.items()}
     real = features.pop("real")
     distances = {f"frechet_{key}": frechet_distance(real, other) for key, other in features.items()}
     return distances | {"frechet_num_images": float(n)}
@@ -58,3 +62,6 @@ def symmetric_root(matrix: np.ndarray) -> np.ndarray:
     """The symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+
+JUDGE = Judge((Samples,), ("images",), judge_images, any_split=False)

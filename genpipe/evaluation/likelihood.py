@@ -3,24 +3,26 @@
 import math
 
 import torch
-from torch import Tensor
 
+from genpipe.capabilities import LogProb
 from genpipe.data.loader import derived_seed
+from genpipe.evaluation.judge import Judge, Trial
 from genpipe.nn.pixels import dequantised
-from genpipe.recipe import LogProb
-
-CHUNK = 100
 
 
-def bits_per_dim(model: LogProb, images: Tensor, seed: int) -> float:
-    """Mean bits a pixel of images, uint8 [n, height, width]: a bound, with pixels dequantised to (i + u)/256.
+def bits_per_dim(trial: Trial) -> dict[str, float]:
+    """Mean bits a pixel of images: a bound, with pixels dequantised to (i + u)/256.
 
     (−ln p(x)/D + ln 256)/ln 2 (archives/5776; Theis, van den Oord, Bethge, 2015).
     """
-    total = 0.0
+    total, pixels = 0.0, 0
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for number, chunk in enumerate(images.split(CHUNK)):
-            torch.manual_seed(derived_seed(seed, "dequantise", number))
-            total += float(model.log_prob(dequantised(chunk)).double().sum())
-    dim = images[0].numel()
-    return (-total / len(images) / dim + math.log(256)) / math.log(2)
+        for number, x in enumerate(trial.data.split(trial.split)):
+            torch.manual_seed(derived_seed(trial.seed, "dequantise", number))
+            values = {**x, "images": dequantised(x["images"])}
+            total += float(trial.recipe.log_prob(values).double().sum())
+            pixels += int(trial.data.units(x).sum())
+    return {"bits_per_dim": (-total / pixels + math.log(256)) / math.log(2)}
+
+
+JUDGE = Judge((LogProb,), ("images",), bits_per_dim)

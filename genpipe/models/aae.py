@@ -8,17 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genpipe.capabilities import Decodes, Encodes, Example, Samples
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count
-from genpipe.recipe import Batch, Decodes, Encodes, Loss, Phase, Recipe, Samples, Update
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 
 class AAE(Recipe, Samples, Encodes, Decodes):
     """Encoder and decoder against the error of reconstruction; encoder against a critic of codes."""
 
     def __init__(
-        self, image_shape: tuple[int, int], latent_dim: Count = 8, width: Count = 32, hidden_dim: Count = 256
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: Count = 8,
+        width: Count = 32,
+        hidden_dim: Count = 256,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -59,17 +64,17 @@ class AAE(Recipe, Samples, Encodes, Decodes):
         value = F.softplus(-self.critic(code)).mean()
         return Loss(value, {"code_square": code.detach().square().mean()})
 
-    def sample(self, n: int) -> Tensor:
+    def sample(self, n: int, given: Example) -> Example:
         """`n` images in [0, 1] from Gaussian codes."""
-        return self.decode(torch.randn(n, self.latent_dim))
+        return self.decode(torch.randn(n, self.latent_dim), given)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Example) -> Tensor:
         """Codes, [batch, latent_dim], together near a standard Gaussian."""
-        return self.encoder(2 * x - 1)
+        return self.encoder(2 * x["images"] - 1)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Images in [0, 1], [batch, height, width]."""
-        return (self.decoder(z) + 1) / 2
+    def decode(self, z: Tensor, given: Example) -> Example:
+        """Images in [0, 1], [batch, channels, height, width]."""
+        return {"images": (self.decoder(z) + 1) / 2}
 
     def _scaled(self, batch: Batch) -> Tensor:
         return 2 * scaled(batch["images"], next(self.parameters()).dtype) - 1

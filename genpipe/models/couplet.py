@@ -7,9 +7,10 @@ of one length needs no padding. Cross-entropy is in nats a character.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genpipe.capabilities import Example, Tags
 from genpipe.nn.gated import GatedResidualConv
 from genpipe.params.blocks import Count, DecayRate
-from genpipe.recipe import Batch, Loss, Phase, Recipe, Tags, Update
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 
 class Couplet(Recipe, Tags):
@@ -30,11 +31,11 @@ class Couplet(Recipe, Tags):
 
     def cross_entropy(self, batch: Batch) -> Loss:
         """Nats a character of the lower line."""
-        logits = self.tag(batch["upper"])
-        accuracy = (logits.detach().argmax(-1) == batch["lower"]).to(logits.dtype).mean()
-        return Loss(F.cross_entropy(logits.flatten(0, 1), batch["lower"].flatten()), {"accuracy": accuracy})
+        logits = self.tag(batch)
+        accuracy = (logits.detach().argmax(-1) == batch["target"]).to(logits.dtype).mean()
+        return Loss(F.cross_entropy(logits.flatten(0, 1), batch["target"].flatten()), {"accuracy": accuracy})
 
-    def tag(self, tokens: Tensor) -> Tensor:
+    def tag(self, x: Example) -> Tensor:
         """Logits, [batch, time, num_tokens]."""
-        x = self.dropout(self.embedding(tokens)).transpose(1, 2)
-        return self.logits(self.layers(x).transpose(1, 2))
+        hidden = self.dropout(self.embedding(x["source"])).transpose(1, 2)
+        return self.logits(self.layers(hidden).transpose(1, 2))

@@ -10,12 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from genpipe.capabilities import Energy, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn.conv import quarter
 from genpipe.nn.langevin import langevin
 from genpipe.nn.pixels import DEQUANTISED, dequantised, dequantised_to_bytes
 from genpipe.params.blocks import Count, DecayRate, Factor
-from genpipe.recipe import Batch, Energy, Loss, Phase, Recipe, Samples, Update
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 
 class EnergyModel(Recipe, Samples, Energy):
@@ -28,12 +29,11 @@ class EnergyModel(Recipe, Samples, Energy):
 
     def __init__(
         self,
-        image_shape: tuple[int, int],
+        image_shape: tuple[int, int, int],
         width: Count = 16,
         num_replay: Count = 2048,
         restart: DecayRate = 0.05,
         chain_steps: Count = 20,
-        sample_steps: Count = 60,
         step: Factor = 10.0,
         noise: Factor = 0.005,
         bound: Factor = 0.03,
@@ -42,12 +42,11 @@ class EnergyModel(Recipe, Samples, Energy):
         super().__init__()
         self.restart = restart
         self.chain_steps = chain_steps
-        self.sample_steps = sample_steps
         self.chain = {"step": step, "noise": noise, "bound": bound}
         self.square_weight = square_weight
         rows, columns = quarter(image_shape)
         self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 4, stride=2, padding=1),
+            nn.Conv2d(image_shape[0], width, 4, stride=2, padding=1),
             nn.SiLU(),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             nn.SiLU(),
@@ -75,26 +74,29 @@ class EnergyModel(Recipe, Samples, Energy):
                 f"batch, not {len(replay)}; raise it"
             )
         chosen = torch.randperm(len(replay), device=replay.device)[: len(real)]
-        made = langevin(self.energy, self._starts(replay[chosen]), self.chain_steps, **self.chain)
+        made = langevin(self._energy, self._starts(replay[chosen]), self.chain_steps, **self.chain)
         replay[chosen] = dequantised_to_bytes(made)
-        energy_real, energy_made = self.energy(torch.cat([real, made])).chunk(2)
+        energy_real, energy_made = self._energy(torch.cat([real, made])).chunk(2)
         gap = (energy_made - energy_real).mean()
         square = (energy_real.square() + energy_made.square()).mean()
         metrics = {"energy_gap": gap.detach(), "energy_real": energy_real.mean().detach()}
         return Loss(self.square_weight * square - gap, metrics)
 
-    def energy(self, x: Tensor) -> Tensor:
+    def energy(self, x: Example) -> Tensor:
         """Energies, [batch]."""
-        return self.layers(2 * x.unsqueeze(1) - 1)
+        return self._energy(x["images"])
 
-    def sample(self, n: int) -> Tensor:
-        """`n` images in [0, 1] at the ends of chains that go on from replayed rows drawn at random."""
-        chosen = torch.randint(len(self.replay), (n,))
-        return langevin(self.energy, self._dequantised(self.replay[chosen]), self.sample_steps, **self.chain)
+    def sample(self, n: int, given: Example, steps: Count = 60) -> Example:
+        """`n` images in [0, 1] at the ends of chains of `steps` that go on from replayed rows drawn at random."""
+        starts = self._dequantised(self.replay[torch.randint(len(self.replay), (n,))])
+        return {"images": langevin(self._energy, starts, steps, **self.chain)}
+
+    def _energy(self, images: Tensor) -> Tensor:
+        return self.layers(2 * images - 1)
 
     def _starts(self, stored: Tensor) -> Tensor:
-        """Images in [0, 1] of stored rows, uint8 [batch, height, width]; a share `restart` of them is noise instead."""
-        anew = torch.rand(len(stored), 1, 1, device=stored.device) < self.restart
+        """Images in [0, 1] of stored rows, uint8 [batch, channels, height, width]; a share `restart` of them is noise instead."""
+        anew = torch.rand(len(stored), 1, 1, 1, device=stored.device) < self.restart
         x = self._dequantised(stored)
         return torch.where(anew, torch.rand_like(x), x)
 

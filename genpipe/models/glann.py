@@ -12,22 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genpipe.capabilities import Decodes, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvGenerator
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, DecayRate
-from genpipe.recipe import Batch, Decodes, Loss, Phase, Recipe, Samples, Update
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
-    """Two bands and the rest of a Laplacian pyramid, by means of 2×2 pixels, of images, [batch, height, width].
+    """Two bands and the rest of a Laplacian pyramid, by means of 2×2 pixels, of images, [batch, channels, height, width].
 
     Bands have the height and width, half of them, and a quarter.
     """
     bands: list[Tensor] = []
     for _ in range(2):
         coarse = F.avg_pool2d(x, 2)
-        bands.append(x - coarse.repeat_interleave(2, 1).repeat_interleave(2, 2))
+        bands.append(x - coarse.repeat_interleave(2, 2).repeat_interleave(2, 3))
         x = coarse
     return [*bands, x]
 
@@ -52,7 +53,7 @@ class GLANN(Recipe, Samples, Decodes):
 
     def __init__(
         self,
-        image_shape: tuple[int, int],
+        image_shape: tuple[int, int, int],
         num_images: int,
         latent_dim: Count = 32,
         width: Count = 32,
@@ -125,10 +126,10 @@ class GLANN(Recipe, Samples, Decodes):
         """Codes on the unit sphere, [batch, latent_dim], of noise, [batch, noise_dim]."""
         return F.normalize(self.mapper(noise))
 
-    def sample(self, n: int) -> Tensor:
+    def sample(self, n: int, given: Example) -> Example:
         """`n` images in [0, 1] from mapped Gaussian noise."""
-        return self.decode(self.mapped(torch.randn(n, self.noise_dim)))
+        return self.decode(self.mapped(torch.randn(n, self.noise_dim)), given)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Images in [0, 1], [batch, height, width]; only the direction of a code counts."""
-        return (self.decoder(F.normalize(z)) + 1) / 2
+    def decode(self, z: Tensor, given: Example) -> Example:
+        """Images in [0, 1], [batch, channels, height, width]; only the direction of a code counts."""
+        return {"images": (self.decoder(F.normalize(z)) + 1) / 2}

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from genpipe.capabilities import Decodes, Encodes, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, Factor
-from genpipe.recipe import Batch, Decodes, Encodes, Loss, Phase, Recipe, Samples, Update
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 
 def normalise(z: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes):
 
     def __init__(
         self,
-        image_shape: tuple[int, int],
+        image_shape: tuple[int, int, int],
         latent_dim: Count = 32,
         width: Count = 32,
         correlation_weight: Factor = 0.5,
@@ -63,14 +64,14 @@ class OGAN(Recipe, Samples, Encodes, Decodes):
         metrics = {"score_gap": gap.mean(), "correlation": rho.mean()}
         return Loss(value, {name: metric.detach() for name, metric in metrics.items()})
 
-    def sample(self, n: int) -> Tensor:
+    def sample(self, n: int, given: Example) -> Example:
         """`n` images in [0, 1] from Gaussian codes."""
-        return self.decode(torch.randn(n, self.latent_dim))
+        return self.decode(torch.randn(n, self.latent_dim), given)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Example) -> Tensor:
         """Standardised codes, [batch, latent_dim]."""
-        return normalise(self.encoder(2 * x - 1))
+        return normalise(self.encoder(2 * x["images"] - 1))
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Images in [0, 1], [batch, height, width]."""
-        return (self.generator(z) + 1) / 2
+    def decode(self, z: Tensor, given: Example) -> Example:
+        """Images in [0, 1], [batch, channels, height, width]."""
+        return {"images": (self.generator(z) + 1) / 2}

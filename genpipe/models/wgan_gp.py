@@ -7,10 +7,11 @@ Scores are high for real images.
 import torch
 from torch import Tensor, nn
 
+from genpipe.capabilities import Decodes, Example, Samples
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, Factor
-from genpipe.recipe import Batch, Decodes, Loss, Phase, Recipe, Samples, Update
+from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 
 def slopes(critic: nn.Module, x: Tensor) -> Tensor:
@@ -24,9 +25,9 @@ def slopes(critic: nn.Module, x: Tensor) -> Tensor:
 
 
 def between(real: Tensor, fake: Tensor) -> Tensor:
-    """A uniform point on the segment from each real image to its fake, [batch, height, width]."""
+    """A uniform point on the segment from each real image to its fake, [batch, channels, height, width]."""
     # one weight an image, not one a pixel
-    weight = torch.rand(len(real), 1, 1, dtype=real.dtype, device=real.device)
+    weight = torch.rand(len(real), 1, 1, 1, dtype=real.dtype, device=real.device)
     return torch.lerp(real, fake.to(real), weight)
 
 
@@ -35,7 +36,7 @@ class WGANGP(Recipe, Samples, Decodes):
 
     def __init__(
         self,
-        image_shape: tuple[int, int],
+        image_shape: tuple[int, int, int],
         latent_dim: Count = 32,
         width: Count = 32,
         feature_dim: Count = 64,
@@ -75,13 +76,13 @@ class WGANGP(Recipe, Samples, Decodes):
         """Minus the mean score of fakes."""
         return Loss(-self.critic(self._made(len(batch["images"]))).mean())
 
-    def sample(self, n: int) -> Tensor:
+    def sample(self, n: int, given: Example) -> Example:
         """`n` images in [0, 1] from Gaussian codes."""
-        return self.decode(torch.randn(n, self.latent_dim))
+        return self.decode(torch.randn(n, self.latent_dim), given)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Images in [0, 1], [batch, height, width]."""
-        return (self.generator(z) + 1) / 2
+    def decode(self, z: Tensor, given: Example) -> Example:
+        """Images in [0, 1], [batch, channels, height, width]."""
+        return {"images": (self.generator(z) + 1) / 2}
 
     def _made(self, n: int) -> Tensor:
         parameter = next(self.parameters())

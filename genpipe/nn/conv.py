@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from genpipe.errors import BadInput
 
 
-def quarter(image_shape: tuple[int, int]) -> tuple[int, int]:
+def quarter(image_shape: tuple[int, int, int]) -> tuple[int, int]:
     """Height and width after two halvings."""
-    height, width = image_shape
+    _, height, width = image_shape
     if height % 4 or width % 4:
         raise BadInput(
             f"wanted images whose sides are multiples of 4, not {height}×{width}; set datasets.*.image_size"
@@ -16,13 +16,13 @@ def quarter(image_shape: tuple[int, int]) -> tuple[int, int]:
 
 
 class ConvEncoder(nn.Module):
-    """[batch, height, width] in [−1, 1] → [batch, out_dim]; no normalisation, so an example's code is its own."""
+    """[batch, channels, height, width] in [−1, 1] → [batch, out_dim]; no normalisation, so an example's code is its own."""
 
-    def __init__(self, image_shape: tuple[int, int], width: int, out_dim: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], width: int, out_dim: int) -> None:
         super().__init__()
         rows, columns = quarter(image_shape)
         self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 4, stride=2, padding=1),
+            nn.Conv2d(image_shape[0], width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
@@ -31,14 +31,14 @@ class ConvEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, height, width] → [batch, out_dim]."""
-        return self.layers(x.unsqueeze(1))
+        """[batch, channels, height, width] → [batch, out_dim]."""
+        return self.layers(x)
 
 
 class ConvGenerator(nn.Module):
-    """[batch, latent_dim] → [batch, height, width] in [−1, 1]."""
+    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1]."""
 
-    def __init__(self, image_shape: tuple[int, int], width: int, latent_dim: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], width: int, latent_dim: int) -> None:
         super().__init__()
         rows, columns = quarter(image_shape)
         self.layers = nn.Sequential(
@@ -49,10 +49,10 @@ class ConvGenerator(nn.Module):
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(width, image_shape[0], 4, stride=2, padding=1),
             nn.Tanh(),
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """[batch, latent_dim] → [batch, height, width]."""
-        return self.layers(z).squeeze(1)
+        """[batch, latent_dim] → [batch, channels, height, width]."""
+        return self.layers(z)

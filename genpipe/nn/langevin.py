@@ -14,7 +14,7 @@ def langevin(
     noise: float,
     bound: float = torch.inf,
 ) -> Tensor:
-    """The end of a chain from each image in [0, 1], [batch, height, width]; no gradient flows through it.
+    """The end of a chain from each image in [0, 1], [batch, channels, height, width]; no gradient flows through it.
 
     In the order of the authors' code: add Gaussian noise of deviation `noise`, take the gradient of `energy`, [batch], there,
     clip each of its elements to ±`bound`, go `step` times it downhill, clip the pixels to [0, 1].

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from genpipe.errors import BadInput
 
 
 class Block(BaseModel):
@@ -53,3 +55,11 @@ DecayRate = Annotated[float, Field(ge=0, lt=1)]
 Free = Annotated[Any, AfterValidator(_one_of_equals)]  # a value whose type another part of genpipe knows
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(ge=0)]
+
+
+def checked_argument(where: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotation `kind` of an argument has it; BadInput that begins with `where` where it does not fit."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {error.errors()[0]['msg']}, not {value!r}") from None

@@ -1,24 +1,84 @@
 """Blocks of raw data and of text."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, TokenizerName
 
+Share = Annotated[float, Field(gt=0, lt=1)]
 
-class Dataset(Block):
+
+class Source(Block):
     """Raw data made into plain files under artifacts/datasets/NAME."""
 
-    kind: Literal["digits", "image_folder", "text", "poems", "couplets"]
     source: RelativePath
-    test_share: float = Field(0.1, gt=0, lt=1, description="image_folder, couplets: share kept for testing")
-    image_size: int = Field(28, ge=8, description="image_folder: pixels a side")
+
+
+class Digits(Source):
+    """The four IDX files of MNIST."""
+
+    kind: Literal["digits"]
+
+
+class ImageFolder(Source):
+    """A folder of pictures, in a sub-folder for each class where there are classes."""
+
+    kind: Literal["image_folder"]
+    test_share: Share = Field(0.1, description="share kept for testing, where folders do not say it")
+    image_size: int = Field(28, ge=8, description="pixels a side: resized to cover it, cropped at the centre")
+    colour: Literal["auto", "grey", "rgb"] = Field(
+        "auto", description="auto: grey only where every picture is grey"
+    )
+
+
+class Toys(Source):
+    """Points in the plane drawn from a known density."""
+
+    kind: Literal["toys"]
+    shape: Literal["two_moons", "eight_gaussians", "spirals", "checkerboard"]
+    num_train: int = Field(10_000, ge=1)
+    num_test: int = Field(2_000, ge=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+
+class PointFiles(Source):
+    """A CSV file with a header, or an .npy file [rows, dim], of numbers."""
+
+    kind: Literal["points"]
+    test_share: Share = 0.1
+    label: str | None = Field(None, description="column of the CSV file that holds the class")
+
+
+class Text(Source):
+    """Text files, a document a line."""
+
+    kind: Literal["text"]
+    test_share: Share | None = Field(None, description="with it, train.jsonl and test.jsonl are written")
+
+
+class Poems(Source):
+    """Poems as `genpipe data` unpacks them."""
+
+    kind: Literal["poems"]
+    test_share: Share | None = Field(None, description="with it, train.jsonl and test.jsonl are written")
+
+
+class Couplets(Source):
+    """Couplets out of poems with their tones."""
+
+    kind: Literal["couplets"]
+    test_share: Share = 0.1
+
+
+Dataset = Annotated[
+    Digits | ImageFolder | Toys | PointFiles | Text | Poems | Couplets, Field(discriminator="kind")
+]
 
 
 class Corpus(Block):
-    """Text that is counted, given a vocabulary, and encoded."""
+    """Text that is counted and given a vocabulary."""
 
     dataset: Name
     files: tuple[str, ...] = Field(description="files of the data set to count")
@@ -31,13 +91,10 @@ class Corpus(Block):
     shard_bytes: int = Field(1 << 20, ge=1)
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
     max_size: int | None = Field(None, ge=1, description="size limit of the vocabulary, <unk> included")
-    encode: tuple[str, ...] = Field(description="files of the data set to encode")
 
     @model_validator(mode="after")
     def _file_fits_tokenizer(self) -> Self:
         if (self.tokenizer in FILE_TOKENIZERS) != (self.tokenizer_file is not None):
-            wanted = "one" if self.tokenizer_file is None else "none"
-            raise ValueError(
-                f"tokenizer_file: tokenizer {self.tokenizer} wants {wanted}, not {self.tokenizer_file}"
-            )
+            takes = "needs a file" if self.tokenizer_file is None else "takes no file"
+            raise ValueError(f"tokenizer_file: the tokenizer {self.tokenizer} {takes}")
         return self

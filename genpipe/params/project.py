@@ -1,5 +1,6 @@
 """The whole of params.yaml, read and checked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -8,11 +9,21 @@ from pydantic_core import ErrorDetails
 
 from genpipe import yaml_text
 from genpipe.errors import BadInput
-from genpipe.params.blocks import Block, Name, RelativePath
+from genpipe.params.blocks import Block, Free, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
+from genpipe.params.encodings import Encoding
 from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
+
+
+class Sampling(Block):
+    """What `genpipe sample` draws or shows; a change here retrains nothing."""
+
+    num: int = Field(ge=1, description="examples to draw or rows to show")
+    how: dict[str, Free] = Field(
+        default_factory=dict, description="options of the model's sample, or of decoding"
+    )
 
 
 class RecipeParams(Block):
@@ -22,7 +33,7 @@ class RecipeParams(Block):
     dataset: Name
     data: RelativePath = Field(description="what it trains on, below artifacts/")
     train: Training
-    num_samples: int = Field(ge=1, description="what `genpipe sample` draws or shows")
+    sample: Sampling
     judge: Name = Field(description="recipe whose features judge the samples; itself where none does")
 
 
@@ -33,6 +44,7 @@ class Params(Block):
     cluster: Cluster = Field(default_factory=lambda: Cluster.model_validate({}))
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
+    encodings: dict[Name, Encoding] = Field(default_factory=dict)
     recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
     sets: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
         default_factory=dict, description="recipes that a flow brings up to date together"
@@ -41,12 +53,21 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
-        for block, items in (("corpora", self.corpora), ("recipes", self.recipes)):
+        for block, items in (
+            ("corpora", self.corpora),
+            ("encodings", self.encodings),
+            ("recipes", self.recipes),
+        ):
             for name, item in items.items():
                 if item.dataset not in self.datasets:
                     raise ValueError(
                         f"{block}.{name}.dataset: no data set {item.dataset!r} (has: {', '.join(self.datasets)})"
                     )
+        for name, encoding in self.encodings.items():
+            if encoding.corpus not in self.corpora:
+                raise ValueError(
+                    f"encodings.{name}.corpus: no corpus {encoding.corpus!r} (has: {', '.join(self.corpora)})"
+                )
         for name, recipe in self.recipes.items():
             if recipe.judge not in self.recipes:
                 raise ValueError(
@@ -64,12 +85,12 @@ class Params(Block):
     @model_validator(mode="after")
     def _files_of_a_corpus_are_its_data_sets(self) -> Self:
         for name, corpus in self.corpora.items():
-            for file in (*corpus.files, *corpus.encode):
+            for file in corpus.files:
                 if Path(file).is_absolute() or ".." in Path(file).parts:
-                    raise ValueError(f"corpora.{name}: wanted files of its data set, not {file!r}")
+                    raise ValueError(f"corpora.{name}: a file is named below its data set, not {file!r}")
         return self
 
-    def named(self, block: Literal["datasets", "corpora", "recipes", "sets"], name: str) -> Any:
+    def named(self, block: Literal["datasets", "corpora", "encodings", "recipes", "sets"], name: str) -> Any:
         """The item of a block, or the error that lists what there is."""
         items = getattr(self, block)
         if name not in items:
@@ -92,9 +113,19 @@ def check_params(values: Any) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(map(str, _written(values, first["loc"])))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_told(first)}{more}") from None
+
+
+def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:
+    """The keys of a place that params.yaml has: pydantic also names the kind of a block between them."""
+    for number, key in enumerate(place, 1):
+        is_there = key in values if isinstance(values, dict) else isinstance(values, list)
+        if is_there:
+            values = values[key]
+        if is_there or number == len(place):
+            yield key
 
 
 def _told(error: ErrorDetails) -> str:

@@ -123,6 +123,9 @@ class Training(Block):
     keep: int = Field(2, ge=1, description="checkpoints; the one before in case the newest is broken")
     best: Best | None = Field(None, description="keeps the best checkpoint too, and exports it")
     log_every: int = Field(20, ge=1, description="steps that a point of the curve is the mean of")
+    batches: dict[str, Free] = Field(
+        default_factory=dict, description="how batches are made: options of the data's kind"
+    )
     network: dict[str, Free] = Field(default_factory=dict, description="arguments of the model's constructor")
     solvers: dict[str, Solver]
 

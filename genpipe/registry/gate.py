@@ -77,7 +77,7 @@ def _checks(new: Judged, rival: Judged | None, rules: Sequence[Rule]) -> tuple[C
 
 def _bound_check(rule: Rule, value: float, bound: float) -> Check:
     margin = rule.gain(value, bound)
-    word = "at least" if rule.direction == "maximise" else "at most"
+    word = "at least" if rule.is_maximised else "at most"
     return Check(
         rule.metric,
         margin >= 0,

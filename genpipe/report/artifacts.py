@@ -2,17 +2,18 @@
 
 import base64
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from genpipe.errors import BadInput
 from genpipe.files import read_json
 
 Table = list[dict[str, str]]
+KEYS = {"file", "show", "title", "caption"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,16 @@ class Picture:
     width: int
     height: int
     uri: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A row of panels.json with what its file has: a Picture, a Table, lines of text, or columns of numbers."""
+
+    show: str
+    title: str
+    caption: str
+    content: Any
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -80,19 +91,22 @@ def read_text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
 
-def read_pictures(directory: Path) -> list[Picture] | None:
-    """All PNG files of a directory by name, or None where there is no such directory."""
-    if not directory.is_dir():
+def read_panels(directory: Path) -> list[Panel] | None:
+    """What panels.json of a directory lists, or None where there is no such file."""
+    path = directory / "panels.json"
+    if not path.exists():
         return None
-    return [_picture(path) for path in sorted(directory.glob("*.png"))]
+    rows = read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= KEYS for row in rows):
+        raise BadInput(f"{path}: not a list of panels with {', '.join(sorted(KEYS))}; {_again(path)}")
+    return [_panel(directory, row) for row in rows]
 
 
-def majority_share(labels: Path) -> float | None:
-    """The share of the most frequent class among labels, uint8 [n], or None where there are none."""
-    if not labels.exists():
-        return None
-    counts = np.bincount(np.load(labels, allow_pickle=False))
-    return float(counts.max() / counts.sum()) if counts.sum() else None
+def _panel(directory: Path, row: dict[str, str]) -> Panel:
+    path = directory / Path(row["file"]).name
+    if row["show"] not in READERS or not path.exists():
+        raise BadInput(f"{path}: no such file of the form {row['show']!r}; {_again(path)}")
+    return Panel(row["show"], row["title"], row["caption"], READERS[row["show"]](path))
 
 
 def _picture(path: Path) -> Picture:
@@ -106,3 +120,11 @@ def _picture(path: Path) -> Picture:
 
 def _again(path: Path) -> str:
     return f"write {path.name} again by running the stage that makes it: genpipe plan"
+
+
+READERS: Mapping[str, Callable[[Path], Any]] = {
+    "picture": _picture,
+    "table": read_table,
+    "text": lambda path: (read_text(path) or "").splitlines(),
+    "plot": read_columns,
+}

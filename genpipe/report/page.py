@@ -11,20 +11,15 @@ from markupsafe import Markup
 
 from genpipe import yaml_text
 from genpipe.files import REPORT, new_directory
+from genpipe.metrics import explained
 from genpipe.params.corpora import Corpus
 from genpipe.params.project import Params, RecipeParams
 from genpipe.report import artifacts as reading
 from genpipe.report import metrics, plots
-from genpipe.report.artifacts import Picture, Table
+from genpipe.report.artifacts import Panel, Picture, Table
 
-COUPLETS = 24  # shown
+ROWS = 24  # of a table or text, shown
 TOP_WORDS = 40  # shown
-CAPTIONS = {
-    "grid": ("Samples", "Drawn at random from the trained model; none is chosen."),
-    "mistakes": ("Mistakes", "Test images that the model puts in the wrong class."),
-    "reconstructions": ("Reconstructions", "Odd rows: test images. Even rows: what the decoder makes of their codes."),
-    "interpolation": ("Interpolation", "Each row walks in a straight line between the codes of two test images."),
-}  # fmt: skip
 CORPUS_CURVES = [
     ("zipf", "rank", "count", plots.zipf_plot, "How often the token of each rank occurs. The dashed line has slope −1, Zipf's law."),
     ("growth", "tokens", "types", plots.growth_plot, "How many different tokens are expected in so many tokens of the text (Heaps' law). The dashed line has slope 1."),
@@ -53,12 +48,16 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A picture and the words under it."""
+class PanelView:
+    """A panel as the page draws it: one of a picture, rows of a table, lines of text, and a plot."""
 
-    picture: Picture
     title: str
     caption: str
+    picture: Picture | None = None
+    table: Table | None = None
+    text: list[str] | None = None
+    plot: Markup | None = None
+    total: int = 0  # rows or lines that there are
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,7 @@ class RecipeView:
     settings: str
     charts: tuple[Chart, ...] | None
     rows: list[metrics.Row] | None
-    figures: tuple[Figure, ...] | None
-    couplets: Table
-    num_couplets: int
+    panels: tuple[PanelView, ...] | None
 
     @property
     def key(self) -> metrics.Row | None:
@@ -143,10 +140,7 @@ def recipe_view(artifacts: Path, name: str, params: RecipeParams) -> RecipeView:
     title, *prose = card_paragraphs(reading.read_text(artifacts / "models" / name / "card.md"))
     identity = reading.read_record(artifacts / "models" / name / "recipe.json")
     settings = (identity or {}).get("train") or params.train.model_dump(mode="json")
-    rows = recipe_metrics(artifacts, name, params.dataset)
-    couplets = (
-        reading.read_table(artifacts / "samples" / name / "couplets.tsv", "upper", "generated", "real") or []
-    )
+    rows = reading.read_numbers(artifacts / "metrics" / f"{name}.json")
     return RecipeView(
         name=name,
         model=params.model,
@@ -156,9 +150,7 @@ def recipe_view(artifacts: Path, name: str, params: RecipeParams) -> RecipeView:
         settings=yaml_text.dump(settings).rstrip(),
         charts=charts(reading.read_columns(artifacts / "curves" / f"{name}.tsv", "step"), name),
         rows=None if rows is None else metrics.rows(rows),
-        figures=figures(reading.read_pictures(artifacts / "samples" / name)),
-        couplets=spread(couplets, COUPLETS),
-        num_couplets=len(couplets),
+        panels=panel_views(reading.read_panels(artifacts / "samples" / name), name),
     )
 
 
@@ -206,13 +198,6 @@ def card_paragraphs(card: str | None) -> list[str]:
     return [first, *(part for part in (rest, *blocks[1:]) if part.strip())]
 
 
-def recipe_metrics(artifacts: Path, name: str, dataset: str) -> dict[str, float] | None:
-    """The metrics of a recipe; beside an accuracy, that of naming the most frequent class."""
-    values = reading.read_numbers(artifacts / "metrics" / f"{name}.json")
-    share = reading.majority_share(artifacts / "datasets" / dataset / "test_labels.npy")
-    return {**values, "accuracy_majority": share} if values and "accuracy" in values and share else values
-
-
 def charts(curve: Mapping[str, list[float]] | None, name: str) -> tuple[Chart, ...] | None:
     """A plot for each column of a curve; `loss` repeats the loss of the first update, so it is drawn once."""
     if curve is None:
@@ -222,20 +207,31 @@ def charts(curve: Mapping[str, list[float]] | None, name: str) -> tuple[Chart, .
         del columns["loss"]
     drawn: list[Chart] = []
     for column, values in columns.items():
-        metric = metrics.explained(column)
+        metric = explained(column)
         unit = "share" if metric.unit == "%" else metric.unit
         svg = plots.line_plot(curve["step"], values, name=f"{name}-{column}", label=metric.label, unit=unit)
         drawn.append(Chart(metric.label, svg))
     return tuple(drawn)
 
 
-def figures(pictures: list[Picture] | None) -> tuple[Figure, ...] | None:
-    """Pictures with captions, samples first; an unknown one has its file's name."""
-    if pictures is None:
+def panel_views(panels: list[Panel] | None, name: str) -> tuple[PanelView, ...] | None:
+    """The panels in the order of panels.json."""
+    if panels is None:
         return None
-    order = {name: number for number, name in enumerate(CAPTIONS)}
-    placed = sorted(pictures, key=lambda picture: (order.get(picture.name, len(order)), picture.name))
-    return tuple(Figure(picture, *CAPTIONS.get(picture.name, (picture.name, ""))) for picture in placed)
+    return tuple(_panel_view(panel, f"{name}-{number}") for number, panel in enumerate(panels))
+
+
+def _panel_view(panel: Panel, name: str) -> PanelView:
+    words, content = (panel.title, panel.caption), panel.content
+    if panel.show == "picture":
+        return PanelView(*words, picture=content)
+    if panel.show == "table":
+        return PanelView(*words, table=spread(content, ROWS), total=len(content))
+    if panel.show == "text":
+        return PanelView(*words, text=content[:ROWS], total=len(content))
+    return PanelView(
+        *words, plot=plots.scatter_plot(*list(content.values())[:2], name=name, title=panel.title)
+    )
 
 
 def top_words(table: Table, letters: int) -> Table:

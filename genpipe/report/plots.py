@@ -116,6 +116,24 @@ def lengths_plot(lengths: Sequence[float], documents: Sequence[float], *, name: 
     return _log_log("Documents by length", shown, low, described, labels, name)
 
 
+def scatter_plot(x: Sequence[float], y: Sequence[float] | None = None, *, name: str, title: str) -> Markup:
+    """Points in the plane, at most 1,000 of them; those of one coordinate against their number."""
+    first = np.array(x[:1000], dtype=np.float64)
+    second = (
+        np.array(y[:1000], dtype=np.float64) if y is not None else np.arange(len(first), dtype=np.float64)
+    )
+    known = np.isfinite(first) & np.isfinite(second)
+    first, second = first[known], second[known]
+    if not len(first):
+        return Markup("")
+    horizontal, vertical = (linear_axis(*_limits(v, v)) for v in (first, second))
+    dots = [(_x(horizontal, float(a)), _y(vertical, float(b))) for a, b in zip(first, second, strict=True)]
+    marks = Markup("").join(
+        Markup('<circle class="point" cx="{:.1f}" cy="{:.1f}" r="1.5"/>').format(*d) for d in dots
+    )
+    return _plot(name, title, f"{len(dots):,} points.", horizontal, vertical, "x", "y", marks)
+
+
 def _log_log(
     title: str,
     x_values: Sequence[float],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genpipe.errors import BadInput
-from genpipe.params.corpora import Dataset
+from genpipe.params.corpora import Couplets
 from genpipe.sources.jsonl import write_jsonl
 from genpipe.sources.poems import Poem, read_poems
 from genpipe.sources.prepared import Prepared
@@ -37,7 +37,7 @@ class Couplet(NamedTuple):
     lines: tuple[str, ...] = ()  # all lines of the poem
 
 
-def prepare_couplets(source: Path, directory: Path, dataset: Dataset) -> Prepared:
+def prepare_couplets(source: Path, directory: Path, dataset: Couplets) -> Prepared:
     """Write train.jsonl and test.jsonl, and the tones of characters that have one in tones.tsv.
 
     Poems that share a line, also by way of others, are on one side.
@@ -62,7 +62,12 @@ def prepare_couplets(source: Path, directory: Path, dataset: Dataset) -> Prepare
     counts["tones.tsv"] = len(rows)
     _write_tones(directory / "tones.tsv", rows)
     return Prepared(
-        counts, {"copy of another couplet": unique.copies} | left_out, [_grouping(couplets, lines)]
+        "text",
+        ("train", "test"),
+        {},
+        counts,
+        {"copy of another couplet": unique.copies} | left_out,
+        [_grouping(couplets, lines)],
     )
 
 
@@ -116,9 +121,20 @@ def _grouping(couplets: Sequence[Couplet], lines: Sequence[Iterable[str]]) -> st
 
 
 def _write(path: Path, couplets: list[Couplet]) -> int:
-    records = ({"id": couplet.id, "text": couplet.text, "tones": couplet.tones} for couplet in couplets)
+    records = (_record(couplet) for couplet in couplets)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         return write_jsonl(file, records)
+
+
+def _record(couplet: Couplet) -> dict[str, str]:
+    upper, lower = couplet.text.split("\n")
+    return {
+        "id": couplet.id,
+        "text": couplet.text,
+        "upper": upper,
+        "lower": lower,
+        "tones": couplet.tones,
+    }
 
 
 def _tone_rows(poems: Iterable[Poem]) -> tuple[list[str], dict[str, int]]:

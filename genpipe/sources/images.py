@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genpipe.errors import BadInput
-from genpipe.params.corpora import Dataset
+from genpipe.params.corpora import Digits, ImageFolder
 from genpipe.progress import shown
 from genpipe.sources.folders import Found, Split, find_pictures
 from genpipe.sources.idx import read_idx
@@ -22,7 +22,7 @@ SPLITS: tuple[Split, Split] = ("train", "test")
 
 
 class Examples(NamedTuple):
-    """Images uint8 [n, size, size], and what is known of each."""
+    """Images uint8 [n, channels, size, size], and what is known of each."""
 
     images: NDArray[np.uint8]
     digests: list[bytes]
@@ -39,32 +39,34 @@ class Examples(NamedTuple):
         )
 
 
-def prepare_digits(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write images [n, 28, 28] and labels [n] of the four IDX files of MNIST."""
+def prepare_digits(source: Path, directory: Path, dataset: Digits) -> Prepared:
+    """Write images [n, 1, 28, 28] and labels [n] of the four IDX files of MNIST."""
     counts: dict[str, int] = {}
+    facts: dict[str, Any] = {}
     for split in SPLITS:
-        images = _read(source / f"{split}-images-idx3-ubyte", 3)
+        images = _read(source / f"{split}-images-idx3-ubyte", 3)[:, None]
         labels = _read(source / f"{split}-labels-idx1-ubyte", 1)
         if len(images) != len(labels):
             raise BadInput(
                 f"{source}: {len(images):,} {split} images and {len(labels):,} labels; take both files from one source"
             )
         counts |= _save(directory, split, images, _digests(images), labels)
-    return Prepared(counts)
+        facts = facts or _facts(images, int(labels.max()) + 1)
+    return Prepared("images", SPLITS, facts, counts)
 
 
-def prepare_image_folder(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write grey images [n, size, size] and, where they lie in folders of classes, labels [n].
+def prepare_image_folder(source: Path, directory: Path, dataset: ImageFolder) -> Prepared:
+    """Write images [n, channels, size, size] and, where they lie in folders of classes, labels [n].
 
     No array depends on the names of files and classes: rows, sides and the numbers of classes follow from the pixels.
     """
     found = find_pictures(source)
-    images, losses = _pixels(found, dataset.image_size)
+    images, losses = _pixels(found, dataset.image_size, dataset.colour)
     notes, left_out = [*found.notes, *losses], found.left_out
     examples = _split(_distinct(_examples(found, images), left_out), dataset.test_share, left_out, notes)
     sides: dict[Split, list[int]] = {split: _side(examples, split) for split in SPLITS}
     if not all(sides.values()):
-        why = "".join(f"; {line}" for line in Prepared({}, left_out, notes).lines()[1:])
+        why = "".join(f"; {line}" for line in Prepared("images", SPLITS, {}, {}, left_out, notes).lines()[1:])
         raise BadInput(
             f"{source}: {len(sides['train'])} images to train and {len(sides['test'])} to test; "
             f"add images, at least two different ones of a class{why}"
@@ -77,7 +79,13 @@ def prepare_image_folder(source: Path, directory: Path, dataset: Dataset) -> Pre
         side = examples.only(rows)
         labels = np.array([classes.index(label) for label in side.labels], np.uint8) if side.labels else None
         counts |= _save(directory, split, side.images, side.digests, labels)
-    return Prepared(counts, left_out, notes, classes)
+    facts = _facts(examples.only(sides["train"]).images, len(classes))
+    return Prepared("images", SPLITS, facts, counts, left_out, notes, classes)
+
+
+def _facts(train: NDArray[np.uint8], num_classes: int) -> dict[str, Any]:
+    facts = {"image_shape": list(train.shape[1:]), "num_images": len(train)}
+    return facts | ({"num_classes": num_classes} if num_classes else {})
 
 
 def _read(path: Path, ndim: int) -> NDArray[np.uint8]:
@@ -107,29 +115,54 @@ def _digests(images: NDArray[np.uint8]) -> list[bytes]:
     return [digest(image.tobytes()) for image in images]
 
 
-def _pixels(found: Found, size: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """All pictures, uint8 [n, size, size], and what is lost of them, a line each."""
+def _pixels(
+    found: Found, size: int, colour: Literal["auto", "grey", "rgb"]
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """All pictures, uint8 [n, channels, size, size], and what is lost of them, a line each."""
     paths = [picture.path for picture in found.pictures]
-    read = [read_picture(path, size) for path in shown(paths, "prepare", "images")]
+    read = [read_picture(path, size, colour == "grey") for path in shown(paths, "prepare", "images")]
     # Over the data set, not a picture: the brightness of pictures stays comparable.
     bits = bits_used(max(picture.largest for picture in read))
     images = [
         read_deep(path, size, bits) if picture.pixels is None else picture.pixels
         for path, picture in zip(paths, read, strict=True)
     ]
-    return np.stack(images), _losses(read, bits)
+    coloured = colour == "rgb" or any(len(image) == 3 for image in images)
+    channels = 3 if coloured else 1
+    losses = [*_losses(read, bits, size), *_mixture(read, coloured and colour == "auto")]
+    return np.stack([np.broadcast_to(image, (channels, size, size)) for image in images]), losses
 
 
-def _losses(read: list[Read], bits: int) -> list[str]:
+def _losses(read: list[Read], bits: int, size: int) -> list[str]:
     lines = {
-        "made grey: they have colours": sum(picture.coloured for picture in read),
+        "made grey: they have colours": sum(picture.made_grey for picture in read),
         f"of more than 8 bits a pixel, of which {bits} are used: scaled to 8": sum(
             picture.pixels is None for picture in read
         ),
         "in colour with 16 bits a channel: only the upper 8 are read": sum(picture.cut for picture in read),
+        "in inks (CMYK): converted to red, green and blue without a colour profile": sum(
+            picture.inks for picture in read
+        ),
+        "transparent: put on white": sum(picture.transparent for picture in read),
         "of several frames: only the first is read": sum(picture.frames > 1 for picture in read),
+        f"not {size}×{size} pixels: resized to cover that, and cropped at the centre": sum(
+            picture.size != (size, size) for picture in read
+        ),
     }
     return [f"{number:,} of {len(read):,} images {what}" for what, number in lines.items() if number]
+
+
+def _mixture(read: list[Read], coloured: bool) -> list[str]:
+    """What differs among the pictures: their sizes, and whether they have colours."""
+    sizes = sorted({picture.size for picture in read}, key=lambda size: (size[0] * size[1], size))
+    grey = sum(not picture.coloured for picture in read)
+    lines: list[str] = []
+    if len(sizes) > 1:
+        (least, most) = (f"{width}×{height}" for width, height in (sizes[0], sizes[-1]))
+        lines.append(f"sizes are mixed: {len(sizes):,} of them, from {least} to {most} pixels")
+    if coloured and grey:
+        lines.append(f"{grey:,} of {len(read):,} images are grey and get three equal channels")
+    return lines
 
 
 def _examples(found: Found, images: NDArray[np.uint8]) -> Examples:
@@ -164,7 +197,7 @@ def _split(examples: Examples, test_share: float, left_out: Counter[str], notes:
 
 
 def _near(examples: Examples, notes: list[str]) -> Sequence[Sequence[Hashable]]:
-    """What near copies share. Where most images are alike, as aligned ones may be, that says nothing, and they share nothing."""
+    """What near copies share, by their brightness. Where most images are alike, as aligned ones may be, that says nothing, and they share nothing."""
     keys = near_copies(examples.images)
     group = groups(keys)
     copies = len(group) - len(set(group))

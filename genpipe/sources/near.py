@@ -15,9 +15,9 @@ CHUNK = 500  # rows compared with the later ones at once
 
 
 def near_copies(images: NDArray[np.uint8]) -> list[list[tuple[int, int]]]:
-    """For each picture, uint8 [n, size, size], the pairs it is in: two whose pixels correlate by CORRELATION or more.
+    """For each picture, uint8 [n, channels, size, size], the pairs it is in: two whose brightness correlates by CORRELATION or more.
 
-    The time grows with n². A picture of one brightness is in no pair.
+    Brightness is the sum of the channels, so the same drawing in another colour is a near copy too. The time grows with n². A picture of one brightness is in no pair.
     """
     pairs: list[list[tuple[int, int]]] = [[] for _ in images]
     for pair in _pairs(_reduced(images)):
@@ -28,9 +28,9 @@ def near_copies(images: NDArray[np.uint8]) -> list[list[tuple[int, int]]]:
 
 def _reduced(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Sums over blocks, [n, at most SIDE²]: whole numbers."""
-    size = images.shape[1]
+    size = images.shape[-1]
     edges = np.arange(0, size, math.ceil(size / SIDE))
-    rows = np.add.reduceat(images.astype(np.float64), edges, axis=1)
+    rows = np.add.reduceat(images.sum(1, dtype=np.float64), edges, axis=1)
     return np.add.reduceat(rows, edges, axis=2).reshape(len(images), len(edges) ** 2)
 
 

@@ -1,9 +1,13 @@
-"""Picture files as grey bytes."""
+"""Picture files as bytes, grey or red, green and blue.
+
+Pictures are turned as their EXIF entry says. Transparent ones are put on white, palettes become the colours that they stand
+for, inks (CMYK) are converted without a colour profile, grey ones of more than 8 bits a pixel are scaled to 8.
+"""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,31 +22,50 @@ DEPTHS = (8, 10, 12, 14, 16, 32)  # bits a pixel that cameras and scanners use
 class Read(NamedTuple):
     """A picture file: its pixels, and what is lost of it."""
 
-    pixels: NDArray[np.uint8] | None  # grey, [size, size]; None where it has more than 8 bits a pixel
+    pixels: NDArray[np.uint8] | None  # [channels, size, size]; None where it has more than 8 bits a pixel
     largest: int  # value of such a deep picture, else 0
-    cut: bool  # colours of 16 bits, of which Pillow reads the upper 8
-    coloured: bool
+    size: tuple[int, int]  # width and height, upright
     frames: int
+    cut: bool = False  # colours of 16 bits, of which Pillow reads the upper 8
+    coloured: bool = False
+    made_grey: bool = False
+    inks: bool = False
+    transparent: bool = False
 
 
-def read_picture(path: Path, size: int) -> Read:
-    """A picture as `grey` pixels, or the largest value of a deep one. Raises BadInput where it cannot be read."""
+def read_picture(path: Path, size: int, as_grey: bool) -> Read:
+    """An upright picture on white, grey or in colours, or the largest value of a deep one.
+
+    Raises BadInput where it cannot be read.
+    """
     with _opened(path) as image:
-        cut = not _is_deep(image) and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         frames = int(getattr(image, "n_frames", 1))
         if _is_deep(image):
-            return Read(None, _largest(path, image), cut, False, frames)
-        upright = _on_white(ImageOps.exif_transpose(image))
-        return Read(_fitted(upright, size), 0, cut, _is_coloured(upright), frames)
+            return Read(None, _largest(path, image), ImageOps.exif_transpose(image).size, frames)
+        cut = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        turned = ImageOps.exif_transpose(image)
+        upright = _on_white(turned)
+        coloured = _is_coloured(upright)
+        return Read(
+            _fitted(upright, size, "RGB" if coloured and not as_grey else "L"),
+            0,
+            upright.size,
+            frames,
+            cut=cut,
+            coloured=coloured,
+            made_grey=coloured and as_grey,
+            inks=image.mode == "CMYK",
+            transparent=turned.has_transparency_data and _is_transparent(turned),
+        )
 
 
 def read_deep(path: Path, size: int, bits: int) -> NDArray[np.uint8]:
-    """A grey picture of `bits` bits a pixel as bytes, [size, size]: 2**bits − 1 becomes 255."""
+    """A grey picture of `bits` bits a pixel as bytes, [1, size, size]: 2**bits − 1 becomes 255."""
     with _opened(path) as image:
         upright = ImageOps.exif_transpose(image)
         # convert("L") would cut the values, not scale them
         values = np.rint(np.asarray(upright).astype(np.float64) * (255 / ((1 << bits) - 1)))
-        return _fitted(Image.fromarray(values.astype(np.uint8)), size)
+        return _fitted(Image.fromarray(values.astype(np.uint8)), size, "L")
 
 
 def bits_used(largest: int) -> int:
@@ -77,9 +100,14 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
-def _fitted(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The middle square."""
-    return np.asarray(ImageOps.fit(image.convert("L"), (size, size), Image.Resampling.LANCZOS))
+def _is_transparent(image: Image.Image) -> bool:
+    return image.convert("RGBA").getchannel("A").getextrema()[0] != 255
+
+
+def _fitted(image: Image.Image, size: int, mode: Literal["L", "RGB"]) -> NDArray[np.uint8]:
+    """The middle square, [channels, size, size]."""
+    square = np.asarray(ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.LANCZOS))
+    return square[None] if mode == "L" else np.moveaxis(square, -1, 0)
 
 
 def _is_coloured(image: Image.Image) -> bool:

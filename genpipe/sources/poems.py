@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genpipe.errors import BadInput
-from genpipe.params.corpora import Dataset
-from genpipe.sources.jsonl import read_jsonl, write_jsonl
+from genpipe.params.corpora import Poems
+from genpipe.sources.documents import file_counts, write_documents
+from genpipe.sources.jsonl import read_jsonl
 from genpipe.sources.prepared import Prepared
 from genpipe.sources.verse import verse_of
 
@@ -37,20 +38,23 @@ def read_poems(path: Path) -> Iterator[Poem]:
         )
 
 
-def prepare_poems(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write documents.jsonl, without editors' notes and stage directions; poems without other text are left out."""
+def prepare_poems(source: Path, directory: Path, dataset: Poems) -> Prepared:
+    """Write documents, without editors' notes and stage directions; poems without other text are left out."""
     seen: Counter[str] = Counter()
-    with (directory / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        number = write_jsonl(file, _documents(source, seen))
-    if not number:
+    records = list(_documents(source, seen))
+    if not records:
         raise BadInput(f"{source}: no poem with text; each line must be an object with a list `paragraphs`")
+    counts = write_documents(
+        directory, lambda: iter(records), dataset.test_share, lambda record: record["paragraphs"]
+    )
     notes = [
         f"removed {seen['notes']:,} notes in brackets from {seen['poems with notes']:,} poems; "
         f"{seen['unclosed']:,} never close and were taken to end with their paragraph; "
         f"{seen['stray']:,} closing brackets had no opening one and were removed alone"
     ]
     left_out = {"poem without verse": seen["without verse"]}
-    return Prepared({"documents.jsonl": number}, left_out, notes if seen["notes"] or seen["stray"] else [])
+    said = notes if seen["notes"] or seen["stray"] else []
+    return Prepared("text", tuple(counts), {}, file_counts(counts), left_out, said)
 
 
 def _documents(source: Path, seen: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -1,12 +1,15 @@
 """What a kind of data set reports about what it wrote, and what it left out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Prepared(NamedTuple):
-    """The result of a `prepare_*` function: it goes into source.json and into the printed lines."""
+    """The result of a `prepare_*` function: it goes into data.json, source.json and the printed lines."""
 
+    kind: Literal["images", "points", "text"]
+    splits: Sequence[str]
+    facts: Mapping[str, Any]  # what models are built from, JSON values
     counts: Mapping[str, int]  # rows of each file
     left_out: Mapping[str, int] = {}  # reason, as "copies of another image" -> how many
     notes: Sequence[str] = ()  # what was decided or lost otherwise, a line each
@@ -14,9 +17,14 @@ class Prepared(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """The entries of source.json; what does not apply is not in it."""
+        entries = {key: self._asdict()[key] for key in ("notes", "classes")}
         left_out = {reason: number for reason, number in self.left_out.items() if number}
-        entries = self._asdict() | {"left_out": left_out}
+        entries |= {"left_out": left_out}
         return {"counts": self.counts} | {key: value for key, value in entries.items() if value}
+
+    def description(self) -> dict[str, Any]:
+        """What data.json says."""
+        return {"kind": self.kind, "splits": list(self.splits), "facts": dict(self.facts)}
 
     def lines(self) -> list[str]:
         """The printed lines: files and their rows, then one for each reason and note."""

@@ -4,19 +4,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genpipe.errors import BadInput
-from genpipe.params.corpora import Dataset
-from genpipe.sources.jsonl import write_jsonl
+from genpipe.params.corpora import Text
+from genpipe.sources.documents import file_counts, write_documents
 from genpipe.sources.prepared import Prepared
 
 
-def prepare_text(source: Path, directory: Path, dataset: Dataset) -> Prepared:
-    """Write documents.jsonl (id, text) out of a .txt file, or of all of them in a folder: a document a line."""
+def prepare_text(source: Path, directory: Path, dataset: Text) -> Prepared:
+    """Write documents (id, text) out of a .txt file, or of all of them in a folder: a document a line."""
     files = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
-    with (directory / "documents.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        number = write_jsonl(file, _documents(files, source))
-    if not number:
-        raise BadInput(f"{source}: wanted .txt files with a document a line, found none with text")
-    return Prepared({"documents.jsonl": number})
+    if next(_documents(files, source), None) is None:
+        raise BadInput(f"{source}: no text in it; put .txt files with a document a line there")
+    counts = write_documents(
+        directory,
+        lambda: _documents(files, source),
+        dataset.test_share,
+        lambda record: [record["text"]],
+    )
+    return Prepared("text", tuple(counts), {}, file_counts(counts))
 
 
 def _documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:
@@ -35,6 +39,6 @@ def _decoded(path: Path, start: int, line: bytes) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"{path}: wanted UTF-8, found byte 0x{line[error.start]:02x} at offset {start + error.start}; "
+            f"{path}: not UTF-8: byte 0x{line[error.start]:02x} at offset {start + error.start}; "
             "convert it, for instance with iconv -f GB18030 -t UTF-8"
         ) from None

@@ -1,7 +1,8 @@
 """What a finished training leaves: weights, the resolved recipe, a model card, a learning curve."""
 
 import csv
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ def is_finished(run: RunFiles, steps: int) -> bool:
     return checkpoint is not None and checkpoint.step == steps
 
 
-def export(run: RunFiles, card: Mapping[str, Any], summary: str, out: Path, curve: Path) -> None:
-    """Write weights.safetensors, recipe.json and card.md to `out`, and the learning curve; `summary` heads the card."""
+def export(
+    run: RunFiles, card: Mapping[str, Any], summary: str, out: Path, curve: Path, facts: Sequence[Path] = ()
+) -> None:
+    """Write weights.safetensors, recipe.json and card.md to `out`, copies of `facts`, and the learning curve.
+
+    `summary` heads the card; `facts` are the files that the model needs to answer without its data.
+    """
     training = card["train"]
     last = latest_checkpoint(run)
     if last is None or last.step != training["steps"]:
@@ -38,6 +44,8 @@ def export(run: RunFiles, card: Mapping[str, Any], summary: str, out: Path, curv
         write_json(partial / "recipe.json", {**card, "parameters": parameters, "step": chosen.step})
         text = model_card(card, summary, parameters, chosen.step, rows[-1])
         (partial / "card.md").write_text(text, encoding="utf-8")
+        for file in facts:
+            shutil.copyfile(file, partial / file.name)
     with new_file(curve) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         writer.writeheader()

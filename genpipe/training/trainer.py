@@ -15,7 +15,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from genpipe.data.loader import Data, derived_seed
+from genpipe.data.loader import Batches, derived_seed
 from genpipe.errors import BadInput
 from genpipe.params.training import Training
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
@@ -45,7 +45,7 @@ class Trainer:
     """One training of one recipe, on one of the processes that share it."""
 
     def __init__(
-        self, recipe: Recipe, data: Data, params: Training, seed: int, exchange: Exchange, run: RunFiles
+        self, recipe: Recipe, data: Batches, params: Training, seed: int, exchange: Exchange, run: RunFiles
     ) -> None:
         self.recipe = recipe.train()
         self.data = data

@@ -46,7 +46,7 @@ def _make_small(path: Path, recipes: Sequence[str], cluster: dict[str, Any]) -> 
     """Few steps, few samples, and only as many stages as show every kind of work."""
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["cluster"] = cluster
-    params["recipes"] = {name: params["recipes"][name] | {"num_samples": 100} for name in recipes}
+    params["recipes"] = {name: params["recipes"][name] | {"sample": {"num": 100}} for name in recipes}
     params["sets"] = {"quick": [*recipes]}
     params["promotion"] = {"classifier": [{"metric": "accuracy", "direction": "maximise", "min_gain": 0}]}
     for recipe in params["recipes"].values():

@@ -1,0 +1,144 @@
+"""What a trained model can do: judges, panels, commands and laws follow from the capabilities that a recipe inherits.
+
+No training depends on this file. An example is a mapping of named tensors, each with a row an example: images, float
+[n, channels, height, width] in [0, 1]; points, float [n, dim]; ids, source, target, int64 [n, time], padded on the right, and
+their lengths, int64 [n]; labels, int64 [n].
+"""
+
+import abc
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from genpipe.nn.pixels import SCALED, Pixels
+from genpipe.recipe import Batch
+
+Example = Batch
+State = Any  # of a model: a cache of keys and values, the output of an encoder
+
+
+class Samples(abc.ABC):
+    """Draws new examples. What `sample` takes beyond `given` are options, which `recipes.X.sample.how` sets."""
+
+    given: ClassVar[tuple[str, ...]] = ()  # names of the conditions that it takes
+    pixels: ClassVar[Pixels] = SCALED  # what an image in [0, 1] is made of, and so how it becomes bytes
+
+    @abc.abstractmethod
+    def sample(self, n: int, given: Example) -> Example:
+        """`n` examples, one for each row of `given`, drawn with torch's global generator; the key says what was made."""
+
+
+class LogProb(abc.ABC):
+    """Has a density; that of images is of dequantised ones."""
+
+    tightness: ClassVar[Literal["exact", "bound", "estimate"]] = "exact"
+
+    @abc.abstractmethod
+    def log_prob(self, x: Example) -> Tensor:
+        """Log-density in nats, [n]; conditions are in `x`."""
+
+
+class Invertible(LogProb):
+    """A bijection between examples and latents of equal dimension, with a prior on the latents."""
+
+    @abc.abstractmethod
+    def forward(self, x: Example) -> tuple[Tensor, Tensor]:
+        """Latents, [n, dim], and the log of the absolute determinant of the Jacobian, [n]."""
+
+    @abc.abstractmethod
+    def inverse(self, z: Tensor, given: Example) -> Example:
+        """Examples of latents, [n, dim]."""
+
+    @abc.abstractmethod
+    def prior_log_prob(self, z: Tensor, given: Example) -> Tensor:
+        """Log-density in nats, [n], of latents."""
+
+    def log_prob(self, x: Example) -> Tensor:
+        """The density of the prior at the latents, times the absolute determinant, as log-density in nats, [n]."""
+        z, log_det = self.forward(x)
+        return self.prior_log_prob(z, x) + log_det
+
+
+class Energy(abc.ABC):
+    """Has a density up to a factor, exp(−energy)."""
+
+    @abc.abstractmethod
+    def energy(self, x: Example) -> Tensor:
+        """Energies, [n], low where examples are likely."""
+
+
+class Encodes(abc.ABC):
+    """Finds the latent code of an example."""
+
+    @abc.abstractmethod
+    def encode(self, x: Example) -> Tensor:
+        """Latent codes, [n, latent]."""
+
+
+class Decodes(abc.ABC):
+    """Makes an example from a latent code."""
+
+    latent_dim: int
+
+    @abc.abstractmethod
+    def decode(self, z: Tensor, given: Example) -> Example:
+        """Examples of latent codes, [n, latent]."""
+
+
+class NextToken(abc.ABC):
+    """Writes token after token."""
+
+    given: ClassVar[tuple[str, ...]] = ()  # names of the conditions that it takes
+
+    @abc.abstractmethod
+    def begin(self, given: Example, n: int) -> State:
+        """The state before the first token of `n` rows; each of its tensors has a row a row, in dimension 0."""
+
+    @abc.abstractmethod
+    def next(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits of the token after each row's newest, [n, num_tokens], and the new state, for the newest tokens, [n]."""
+
+
+class Tags(abc.ABC):
+    """Answers each token with a tag, or with a token."""
+
+    @abc.abstractmethod
+    def tag(self, x: Example) -> Tensor:
+        """Logits of the answer at each position, [n, time, num_tags], to `source` (pairs) or `ids` (tagged)."""
+
+
+class Embeds(abc.ABC):
+    """Has features in which examples can be compared."""
+
+    @abc.abstractmethod
+    def embed(self, x: Example) -> Tensor:
+        """Features, [n, feature]."""
+
+
+class Classifies(abc.ABC):
+    """Assigns classes."""
+
+    @abc.abstractmethod
+    def classify(self, x: Example) -> Tensor:
+        """Logits, [n, num_classes]."""
+
+
+class Restores(abc.ABC):
+    """Fills in what is hidden of an example."""
+
+    @abc.abstractmethod
+    def restore(self, x: Example, keep: Tensor) -> Example:
+        """Examples whose parts where `keep`, bool, is false are the model's."""
+
+
+class Solves(abc.ABC):
+    """Follows a differential equation."""
+
+    @abc.abstractmethod
+    def trajectory(self, start: Tensor, times: Tensor) -> Tensor:
+        """States, [n, times, dim], at `times`, [times], from `start`, [n, dim], on."""
+
+
+CAPABILITIES: tuple[type, ...] = (
+    Samples, LogProb, Invertible, Energy, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Solves,
+)  # fmt: skip

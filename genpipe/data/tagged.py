@@ -1,0 +1,48 @@
+"""Texts with a tag on each token, or with one label."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpipe.data.loader import Described, Example, chunks, read_array, shuffled_rows
+from genpipe.data.texts import Texts, padded
+from genpipe.params.blocks import Count
+
+
+class Tagged(Described):
+    """SPLIT.text, padded, with SPLIT.tags.npy, a number for each token, or SPLIT.label.npy, one for each text."""
+
+    unit = "token"
+
+    def __init__(self, directory: Path, max_length: Count | None = None) -> None:
+        super().__init__(directory)
+        self.texts = {split: Texts(directory, split, "text", max_length) for split in self.splits}
+        field = "tags" if "num_tags" in self.facts else "label"
+        self.marks = {split: read_array(directory / f"{split}.{field}.npy") for split in self.splits}
+        for split, texts in self.texts.items():
+            self.require_rows(split, len(texts))
+
+    def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
+        """`ids`, int64 [batch, time], `lengths`, and `tags`, int64 [batch, time] with 0 beyond the length, or `labels`."""
+        return self._rows("train", shuffled_rows(len(self.texts["train"]), seed, step, batch_size))
+
+    def split(self, name: str) -> Iterator[Example]:
+        """The same keys, in the order of the files."""
+        return (self._rows(name, rows) for rows in chunks(len(self.texts[self.require(name)])))
+
+    def units(self, example: Example) -> Tensor:
+        """Tokens of each text."""
+        return example["lengths"]
+
+    def _rows(self, split: str, rows: np.ndarray) -> Example:
+        texts, marks = self.texts[split], self.marks[split]
+        ids, lengths = texts.padded(rows, self.facts["pad"])
+        batch = {"ids": ids, "lengths": lengths}
+        if "num_tags" not in self.facts:
+            return batch | {"labels": torch.from_numpy(marks[rows].astype(np.int64))}
+        starts = texts.offsets[rows]
+        tags = [marks[s : s + n] for s, n in zip(starts, lengths.tolist(), strict=True)]
+        return batch | {"tags": padded(tags, 0)[0]}

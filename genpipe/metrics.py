@@ -1,0 +1,222 @@
+"""Every metric: its name, its unit, which way is better, and what it is compared with. The only place for that.
+
+The report, the rules of promotion, sweeps and `train.best` read it; a metric that is not here is an error.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from genpipe.errors import BadInput
+
+Direction = Literal["minimise", "maximise", "as real", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown and compared; `%` as unit stands for a share in [0, 1]."""
+
+    label: str
+    unit: str = ""
+    direction: Direction = ""
+    explanation: str = ""
+    baselines: Mapping[str, str] = field(default_factory=dict)  # other metric -> what it is
+    constants: Mapping[str, float] = field(default_factory=dict)  # what it is -> value
+
+
+# In order of importance: the first that a recipe has is its key metric.
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        "Accuracy",
+        "%",
+        "maximise",
+        "Share of test examples whose most likely answer is right.",
+        {"accuracy_majority": "always the most frequent class"},
+    ),
+    "tag_accuracy": Metric(
+        "Tagging accuracy",
+        "%",
+        "maximise",
+        "Share of tokens of test texts whose most likely tag is right.",
+        {"tag_accuracy_majority": "always the most frequent tag"},
+    ),
+    "exact_match": Metric(
+        "Exact match", "%", "maximise", "Share of test questions answered with one of the right answers."
+    ),
+    "top_1": Metric(
+        "Nearest text",
+        "%",
+        "maximise",
+        "Share of texts whose nearest other text is of the same group.",
+        {"top_1_random": "a text at random"},
+    ),
+    "top_5": Metric(
+        "Five nearest texts",
+        "%",
+        "maximise",
+        "Share of texts with one of the same group among the five nearest.",
+    ),
+    "bits_per_dim": Metric(
+        "Bits per dimension",
+        "bits a pixel",
+        "minimise",
+        "Bits the model needs for a pixel of a test image: an upper bound, with pixels dequantised by uniform noise.",
+        constants={"uniform distribution": 8.0},
+    ),
+    "nats_per_point": Metric(
+        "Negative log-likelihood",
+        "nats a point",
+        "minimise",
+        "Surprise at a test point.",
+        {"nats_per_point_gaussian": "a Gaussian of the training points"},
+    ),
+    "nats_per_token": Metric(
+        "Cross-entropy",
+        "nats a token",
+        "minimise",
+        "Surprise at a token of a test text, given those before it.",
+        {"nats_per_token_unigram": "frequencies of tokens"},
+    ),
+    "perplexity": Metric(
+        "Perplexity", "tokens", "minimise", "The exponential of the cross-entropy of a token."
+    ),
+    "frechet_classifier": Metric(
+        "Fréchet distance",
+        "in classifier features",
+        "minimise",
+        "Distance between generated and real test images in the features of our own classifier. "
+        "It is not the FID of the literature; compare it only with numbers of equal sample size.",
+        {"frechet_real_vs_real": "real against real", "frechet_noise": "noise"},
+    ),
+    "cross_entropy": Metric(
+        "Cross-entropy",
+        "nats a character",
+        "minimise",
+        "Surprise at the real lower line of a test couplet, given its upper line.",
+        {
+            "cross_entropy_shuffled": "shuffled upper lines",
+            "cross_entropy_unigram": "character frequencies",
+        },
+    ),
+    "tone_opposition": Metric(
+        "Tone opposition",
+        "%",
+        "maximise",
+        "Share of even positions where the two lines have opposite tones (平 against 仄), as regulated verse asks.",
+    ),
+    "numeral_antithesis": Metric(
+        "Numeral antithesis",
+        "%",
+        "maximise",
+        "Where the upper line has a numeral, how often the lower line answers it with a numeral.",
+    ),
+    "colour_antithesis": Metric(
+        "Colour antithesis",
+        "%",
+        "maximise",
+        "Where the upper line has a colour, how often the lower line answers it with a colour.",
+    ),
+    "shared_character": Metric(
+        "Shared characters",
+        "%",
+        "as real",
+        "Share of couplets whose lower line uses a character of the upper line again.",
+    ),
+    "repeated_character": Metric(
+        "Repeated characters",
+        "%",
+        "as real",
+        "Share of lower lines that use a character twice.",
+    ),
+    "reconstruction_mse": Metric(
+        "Reconstruction error",
+        "mean squared, pixels in [0, 1]",
+        "minimise",
+        "Distance between test images and what the decoder makes of their codes.",
+    ),
+    "latent_correlation": Metric(
+        "Latent correlation ρ",
+        "",
+        "maximise",
+        "Correlation between a random code and the code that the encoder finds in the image made from it; "
+        "1 means that the encoder inverts the generator.",
+        constants={"unrelated codes": 0.0},
+    ),
+    "frechet_num_images": Metric(
+        "Images compared", "", "", "Sample size of each side of the Fréchet distances."
+    ),
+    "frechet_real_vs_real": Metric("Fréchet distance of real images", "in classifier features"),
+    "frechet_noise": Metric("Fréchet distance of noise", "in classifier features"),
+}
+
+# Columns of training curves. A column UPDATE.METRIC is explained by its whole name or by METRIC.
+CURVES: dict[str, Metric] = {
+    "nll.loss": Metric("Negative log-likelihood", "nats", "minimise"),
+    "loss": Metric("Loss", "", "minimise"),
+    "correlation": Metric("Latent correlation ρ", "", "maximise"),
+    "score_gap": Metric("Critic score, real minus generated"),
+}
+
+# A metric NAME + suffix is a baseline of NAME.
+BASELINE_SUFFIXES = {
+    "_real": "real",
+    "_shuffled": "shuffled",
+    "_unigram": "frequencies alone",
+    "_mean_image": "always the mean image",
+    "_other_image": "another image",
+    "_noise": "noise",
+    "_majority": "always the most frequent one",
+    "_gaussian": "a Gaussian",
+    "_random": "at random",
+}
+
+
+def find(name: str) -> Metric | None:
+    """The metric of this name; `SPLIT.NAME` is NAME on another split than test, NAME + suffix a baseline of NAME."""
+    split, _, plain = name.rpartition(".")
+    if plain in METRICS:
+        metric = METRICS[plain]
+        return Metric(f"{metric.label} ({split})", *_rest(metric)) if split else metric
+    for suffix, what in BASELINE_SUFFIXES.items():
+        base = plain.removesuffix(suffix)
+        if base != plain and base in METRICS:
+            return Metric(f"{METRICS[base].label}: {what}", METRICS[base].unit)
+    return None
+
+
+def metric(name: str, where: str) -> Metric:
+    """The metric of this name, or the error, begun with `where`, that lists those there are."""
+    found = find(name)
+    if found is None:
+        raise BadInput(f"{where}: no metric {name!r}; there is: {', '.join(METRICS)}")
+    return found
+
+
+def is_maximised(name: str, where: str) -> bool:
+    """Whether more of a metric is better; BadInput where it is unknown or neither more nor less of it is better."""
+    direction = metric(name, where).direction
+    if direction not in ("maximise", "minimise"):
+        raise BadInput(
+            f"{where}: neither more nor less of {name!r} is better; take one of: {', '.join(ordered())}"
+        )
+    return direction == "maximise"
+
+
+def ordered() -> list[str]:
+    """The metrics of which more or less is better, the most important first."""
+    return [name for name, metric in METRICS.items() if metric.direction in ("maximise", "minimise")]
+
+
+def explained(column: str) -> Metric:
+    """The metric or curve of a column; an unknown column of a curve keeps its name."""
+    return (
+        find(column)
+        or CURVES.get(column)
+        or CURVES.get(column.rpartition(".")[2])
+        or METRICS.get(column.rpartition(".")[2])
+        or Metric(column)
+    )
+
+
+def _rest(metric: Metric) -> tuple:
+    return metric.unit, metric.direction, metric.explanation, metric.baselines, metric.constants

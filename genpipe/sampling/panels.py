@@ -1,0 +1,283 @@
+"""What a trained model can show: a table of panels, each with the capabilities and the kinds of data that it needs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpipe.capabilities import (
+    Classifies,
+    Decodes,
+    Embeds,
+    Encodes,
+    Example,
+    NextToken,
+    Samples,
+    Tags,
+)
+from genpipe.data.loader import Data
+from genpipe.errors import BadInput
+from genpipe.files import write_json
+from genpipe.nn.pixels import SCALED, Pixels, scaled, scaled_to_bytes
+from genpipe.sampling import decoding
+from genpipe.sampling.draw import (
+    checked_options,
+    conditions,
+    draw,
+    first,
+    in_chunks,
+    in_fixed_chunks,
+    interpolate,
+    reconstruct,
+    whole,
+)
+from genpipe.sampling.pictures import grid, write_png
+from genpipe.sampling.text import UNKNOWN, Speller, marks_of
+
+GRID = 64  # images of a grid
+COLUMNS = 12  # of reconstructions and walks
+SHOWN = str.maketrans({"\t": "⇥", "\n": "⏎", "\r": "⏎"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of panels.json: a file, how it is shown, and the words under it."""
+
+    file: str
+    show: Literal["picture", "table", "text", "plot"]
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the files of what a model made go, and how its ids become text."""
+
+    recipe: Any
+    speller: Speller | None
+    directory: Path
+
+    def spelled(self, ids: Tensor) -> list[str]:
+        """Ids as text; as numbers where the data has no vocabulary."""
+        if self.speller:
+            return self.speller.lines(ids)
+        return [" ".join(map(str, row)) for row in ids.tolist()]
+
+
+@dataclass(frozen=True)
+class Showing(Output):
+    """A trained model and its data, before its panels."""
+
+    data: Data
+    kind: str
+    num: int
+    seed: int
+    how: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`show` writes files for a model with all of `needs` on data of one of `kinds`, or of any kind where it is empty."""
+
+    needs: tuple[type, ...]
+    kinds: tuple[str, ...]
+    show: Callable[[Showing], Iterable[Row]]
+
+
+def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:
+    """Write the files of every panel that fits, and panels.json; BadInput where none does."""
+    fitting = [panel for panel in (PANELS if panels is None else panels) if fits(panel, showing)]
+    if not fitting:
+        raise BadInput(
+            f"{type(showing.recipe).__name__} shows nothing on data of the kind {showing.kind}: no panel needs only what "
+            "it can do; give it a capability, or write a panel in genpipe/sampling/panels.py"
+        )
+    rows = [row for panel in fitting for row in panel.show(showing)]
+    write_json(showing.directory / "panels.json", [asdict(row) for row in rows])
+    return rows
+
+
+def fits(panel: Panel, showing: Showing) -> bool:
+    """Whether the model can do what a panel needs, on data of this kind."""
+    return all(isinstance(showing.recipe, need) for need in panel.needs) and (
+        not panel.kinds or showing.kind in panel.kinds
+    )
+
+
+def samples(showing: Showing) -> Iterable[Row]:
+    """What the model draws."""
+    recipe = showing.recipe
+    made = draw(recipe, showing.num, showing.seed, conditions(recipe, showing.data, showing.num), showing.how)
+    return written(made, showing, recipe.pixels)
+
+
+def texts(showing: Showing) -> Iterable[Row]:
+    """What the model writes, token after token."""
+    recipe, marks = showing.recipe, marks_of(dict(showing.data.facts))
+    options = checked_options(decoding.write, showing.how, ("model", "n", "given", "marks"))
+
+    def write(n: int, given: Example) -> Example:
+        return decoding.write(recipe, n, given, marks, **options)
+
+    given = conditions(recipe, showing.data, showing.num)
+    return written(in_fixed_chunks(write, showing.num, showing.seed, given), showing, SCALED)
+
+
+def written(made: Example, output: Output, pixels: Pixels) -> list[Row]:
+    """The files of what was made, each written as its key says."""
+    fitting = [key for key in made if key in WRITERS]
+    if not fitting:
+        raise BadInput(
+            f"{type(output.recipe).__name__} made {', '.join(made)}; what can be written: {', '.join(WRITERS)}"
+        )
+    return [WRITERS[key](made[key], output, pixels) for key in fitting]
+
+
+def write_images(images: Tensor, output: Output, pixels: Pixels) -> Row:
+    """samples.npy, uint8 [n, channels, height, width], and a picture of the first ones."""
+    stored = pixels.to_bytes(images).numpy()
+    np.save(output.directory / "samples.npy", stored)
+    write_png(output.directory / "grid.png", grid(stored[:GRID], columns=8))
+    return Row("grid.png", "picture", "Samples", "Drawn at random from the trained model; none is chosen.")
+
+
+def write_points(points: Tensor, output: Output, pixels: Pixels) -> Row:
+    """points.npy, float32 [n, dim], and the first two coordinates as a table for a plot."""
+    np.save(output.directory / "points.npy", points.float().numpy())
+    rows = [tuple(f"{value:.6g}" for value in row[:2]) for row in points.tolist()]
+    write_table(output.directory / "points.tsv", ("x", "y")[: points.shape[1]], rows)
+    return Row("points.tsv", "plot", "Samples", "Points drawn at random from the trained model.")
+
+
+def write_ids(ids: Tensor, output: Output, pixels: Pixels) -> Row:
+    """The texts, a line each, and texts.npy, int64 [n, time]."""
+    np.save(output.directory / "texts.npy", ids.numpy())
+    lines = [line.translate(SHOWN) for line in output.spelled(ids)]
+    (output.directory / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Row("texts.txt", "text", "Texts", "Written by the trained model, one a line; ⏎ is a line break.")
+
+
+def reconstructions(showing: Showing) -> Iterable[Row]:
+    """Test images in the odd rows, and decode(encode(·)) of them below."""
+    x = first(showing.data, 2 * COLUMNS)
+    rebuilt = scaled_to_bytes(reconstruct(showing.recipe, showing.recipe, as_values(x))).numpy()
+    originals = x["images"].numpy()
+    rows = [part[i : i + COLUMNS] for i in (0, COLUMNS) for part in (originals, rebuilt)]
+    write_png(showing.directory / "reconstructions.png", grid(np.concatenate(rows), COLUMNS))
+    caption = "Odd rows: test images. Even rows: what the decoder makes of their codes."
+    yield Row("reconstructions.png", "picture", "Reconstructions", caption)
+
+
+def walks(showing: Showing) -> Iterable[Row]:
+    """Walks from test image to test image, a walk a row."""
+    x = as_values(first(showing.data, 12))
+    start, end = ({name: value[half] for name, value in x.items()} for half in (slice(6), slice(6, 12)))
+    steps = interpolate(showing.recipe, showing.recipe, start, end, COLUMNS).flatten(0, 1)
+    write_png(showing.directory / "interpolation.png", grid(scaled_to_bytes(steps).numpy(), COLUMNS))
+    caption = "Each row walks in a straight line between the codes of two test images."
+    yield Row("interpolation.png", "picture", "Interpolation", caption)
+
+
+def mistakes(showing: Showing) -> Iterable[Row]:
+    """Test images in the wrong class."""
+    x = whole(showing.data, "test")
+    wrong = in_chunks(showing.recipe.classify, as_values(x)).argmax(-1) != x["labels"]
+    mistaken = x["images"][wrong][:GRID].numpy()
+    write_png(showing.directory / "mistakes.png", grid(mistaken, columns=8))
+    yield Row("mistakes.png", "picture", "Mistakes", "Test images that the model puts in the wrong class.")
+
+
+def answers(showing: Showing) -> Iterable[Row]:
+    """A line, the line of the same length that answers it, and the one in the data."""
+    parts = [
+        (x["source"], answer_of(showing.recipe, x, showing.speller), x["target"])
+        for x in showing.data.split("test")
+    ]
+    rows = [row for part in parts for row in zip(*map(showing.spelled, part), strict=True)]
+    write_table(showing.directory / "answers.tsv", ("source", "generated", "real"), spread(rows, showing.num))
+    caption = "A test line, the answer of the model, and the answer in the data. □ is a token without an id."
+    yield Row("answers.tsv", "table", "Answers", caption)
+
+
+def answer_of(model: Tags, x: Example, speller: Speller | None) -> Tensor:
+    """The likeliest answers, [n, time]; never an unknown token, a line break or a special id."""
+    vocabulary = speller.vocabulary if speller else []
+    with torch.no_grad():
+        num_tags = model.tag({name: value[:1] for name, value in x.items()}).shape[-1]
+    special = range(len(vocabulary) or num_tags, num_tags)
+    line_breaks = [i for i, token in enumerate(vocabulary) if token == "\n"]
+    forbidden = {UNKNOWN, *line_breaks, *special}
+    return decoding.answer(model, x, forbidden)
+
+
+def tags(showing: Showing) -> Iterable[Row]:
+    """Texts with the tag of each token."""
+    x = first(showing.data, showing.num)
+    found = in_chunks(lambda part: showing.recipe.tag(part).argmax(-1), x)
+    rows = [
+        (text, *(" ".join(map(str, row[:length].tolist())) for row in (made, real)))
+        for text, made, real, length in zip(
+            showing.spelled(x["ids"]), found, x["tags"], x["lengths"].tolist(), strict=True
+        )
+    ]
+    write_table(showing.directory / "tags.tsv", ("text", "tags", "real"), rows)
+    yield Row("tags.tsv", "table", "Tags", "A test text, the tags of the model, and the tags in the data.")
+
+
+def classes(showing: Showing) -> Iterable[Row]:
+    """Texts with their class."""
+    x = first(showing.data, showing.num)
+    found = in_chunks(showing.recipe.classify, x).argmax(-1).tolist()
+    rows = list(zip(showing.spelled(x["ids"]), map(str, found), map(str, x["labels"].tolist()), strict=True))
+    write_table(showing.directory / "classes.tsv", ("text", "class", "real"), rows)
+    yield Row("classes.tsv", "table", "Classes", "A test text, the class of the model, and that in the data.")
+
+
+def neighbours(showing: Showing) -> Iterable[Row]:
+    """Test texts and the nearest other text."""
+    x = first(showing.data, showing.num)
+    features = torch.nn.functional.normalize(in_chunks(showing.recipe.embed, x))
+    nearest = (features @ features.T).fill_diagonal_(-torch.inf).argmax(1)
+    lines = showing.spelled(x["ids"])
+    same = (x["groups"] == x["groups"][nearest]).tolist()
+    rows = [(lines[i], lines[j], "yes" if same[i] else "no") for i, j in enumerate(nearest.tolist())]
+    write_table(showing.directory / "neighbours.tsv", ("text", "nearest", "same group"), rows)
+    yield Row("neighbours.tsv", "table", "Nearest texts", "A test text and the nearest one by its features.")
+
+
+def as_values(x: Example) -> Example:
+    """Images as the values in [0, 1] that models take; all else as it is."""
+    return {name: scaled(value) if name == "images" else value for name, value in x.items()}
+
+
+def spread(rows: list[tuple[str, ...]], n: int) -> list[tuple[str, ...]]:
+    """`n` rows spread evenly over all, or all where there are fewer."""
+    return [rows[i * len(rows) // n] for i in range(n)] if n < len(rows) else rows
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Tab-separated text with a header; tabs and line breaks in a text become ⇥ and ⏎."""
+    lines = [columns, *([cell.translate(SHOWN) for cell in row] for row in rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+
+
+WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
+    "images": write_images,
+    "points": write_points,
+    "ids": write_ids,
+}
+PANELS = (
+    Panel((Samples,), (), samples),
+    Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
+    Panel((Encodes, Decodes), ("images",), reconstructions),
+    Panel((Encodes, Decodes), ("images",), walks),
+    Panel((Classifies,), ("images",), mistakes),
+    Panel((Classifies,), ("tagged",), classes),
+    Panel((Tags,), ("pairs",), answers),
+    Panel((Tags,), ("tagged",), tags),
+    Panel((Embeds,), ("groups",), neighbours),
+)

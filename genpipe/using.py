@@ -1,0 +1,254 @@
+"""A trained model and a person's own input: of the disk only the model's directory is read, never training data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genpipe.assembly import load_trained
+from genpipe.capabilities import Classifies, Decodes, Embeds, Encodes, Example, NextToken, Samples, Tags
+from genpipe.corpus.codec import UNKNOWN, Codec
+from genpipe.data.texts import padded
+from genpipe.errors import BadInput
+from genpipe.files import SAMPLES, new_directory, refuse_inputs
+from genpipe.nn.pixels import SCALED, scaled
+from genpipe.sampling import decoding
+from genpipe.sampling.draw import checked_options, draw, in_chunks, in_fixed_chunks, require_conditions
+from genpipe.sampling.panels import Output, written
+from genpipe.sampling.text import marks_of, speller_in
+from genpipe.sources.pixels import Read, bits_used, read_deep, read_picture
+
+
+@dataclass(frozen=True)
+class Using:
+    """A trained model, what it knows of its data, and its codec where it reads or writes text."""
+
+    recipe: Any
+    kind: str
+    facts: Mapping[str, Any]
+    codec: Codec | None
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """What errors call the model."""
+        return type(self.recipe).__name__
+
+    def text(self) -> Codec:
+        """The codec. Raises BadInput where the model has none."""
+        if self.codec is None:
+            raise BadInput(f"{self.name} neither reads nor writes text: it was trained on {self.kind}")
+        return self.codec
+
+
+def opened(directory: Path) -> Using:
+    """The model in a directory that `genpipe train` or `genpipe pull` wrote."""
+    torch.set_num_threads(1)
+    recipe, kind, facts = load_trained(directory)
+    codec = Codec.read(directory) if "num_tokens" in facts else None
+    return Using(recipe, kind, facts, codec, directory)
+
+
+def sample(
+    using: Using, num: int, seed: int, given: Mapping[str, str], how: Mapping[str, Any], out: Path
+) -> None:
+    """Draw `num` examples under conditions that are the same for each, and write them to the directory `out`."""
+    refuse_inputs(out, [using.directory])
+    conditions = {key: value for name, text in given.items() for key, value in condition(using, name, text)}
+    made = drawn(using, num, seed, conditions, how)
+    with new_directory(out, SAMPLES) as partial:
+        output = Output(using.recipe, speller_in(using.directory), partial)
+        rows = written(made, output, getattr(using.recipe, "pixels", SCALED))
+    print(f"wrote {out}: {', '.join(row.file for row in rows)}")
+
+
+def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, Any]) -> Example:
+    """`num` examples of a model that samples, or that writes token after token."""
+    recipe = using.recipe
+    if isinstance(recipe, Samples):
+        return draw(recipe, num, seed, given, how)
+    require(using, NextToken, "draws nothing")
+    require_conditions(recipe, given)
+    marks = marks_of(dict(using.facts))
+    options = checked_options(decoding.write, how, ("model", "n", "given", "marks"))
+    return in_fixed_chunks(
+        lambda n, part: decoding.write(recipe, n, part, marks, **options), num, seed, given
+    )
+
+
+def condition(using: Using, name: str, text: str) -> list[tuple[str, Tensor]]:
+    """A condition as one row: the number of a class, or a text as its ids and their length."""
+    takes = getattr(using.recipe, "given", ())
+    if name not in takes:
+        names = ", ".join(takes) or "none"
+        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}")
+    if name == "labels":
+        num_classes = using.facts.get("num_classes", 0)
+        if not text.isdecimal() or int(text) >= num_classes:
+            raise BadInput(f"labels={text}: a class is a number from 0 to {num_classes - 1}")
+        return [(name, torch.tensor([int(text)]))]
+    ids = using.text().encode(text)
+    return [(name, torch.tensor([ids])), (f"{name}_lengths", torch.tensor([len(ids)]))]
+
+
+def encode(using: Using, inputs: Sequence[str]) -> None:
+    """Print a line an input: its name, and its code, or its features where the model has no codes."""
+    recipe = using.recipe
+    if isinstance(recipe, Encodes):
+        codes = in_chunks(recipe.encode, read(using, inputs))
+    else:
+        require(using, Embeds, "has neither codes nor features")
+        codes = in_chunks(recipe.embed, read(using, inputs))
+    for name, row in zip(inputs, codes.tolist(), strict=True):
+        print("\t".join([one_line(name), *(f"{value:.9g}" for value in row)]))
+
+
+def decode(using: Using, table: Path, out: Path) -> None:
+    """Write what the model makes of the codes in a table that `encode` printed."""
+    require(using, Decodes, "makes nothing of codes")
+    refuse_inputs(out, [table, using.directory])
+    codes = read_codes(table, using.recipe.latent_dim)
+    with torch.no_grad():
+        made = using.recipe.decode(codes, {})
+    with new_directory(out, SAMPLES) as partial:
+        output = Output(using.recipe, speller_in(using.directory), partial)
+        rows = written(made, output, SCALED)
+    print(f"wrote {out}: {', '.join(row.file for row in rows)}")
+
+
+def read_codes(table: Path, latent_dim: int) -> Tensor:
+    """Codes, float [n, latent], of tab-separated lines that begin with a name."""
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+        codes = [[float(cell) for cell in line.split("\t")[1:]] for line in lines]
+    except (ValueError, OSError) as error:
+        raise BadInput(f"{table}: not a table of codes ({error}); write it with genpipe use encode") from None
+    for number, row in enumerate(codes, 1):
+        if len(row) != latent_dim:
+            raise BadInput(
+                f"{table}: line {number} has {len(row)} numbers, and codes of this model have {latent_dim}"
+            )
+    if not codes:
+        raise BadInput(f"{table}: empty; write it with genpipe use encode")
+    return torch.tensor(codes)
+
+
+def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> None:
+    """Print an answer a line: a line for a line, a text, tags, or a class."""
+    for needs, kinds, function in ANSWERS:
+        if isinstance(using.recipe, needs) and using.kind in kinds:
+            for line in function(using, inputs, how):
+                print(line)
+            return
+    raise BadInput(
+        f"{using.name} answers nothing: it cannot tag, classify, or write under the condition of a text"
+    )
+
+
+def _lines_for_lines(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    checked_options(_no_options, how, ())
+    codec = using.text()
+    answers: list[str] = []
+    line_breaks = {number for number, token in enumerate(codec.vocabulary) if token == "\n"}
+    special = set(range(codec.pad, using.facts["num_tokens"]))
+    for text in inputs:
+        x = {"source": torch.tensor([codec.encode(text)])}
+        ids = decoding.answer(using.recipe, x, {UNKNOWN, *line_breaks, *special})
+        answers.append(codec.decode(ids[0].tolist()))
+    return answers
+
+
+def _written_texts(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    ids, lengths = ids_of(using, inputs)
+    x = {"source": ids, "source_lengths": lengths, "question": ids, "question_lengths": lengths}
+    given = {name: value for name, value in x.items() if name in using.recipe.given}
+    made = drawn(using, len(inputs), 0, given, {"method": "beam", **how})
+    return [one_line(using.text().decode(row)) for row in made["ids"].tolist()]
+
+
+def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    checked_options(_no_options, how, ())
+    x = read(using, inputs)
+    found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
+    return [
+        " ".join(map(str, row[:length]))
+        for row, length in zip(found.tolist(), x["lengths"].tolist(), strict=True)
+    ]
+
+
+def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    checked_options(_no_options, how, ())
+    shares = in_chunks(using.recipe.classify, read(using, inputs)).softmax(-1)
+    return [f"{row.argmax().item()}\t{row.max().item():.4f}" for row in shares]
+
+
+def _no_options() -> None:
+    """The signature of what takes no options."""
+
+
+Answer = Callable[[Using, Sequence[str], Mapping[str, Any]], list[str]]
+ANSWERS: tuple[tuple[type, tuple[str, ...], Answer], ...] = (
+    (Tags, ("pairs",), _lines_for_lines),
+    (Tags, ("tagged",), _tags),
+    (NextToken, ("pairs",), _written_texts),
+    (Classifies, ("images", "tagged"), _classes),
+)
+
+
+def search(using: Using, query: str, among: Sequence[str], num: int) -> None:
+    """Print the `num` inputs of `among` whose features are nearest to those of `query`, and their cosines."""
+    require(using, Embeds, "has no features to search by")
+    features = torch.nn.functional.normalize(in_chunks(using.recipe.embed, read(using, [query, *among])))
+    cosines = features[1:] @ features[0]
+    for place in cosines.argsort(descending=True, stable=True)[:num].tolist():
+        print(f"{cosines[place].item():.4f}\t{one_line(str(among[place]))}")
+
+
+def require(using: Using, capability: type, lacks: str) -> None:
+    """Raise BadInput unless the model has a capability."""
+    if not isinstance(using.recipe, capability):
+        raise BadInput(
+            f"{using.name} {lacks}: it is not {capability.__name__}; genpipe recipes lists what can"
+        )
+
+
+def read(using: Using, inputs: Sequence[str]) -> Example:
+    """A person's inputs as a model sees them: files of pictures, or texts."""
+    if using.kind == "images":
+        shape = using.facts["image_shape"]
+        return {"images": scaled(torch.stack([read_image(Path(name), shape) for name in inputs]))}
+    if using.kind == "points":
+        raise BadInput(f"{using.name} takes points; from Python: genpipe.load({str(using.directory)!r})")
+    ids, lengths = ids_of(using, inputs)
+    return {"ids": ids, "lengths": lengths}
+
+
+def ids_of(using: Using, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Ids, int64 [n, time], padded on the right, and their lengths, [n]."""
+    codec = using.text()
+    return padded([torch.tensor(codec.encode(text)).numpy() for text in texts], codec.pad)
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """A file as an image of the model's size, uint8 [channels, height, width]: the middle square, upright, on white.
+
+    Raises BadInput for a picture in colours where the model takes grey ones; grey ones have three equal colours.
+    """
+    channels, height, width = shape
+    if height != width:
+        raise BadInput(
+            f"{path}: pictures are read as squares, and this model takes {height} × {width} pixels"
+        )
+    found: Read = read_picture(path, height, as_grey=False)
+    pixels = read_deep(path, height, bits_used(found.largest)) if found.pixels is None else found.pixels
+    if len(pixels) > channels:
+        raise BadInput(f"{path}: in colours, and this model takes grey pictures; convert it to grey first")
+    return torch.from_numpy(pixels.copy()).expand(channels, height, width)
+
+
+def one_line(text: str) -> str:
+    """A text on one line of a table."""
+    return text.replace("\n", "⏎").replace("\t", "⇥")
