@@ -18,7 +18,17 @@ from genpipe.cli import main
 from genpipe.corpus.processes import Processes
 from genpipe.corpus.tasks import Task, supervised
 from genpipe.errors import (
-    EXIT_STATUS, BadInput, BadState, Busy, ClusterLost, GenpipeError, Unavailable, WorkFailed, exit_status, kind_of, packed,
+    EXIT_STATUS,
+    BadInput,
+    BadState,
+    Busy,
+    ClusterLost,
+    GenpipeError,
+    Unavailable,
+    WorkFailed,
+    exit_status,
+    kind_of,
+    packed,
     unpacked,
 )  # fmt: skip
 from genpipe.training.agreement import together
@@ -74,7 +84,9 @@ def test_command_line_and_flows_end_with_the_status_of_the_kind(
     + [(KeyboardInterrupt(), 130)],
 )
 def test_disks_rights_and_interrupts_have_a_status(error: BaseException, status: int) -> None:
-    assert (end := exit_status(error)) and end[0] == status
+    end = exit_status(error)
+    assert end is not None
+    assert end[0] == status
 
 
 def test_a_defect_has_no_status() -> None:
@@ -95,7 +107,7 @@ def storage_fails() -> None:
 def test_a_worker_process_reports_the_kind() -> None:
     with (
         supervised(Processes(), 1) as executor,
-        pytest.raises(Unavailable, match="^the storage does not answer$"),
+        pytest.raises(Unavailable, match=r"^the storage does not answer$"),
     ):
         executor.run([Task("one", storage_fails)], lambda *_: None)
 
@@ -116,7 +128,7 @@ class _OtherFails:
 
 def test_the_other_processes_of_a_training_raise_the_kind_of_the_first() -> None:
     exchange: Any = _OtherFails(b"Unavailable\nthe storage does not answer")
-    with pytest.raises(Unavailable, match="^the storage does not answer$") as caught:
+    with pytest.raises(Unavailable, match=r"^the storage does not answer$") as caught:
         together(exchange, torch.device("cpu"), lambda: 1)
     assert caught.value.is_agreed
     assert kind_of(caught.value) is Unavailable
