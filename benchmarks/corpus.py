@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import measure
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import existing
 
 PEERS = Path(__file__).parent / "peers"
@@ -216,7 +216,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         COMPARISONS[given.name](Setting(given.texts.resolve(), given.peers, given.rounds, given.quiet_only))
-    except BadInput as error:
+    except GenpipeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
 

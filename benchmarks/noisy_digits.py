@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.data.images import Images
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.files import existing, write_json
 from genpipe.params.training import Training
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
@@ -164,7 +164,7 @@ def main() -> None:
     try:
         source = Images(existing(given.data, "run genpipe prepare digits"))
         print(table(experiment(source, given.epochs, range(given.seeds))))
-    except BadInput as error:
+    except GenpipeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.packages import RECIPE, Files, english, king_james_text, modern_chinese, poems, read_members
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import new_file, sha256
 from genpipe.progress import tell
 
@@ -115,7 +115,7 @@ def main() -> None:
     names = [arguments.only] if arguments.only else list(WRITERS)
     try:
         written = [path for name in names for path in WRITERS[name](arguments.directory)]
-    except BadInput as error:
+    except GenpipeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
     for path in written:

@@ -26,7 +26,7 @@ from benchmarks import measure
 from genpipe.assembly import build, keep_freed_memory
 from genpipe.data.loader import Data
 from genpipe.data.opening import open_data
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import existing, read_json, write_json
 from genpipe.models.ogan import correlation
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
@@ -422,7 +422,7 @@ def main() -> None:
         data = existing(given.data, "run genpipe prepare digits").resolve()
         setting = Setting(data, given.rounds, given.steps, given.quiet_only)
         print(table([row for part in parts for row in PARTS[part](setting)]))
-    except BadInput as error:
+    except GenpipeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
 

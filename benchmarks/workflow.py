@@ -25,7 +25,7 @@ import httpx
 import yaml
 
 from benchmarks import measure
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 
 PROJECT = Path(__file__).parents[1]
 KEDRO = PROJECT / "benchmarks" / "peers" / "workflow_kedro.py"
@@ -402,7 +402,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="workflow-") as directory, server(Path(directory)):
             found = [row for part in parts for row in PARTS[part](setting, Path(directory))]
         print(table(found))
-    except BadInput as error:
+    except GenpipeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError, kind_of
 from genpipe.git import commit_of, files_of, git
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
@@ -106,8 +106,8 @@ class BackfillRequest:
         settings = {"revision": revision, "commit": commit[:12], "date": day}
         try:
             return Trial(settings, contents_at(root, commit, tuple(self.targets or ())))
-        except BadInput as error:
-            raise BadInput(f"{revision}: {error}") from None
+        except GenpipeError as error:
+            raise kind_of(error)(f"{revision}: {error}") from None
 
 
 def _commit(root: Path, revision: str) -> str:

@@ -18,7 +18,7 @@ from flows.asking import (
 from flows.direct import LEASE, prepare
 from flows.starting import prepare_prefect, run_flow, status_of
 from genpipe import lease
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from tasks.failing import RunFailed
 from tasks.judging import JUDGED, require_data, versions
 from tasks.sweeping import read_settings
@@ -174,7 +174,7 @@ def _look_again(root: Path) -> None:
     """A watcher goes on when the server is away or params.yaml is being edited: the next look sees the same change."""
     try:
         _look_once(root)
-    except (BadInput, OSError) as error:
+    except (GenpipeError, OSError) as error:
         print(f"genpipe: {error}", file=sys.stderr, flush=True)
 
 

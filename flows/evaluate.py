@@ -21,9 +21,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from flows.direct import LEASE
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from tasks.failing import RunFailed, log_failures_in_one_line
-from tasks.judging import JUDGED, NotJudged, Version, judge, versions
+from tasks.judging import JUDGED, Version, judge, versions
 from tasks.leasing import alone
 from tasks.tables import keep_table
 
@@ -53,5 +53,5 @@ def judge_version(root: Path, version: Version) -> dict[str, Any]:
     recorded = {f"{metric} (recorded)": value for metric, value in version.recorded.items()}
     try:
         return {**named, **judge(root, version), **recorded}
-    except (BadInput, NotJudged) as error:
+    except GenpipeError as error:
         return {**named, "failure": str(error), **recorded}

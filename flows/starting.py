@@ -16,11 +16,8 @@ from typing import Any
 import httpx
 
 from genpipe import lease, own_code
-from genpipe.errors import BadInput, disk_trouble
-from genpipe.graph import NotVerified
+from genpipe.errors import EXIT_STATUS, Unavailable, exit_status
 from tasks import guard
-from tasks.failing import RunFailed
-from tasks.publish import PublishFailed
 
 PREFECT = {  # what the user has set stays
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -40,23 +37,15 @@ _servers: list["subprocess.Popen[bytes]"] = []  # their input is open as long as
 
 
 def status_of(work: Callable[[], None]) -> int:
-    """Do the work; 0 when all went well, 1 when a stage failed, 2 when the input is at fault, 75 when another does it."""
+    """Do the work; 0 when all went well, else the status of the error (genpipe/errors.py)."""
     try:
         own_code.require(Path.cwd(), *own_code.PARTS)
         work()
-    except lease.Busy as error:
-        return _fail(error, lease.BUSY)
-    except BadInput as error:
-        return _fail(error, 2)
-    except (RunFailed, NotVerified, PublishFailed) as error:
-        return _fail(error, 1)
-    except OSError as error:
-        told = disk_trouble(error)
-        if told is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if (end := exit_status(error)) is None:
             raise
-        return _fail(told, 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where it stopped", 130)
+        print(f"genpipe: {end[1]}", file=sys.stderr)
+        return end[0]
     return 0
 
 
@@ -113,9 +102,9 @@ def _server_command(port: int) -> list[str]:
 def _end_after(server: "subprocess.Popen[bytes]") -> None:
     """End with the server: Prefect would ask it again and again for many minutes. The stages' guards see this end, too."""
     server.wait()
-    told = "Prefect's server ended before the flow did; the same command goes on where it stopped"
-    print(f"genpipe: {told}", file=sys.stderr, flush=True)
-    os._exit(1)
+    line = "Prefect's server ended before the flow did; the same command goes on where it stopped"
+    print(f"genpipe: {line}", file=sys.stderr, flush=True)
+    os._exit(EXIT_STATUS[Unavailable])
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
@@ -125,9 +114,4 @@ def _wait_for(server: "subprocess.Popen[bytes]", address: str) -> None:
             if httpx.get(address).is_success:
                 return
         time.sleep(0.1)
-    raise RunFailed("Prefect's server did not start, this machine may be too busy; run this again")
-
-
-def _fail(message: object, status: int) -> int:
-    print(f"genpipe: {message}", file=sys.stderr)
-    return status
+    raise Unavailable("Prefect's server did not start, this machine may be too busy; run this again")

@@ -9,7 +9,7 @@ from configparser import Error as ConfigError
 from contextlib import suppress
 from pathlib import Path
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, Unavailable
 from genpipe.git import one_line
 
 # what DVC tells a stage of itself; another DVC is none of that stage's
@@ -22,7 +22,7 @@ STATE_VARIABLE = "DVC_SITE_CACHE_DIR"
 OTHER_STATE = f"name a directory of your own in {STATE_VARIABLE}"
 
 
-class DvcFailed(BadInput):
+class DvcFailed(Unavailable):
     """A command of DVC did not end well: one line, without credentials."""
 
 
@@ -60,14 +60,14 @@ def private_state(root: Path) -> Path:
             if state == root.resolve() / STATE:
                 _close(state)
         except OSError as error:
-            raise BadInput(f"{state}: {error.strerror}; {OTHER_STATE}") from None
+            raise BadState(f"{state}: {error.strerror}; {OTHER_STATE}") from None
     return state
 
 
 def _close(state: Path) -> None:
     for directory in (state, state / "repo"):
         if directory.stat().st_uid != os.getuid():
-            raise BadInput(f"{directory}: another user owns it; {OTHER_STATE}")
+            raise BadState(f"{directory}: another user owns it; {OTHER_STATE}")
         directory.chmod(0o700)
     if not (ignored := state / "repo" / ".gitignore").exists():
         ignored.write_text("*\n", encoding="utf-8")

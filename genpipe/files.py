@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 
 # What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
 FACTS = (
@@ -222,5 +222,5 @@ def write_json(path: Path, value: Any) -> None:
 def existing(path: Path, remedy: str) -> Path:
     """`path` itself, or the error that it is missing and what makes it."""
     if not path.exists():
-        raise BadInput(f"{path}: no such file or directory; {remedy}")
+        raise BadState(f"{path}: no such file or directory; {remedy}")
     return path

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from genpipe.errors import BadInput
+from genpipe.errors import Unavailable
 from genpipe.redaction import masker
 
 BOT = {
@@ -22,7 +22,7 @@ NEVER_ASK = {  # nobody sits before a nightly run
 PATIENCE = 300.0  # seconds that a remote may take
 
 
-class GitFailed(BadInput):
+class GitFailed(Unavailable):
     """A command of Git did not end well, most often because a remote cannot be reached: one line, without credentials."""
 
 

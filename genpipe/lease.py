@@ -10,13 +10,9 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from genpipe.errors import BadInput
+from genpipe.errors import EXIT_STATUS, BadInput, Busy
 
-BUSY = 75  # EX_TEMPFAIL: somebody else runs this now
-
-
-class Busy(BadInput):
-    """Somebody else holds the lease."""
+BUSY = EXIT_STATUS[Busy]
 
 
 def hold(root: Path, name: str) -> IO[str]:

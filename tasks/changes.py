@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.git import commit_of, git
 from genpipe.graph import Layout, layout
 from genpipe.registry.lock import LOCK, METRICS, read_lock
@@ -14,12 +14,12 @@ GRAPH = ("dvc.yaml", "params.yaml")
 def require_clean(root: Path, allow_dirty: bool) -> None:
     """Refuse, before anything is run, to publish from a tree with code that no commit has."""
     if commit_of(root, "HEAD") is None:
-        raise BadInput(
+        raise BadState(
             f"{root}: publishing wants a Git repository with a commit; git init, git add and git commit"
         )
     changed = [] if allow_dirty else [*changed_files(root), *_uncommitted_inputs(root, _untracked(root))]
     if changed:
-        raise BadInput(
+        raise BadState(
             f"publishing wants a tree without uncommitted changes, found {some(changed)}; commit them, or say --allow-dirty"
         )
     if not allow_dirty:
@@ -30,7 +30,7 @@ def require_committed_inputs(root: Path) -> None:
     """What the stages read must still be what HEAD has; other files may have been edited meanwhile."""
     changed = _uncommitted_inputs(root, [*changed_files(root), *_untracked(root)])
     if changed:
-        raise BadInput(
+        raise BadState(
             f"not published: uncommitted changes of {some(changed)}; commit them and run the same command again, or say "
             "--allow-dirty"
         )
@@ -40,12 +40,12 @@ def require_declared(root: Path) -> None:
     """What stages read must be what stages, .dvc files or Git have: else nobody who gets the commit has the same."""
     found = layout(root)
     if removed := sorted(_locked(root) - found.stages):
-        raise BadInput(
+        raise BadState(
             f"not published: {LOCK} has {some(removed)}, which dvc.yaml no longer has; genpipe gc --stages --yes removes "
             "that and what it made"
         )
     if stray := undeclared(root, found):
-        raise BadInput(
+        raise BadState(
             f"not published: stages read {some(stray)}, which no stage makes and Git does not track; take it away, let "
             "Git track it, or dvc add it"
         )

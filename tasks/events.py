@@ -10,13 +10,13 @@ from prefect.events import emit_event
 from prefect.events.filters import EventFilter, EventIDFilter
 from prefect.settings import PREFECT_API_URL
 
-from genpipe.errors import BadInput
+from genpipe.errors import Unavailable
 from tasks.watching import Change
 
 ARRIVES_WITHIN = 60.0  # seconds; the server writes events down in batches
 
 
-class NotSent(BadInput):
+class NotSent(Unavailable):
     """The server has not got an event."""
 
 

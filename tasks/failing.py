@@ -2,13 +2,10 @@
 
 import logging
 
-from genpipe.errors import one_line
-from genpipe.graph import NotVerified
-from tasks.publish import PublishFailed
-from tasks.reproduce import StageFailed
+from genpipe.errors import WorkFailed, reported
 
 
-class RunFailed(Exception):
+class RunFailed(WorkFailed):
     """Some of the work failed: one line for each failure."""
 
 
@@ -20,8 +17,6 @@ def log_failures_in_one_line() -> None:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, StageFailed | RunFailed | NotVerified | PublishFailed) or (
-        isinstance(error, Exception) and one_line(error)
-    ):
+    if error is not None and reported(error):
         record.exc_info = None
     return True

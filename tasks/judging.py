@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.errors import EXIT_STATUS, BadInput, BadState, Busy, GenpipeError, Unavailable, WorkFailed
 from genpipe.files import hash_of, read_json, write_json
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
 from tasks import guard
 from tasks.order import downstream
-from tasks.reproduce import BAD_INPUT
 
 JUDGED = Path(".genpipe") / "judged"  # below the project
 
@@ -33,8 +32,12 @@ class Version:
         return f"{self.model}@{self.version}"
 
 
-class NotJudged(Exception):
+class NotJudged(WorkFailed):
     """A version could not be judged: one line that says why."""
+
+
+# By the exit status of a command of genpipe.
+FAILURES: dict[int, type[GenpipeError]] = {EXIT_STATUS[kind]: kind for kind in (BadInput, Unavailable, Busy)}
 
 
 def versions(root: Path, names: list[str]) -> list[Version]:
@@ -48,7 +51,7 @@ def versions(root: Path, names: list[str]) -> list[Version]:
         version for version in known if version.model in recipes
     ]
     if not found:
-        raise BadInput(
+        raise BadState(
             "no model of a recipe in params.yaml is registered yet; python -m flows.retrain --publish registers those that pass"
         )
     return found
@@ -61,7 +64,7 @@ def require_data(root: Path, recipe: str) -> None:
     own = {f"train@{recipe}", *(stage.name for stage in downstream(f"train@{recipe}", list(stages)))}
     stale = [stage.name for stage in stages if stage.is_stale and stage.name not in own]
     if stale:
-        raise BadInput(
+        raise BadState(
             f"{recipe}: {', '.join(stale)} out of date; bring that up to date: python -m flows.retrain {' '.join(stale)}"
         )
 
@@ -85,7 +88,7 @@ def genpipe(root: Path, *words: str) -> str:
     if done.returncode == 0:
         return done.stdout
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    raise (BadInput if done.returncode == BAD_INPUT else NotJudged)(lines[-1].removeprefix("genpipe: "))
+    raise FAILURES.get(done.returncode, NotJudged)(lines[-1].removeprefix("genpipe: "))
 
 
 def _named(known: list[Version], name: str) -> list[Version]:

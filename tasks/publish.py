@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from genpipe import dvc_command
+from genpipe.errors import WorkFailed
 from genpipe.git import BOT, GitFailed, agrees, commit_of, git, is_on_remote, lines_of, one_line, remote_of
 from genpipe.graph import layout
 from genpipe.params.promotion import Rules
@@ -39,7 +40,7 @@ NO_STORE = (
 )
 
 
-class PublishFailed(Exception):
+class PublishFailed(WorkFailed):
     """A run is not published: one line that says why."""
 
 

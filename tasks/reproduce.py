@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from genpipe import lease
 from genpipe.dvc_command import environment as dvc_environment
+from genpipe.errors import EXIT_STATUS, BadInput, Busy, Unavailable, WorkFailed
 from genpipe.graph import Stage
 from genpipe.redaction import masker
 from tasks import attempts, guard
@@ -28,12 +29,17 @@ HOUSEKEEPING = re.compile(  # DVC's own lines; only the log has them
 DVC_FAILED = re.compile(r"ERROR: failed to reproduce '.*?': (?!failed to run: )(?P<why>.*)")  # by itself
 BUSY = re.compile(r".*' is busy, it is being blocked by:")
 ATOMIC_DVC = Path(__file__).with_name("atomic_dvc.py")  # importing it takes a second
-BAD_INPUT = 2  # exit status of a stage whose input is at fault
 BUSY_PATIENCE = 120.0  # seconds to wait for who works on the same files
 BUSY_DELAY = 2.0  # seconds between two looks
 
 Outcome = Literal["ran", "restored", "skipped"]
-Fault = Literal["died", "bad input", "ended", "busy", "stuck", "refused"]
+Fault = Literal["died", "bad input", "ended", "busy", "stuck", "refused", "unavailable"]
+# By the exit status of a stage; any other one is a death.
+FAULTS: dict[int, Fault] = {
+    EXIT_STATUS[BadInput]: "bad input",
+    EXIT_STATUS[Unavailable]: "unavailable",
+    EXIT_STATUS[Busy]: "busy",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class StageRun:
     seconds: float
 
 
-class StageFailed(Exception):
+class StageFailed(WorkFailed):
     """A stage did not end well: one line with its last word and where its log is."""
 
     def __init__(self, stage: str, reason: str, log: Path, fault: Fault):
@@ -55,7 +61,7 @@ class StageFailed(Exception):
     @property
     def is_final(self) -> bool:
         """Whether another attempt cannot end otherwise."""
-        return self.fault != "died"
+        return self.fault not in ("died", "unavailable")
 
 
 class Processes:
@@ -131,7 +137,7 @@ def log_of(stage: str) -> Path:
 def _refuse_hopeless(root: Path, stage: Stage) -> None:
     so_far = attempts.deaths(root, stage)
     if so_far >= stage.needs.attempts:
-        remedy = "fix what its log shows, or try again with --retry-failed"
+        remedy = "fix what its log reports, or try again with --retry-failed"
         reason = f"it died {so_far} times with the very same inputs and is not tried again; {remedy}"
         raise StageFailed(stage.name, reason, log_of(stage.name), "refused")
 
@@ -218,5 +224,4 @@ def _failure(lines: list[str], status: int, is_ending: bool, verdict: str | None
     told = [line for line in lines if not HOUSEKEEPING.match(line) and not PROGRESS.fullmatch(line)]
     exited = re.search(r"exited with (-?\d+)$", lines[-1]) if lines else None
     reason = (told or lines or [f"exit status {status}"])[-1].strip()
-    faults: dict[int, Fault] = {BAD_INPUT: "bad input", lease.BUSY: "busy"}
-    return reason, faults.get(int(exited[1]), "died") if exited else "died"
+    return reason, FAULTS.get(int(exited[1]), "died") if exited else "died"

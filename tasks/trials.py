@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.files import read_json, write_json
 from genpipe.graph import Plan, read_plan
 from tasks.failing import RunFailed
@@ -87,7 +87,7 @@ def _prepare(root: Path, trial: Trial) -> Prepared | Result:
             return Result(read_json(kept), workspace=workspace.name)
         plan = read_plan(workspace, list(trial.contents.targets) or None)
         plan.require_inputs()
-    except BadInput as error:
+    except GenpipeError as error:
         return Result({}, str(error))
     return Prepared(trial, workspace, plan)
 

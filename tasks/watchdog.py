@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.lease import open_own
 from genpipe.upkeep.holders import is_running
 
@@ -84,7 +84,7 @@ def _is_held(lock: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # closing it gives it back
     except BlockingIOError:
         return True
-    except (OSError, BadInput):
+    except (OSError, GenpipeError):
         return False
     return False
 

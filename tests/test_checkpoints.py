@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 from genpipe.training.checkpoint import (
     Checkpoint,
     Keeping,
@@ -148,7 +148,7 @@ def test_a_saver_tells_what_went_wrong(tmp_path):
     run = Run(tmp_path)
     (tmp_path / "checkpoints").write_text("in the way")
     with (
-        pytest.raises(BadInput, match=r"cannot be read or written: .*checkpoints"),
+        pytest.raises(Unavailable, match=r"cannot be read or written: .*checkpoints"),
         Saver(run, Keeping()) as saver,
     ):
         saver.save(checkpoint_of(1, cut(Log(run, b""), 1)))

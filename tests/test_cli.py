@@ -307,7 +307,7 @@ def test_a_full_disk_is_one_line(project, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
 
     monkeypatch.setattr("genpipe.experiment.export", full)
-    assert main(["--root", str(project), "train", "nice", "--workers", "0"]) == 2
+    assert main(["--root", str(project), "train", "nice", "--workers", "0"]) == 69
     assert "genpipe: weights.safetensors: No space left on device" in capsys.readouterr().err
 
 

@@ -26,7 +26,7 @@ from genpipe.corpus.runs import Run, add_up, rows_within
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Task, supervised
 from genpipe.corpus.tokenizers import tokenizer
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 
 pytestmark = pytest.mark.ray
 
@@ -197,7 +197,7 @@ def find_a_full_disk() -> None:
 def test_a_full_disk_reaches_the_user_as_one_line():
     with (
         supervised(Actors(), 1) as does,
-        pytest.raises(BadInput, match=r"^run: No space left on device; make"),
+        pytest.raises(Unavailable, match=r"^run: No space left on device; make"),
     ):
         does.run([Task("shard", find_a_full_disk)], lambda *_: None)
 

@@ -155,6 +155,10 @@ def test_a_stage_is_tried_again_unless_its_input_is_at_fault(
     write_knobs(project, prepare={"status": 1})
     assert run_flow(targets=["prepare"]).is_failed()
     assert started(project) == ["prepare", "prepare"]
+    write_knobs(project, prepare={"status": 69})
+    shutil.rmtree(project / "pids")
+    assert run_flow(targets=["prepare"]).is_failed()
+    assert started(project) == ["prepare", "prepare"]
     write_knobs(project, prepare={"status": 2})
     shutil.rmtree(project / "pids")
     assert run_flow(targets=["prepare"]).is_failed()

@@ -14,7 +14,7 @@ import pytest
 
 import genpipe.graph
 from genpipe import lease
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState, Busy
 from genpipe.graph import Needs, NotVerified, Plan, by_command, in_process, inputs_of, read_plan, verify
 from tests.repository import dvc, make_repository, run
 
@@ -220,7 +220,7 @@ def test_a_broken_dvc_yaml_is_one_line(project: Path, wrong: str) -> None:
 
 def test_a_project_without_stages_is_one_line(project: Path) -> None:
     (project / "dvc.yaml").unlink()
-    with pytest.raises(BadInput, match="no stages"):
+    with pytest.raises(BadState, match="no stages"):
         read_plan(project)
 
 
@@ -252,7 +252,7 @@ def locked(root: Path, seconds: float) -> Iterator[None]:
 
 def test_a_busy_project_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_process, "PATIENCE", 1.0)
-    with locked(project, 60), pytest.raises(BadInput, match="another DVC command is at work here"):
+    with locked(project, 60), pytest.raises(Busy, match="another DVC command is at work here"):
         read_plan(project)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from tasks.changes import require_clean
 from tasks.publish import PublishFailed, is_outstanding, publish
 from tests.registered_project import (
@@ -288,7 +288,7 @@ def test_a_dirty_tree_is_refused_before_anything_is_run(root: Path) -> None:
     require_clean(root, allow_dirty=False)  # what the run wrote is no dirt
     (root / "README.md").write_text("edited\n")
     with pytest.raises(
-        BadInput, match=r"uncommitted changes, found README.md; commit them, or say --allow-dirty"
+        BadState, match=r"uncommitted changes, found README.md; commit them, or say --allow-dirty"
     ):
         require_clean(root, allow_dirty=False)
     require_clean(root, allow_dirty=True)
@@ -296,7 +296,7 @@ def test_a_dirty_tree_is_refused_before_anything_is_run(root: Path) -> None:
     (root / "notes.txt").write_text("untracked, and read by no stage\n")
     require_clean(root, allow_dirty=False)
     (root / "code/new.py").write_text("two = 2\n")
-    with pytest.raises(BadInput, match=r"found code/new.py"):
+    with pytest.raises(BadState, match=r"found code/new.py"):
         require_clean(root, allow_dirty=False)
 
 
@@ -305,7 +305,7 @@ def test_code_that_changed_after_the_stages_ran_is_not_published_and_a_readme_do
 ) -> None:
     (root / "README.md").write_text("edited while it ran\n")
     (root / "code/model.py").write_text("one = 2\n")
-    with pytest.raises(BadInput, match=r"uncommitted changes of code/model.py; commit them"):
+    with pytest.raises(BadState, match=r"uncommitted changes of code/model.py; commit them"):
         publish(root, "run")
     assert branches(root) == []
     run(root, "git", "checkout", "-q", "code/model.py")
@@ -373,10 +373,10 @@ def test_a_branch_that_went_another_way_is_published_as_it_is(root: Path) -> Non
 
 
 def test_a_directory_without_commits_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="wants a Git repository with a commit"):
+    with pytest.raises(BadState, match="wants a Git repository with a commit"):
         require_clean(tmp_path, allow_dirty=False)
     run(tmp_path, "git", "init", "-q")
-    with pytest.raises(BadInput, match="wants a Git repository with a commit"):
+    with pytest.raises(BadState, match="wants a Git repository with a commit"):
         require_clean(tmp_path, allow_dirty=False)
 
 

@@ -12,7 +12,7 @@ import yaml
 from gto import api
 
 from genpipe.cli import main
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 from genpipe.git import GitFailed, remote_of
 from genpipe.params.project import read_params
 from genpipe.registry.promotion import Decision, promote, rollback
@@ -360,7 +360,7 @@ def test_pull_of_what_is_nowhere_or_damaged_leaves_nothing(root: Path, tmp_path:
         pull(root, "nice", "nice@v0.0.1", tmp_path / "pulled")
     shutil.rmtree(root / ".dvc/cache")
     shutil.rmtree(root.parent / "store")
-    with pytest.raises(BadInput, match="neither in DVC's cache nor to be had from its remote"):
+    with pytest.raises(Unavailable, match="neither in DVC's cache nor to be had from its remote"):
         pull(root, "nice", "nice@v0.0.1", tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
     assert list(tmp_path.glob("*.partial")) == list(tmp_path.glob(".*.partial")) == []

@@ -204,6 +204,15 @@ def test_bad_input_and_an_end_from_outside_are_no_deaths(project: Path) -> None:
     assert attempts.deaths(project, work) == 0
 
 
+def test_an_unavailable_stage_is_tried_again_and_is_not_a_death(project: Path) -> None:
+    (project / "status").write_text("69")
+    with pytest.raises(StageFailed) as failure:
+        run(project)
+    assert failure.value.fault == "unavailable"
+    assert not failure.value.is_final
+    assert attempts.deaths(project, Stage("work", (), ("x",), Needs())) == 0
+
+
 def test_a_timeout_is_a_death(project: Path) -> None:
     (project / "seconds").write_text("86400")
     with pytest.raises(StageFailed, match="timed out after 5 seconds") as failure:

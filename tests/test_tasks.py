@@ -19,7 +19,7 @@ import pytest
 from genpipe.corpus.executors import choose, executor
 from genpipe.corpus.processes import Process, Processes
 from genpipe.corpus.tasks import Event, InProcess, Supervisor, Task, supervised
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 
 
 def square(number: int) -> int:
@@ -77,7 +77,7 @@ def test_a_task_that_kills_three_processes_is_named_after_the_others_are_done():
 
 def complain(number: int) -> int:
     if number == 3:
-        raise BadInput("line 3 is no text; mend it")
+        raise BadInput("line 3 is no text; fix it")
     return number
 
 
@@ -90,11 +90,11 @@ def crash(number: int) -> int:
 
 
 def test_bad_input_is_one_line_and_a_defect_keeps_its_traceback():
-    with supervised(Processes(), 2) as does, pytest.raises(BadInput, match=r"^line 3 is no text; mend it$"):
+    with supervised(Processes(), 2) as does, pytest.raises(BadInput, match=r"^line 3 is no text; fix it$"):
         does.run(tasks_of(complain), ignore)
     with (
         supervised(Processes(), 1) as does,
-        pytest.raises(BadInput, match=r"^run0: No space left on device; make"),
+        pytest.raises(Unavailable, match=r"^run0: No space left on device; make"),
     ):
         does.run(tasks_of(find_a_full_disk), ignore)
     with supervised(Processes(), 2) as does, pytest.raises(RuntimeError, match=r"in crash"):

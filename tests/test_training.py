@@ -11,7 +11,6 @@ from genpipe.errors import BadInput
 from genpipe.params.training import Solver as SolverParams
 from genpipe.recipe import Loss, Phase, Recipe, Update
 from genpipe.training import complaints, watching
-from genpipe.training.agreement import Agreed
 from genpipe.training.averages import corrected
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.log import Log
@@ -103,7 +102,7 @@ def test_an_update_that_does_not_reach_a_parameter_names_it(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_its_name_and_step(tmp_path):
     with pytest.raises(
-        Agreed, match=r"update 'sum' of Broken at step 0 is not finite: sum.loss (nan|inf|-inf); lower"
+        BadInput, match=r"update 'sum' of Broken at step 0 is not finite: sum.loss (nan|inf|-inf); lower"
     ):
         broken(float("inf"), tmp_path).fit()
 
@@ -186,7 +185,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     solvers = {"sum": {"optimiser": "sgd", "lr": 3e38}}
     params = toys.training(solvers=solvers, steps=1)
     trainer = Trainer(Broken(1e6), toys.Points(), params, 0, Alone(), Run(tmp_path))
-    with pytest.raises(Agreed, match=r"a weight of Broken after step 1 is not finite; lower"):
+    with pytest.raises(BadInput, match=r"a weight of Broken after step 1 is not finite; lower"):
         trainer.fit()
     assert latest_checkpoint(Run(tmp_path)) is None
 

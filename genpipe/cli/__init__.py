@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, registry, training, upkeep, using, views
-from genpipe.errors import BadInput, ClusterLost, disk_trouble
+from genpipe.errors import BadInput, exit_status
 
 DESCRIPTION = """\
 genpipe trains generative and language models from versioned data.
@@ -26,7 +26,7 @@ OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE en
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it went well, 1 when it found something wrong, 2 when the input was at fault."""
+    """Run one command; 0 when it went well, 1 when it found something wrong, else the status of its error."""
     from genpipe import files, lease, own_code
 
     arguments = build_parser().parse_args(argv)
@@ -53,26 +53,13 @@ def main(argv: list[str] | None = None) -> int:
             status = arguments.run(root, arguments) or 0
             sys.stdout.flush()
             return status
-    except lease.Busy as error:
-        print(f"genpipe: {error}", file=sys.stderr)
-        return lease.BUSY
-    except BadInput as error:
-        print(f"genpipe: {error}", file=sys.stderr)
-        return 2
-    except ClusterLost as error:
-        print(f"genpipe: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             return OUTPUT_CLOSED
-        told = disk_trouble(error)
-        if told is None:
+        if (end := exit_status(error)) is None:
             raise
-        print(f"genpipe: {told}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("genpipe: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        print(f"genpipe: {end[1]}", file=sys.stderr)
+        return end[0]
 
 
 def _output_is_closed() -> bool:

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.files import require_ours
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
@@ -85,7 +85,7 @@ def new_directory(ours: Collection[str]) -> Callable[[str], Path]:
         path = Path(text).resolve()
         try:
             require_ours(path, ours)
-        except (BadInput, OSError) as error:
+        except (GenpipeError, OSError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
         return path
 

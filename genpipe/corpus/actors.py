@@ -21,7 +21,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from genpipe import own_code
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
-from genpipe.errors import BadInput, ClusterLost, one_line
+from genpipe.errors import ClusterLost, Unavailable, reported
 
 MAX_STARTS = 3  # of a local cluster
 NAME = "gpray"  # of its directory; short, as Ray's sockets lie below it and the system allows them 107 bytes
@@ -69,8 +69,8 @@ class Actor:
         except DIED as error:
             return Event(self, "died", str(error).strip().splitlines()[0])
         except RayTaskError as error:
-            if line := one_line(error.cause):
-                raise BadInput(line) from None  # without the actor's traceback
+            if known := reported(error.cause):
+                raise known from None  # without the actor's traceback
             raise
         self.calls.popleft()
         is_first, self._is_ready = not self._is_ready, True
@@ -158,7 +158,7 @@ def _start_local(workers: int) -> None:
             print(
                 f"genpipe: Ray did not start in time, attempt {attempt + 1} of {MAX_STARTS}", file=sys.stderr
             )
-    raise BadInput("Ray did not start, this machine is too busy; try again later, or use 0 workers")
+    raise Unavailable("Ray did not start, this machine is too busy; try again later, or use 0 workers")
 
 
 def _join(address: str) -> None:
@@ -167,7 +167,7 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except OSError as error:  # a refused or timed-out connection
         reason = str(error).strip().splitlines()[0]
-        raise BadInput(
+        raise Unavailable(
             f"RAY_ADDRESS: no Ray cluster answers at {address} ({reason}); start one, or unset it"
         ) from None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from genpipe import lease
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
-from genpipe.errors import BadInput, one_line
+from genpipe.errors import packed, reported, unpacked
 
 _CONTEXT = multiprocessing.get_context(
     "spawn"
@@ -49,8 +49,8 @@ class Process:
         except (EOFError, OSError):  # closed, or cut off within a message
             self._process.join(timeout=10)
             return Event(self, "died", _obituary(self._process.exitcode))
-        if kind == "bad input":
-            raise BadInput(value)
+        if kind == "reported":
+            raise unpacked(*value)
         if kind == "error":
             raise RuntimeError(f"a worker process failed:\n{value}")
         return Event(self, kind, value)
@@ -111,8 +111,8 @@ def _outcome(work: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return "done", work()
     except Exception as error:  # noqa: BLE001 (it is raised again in the parent)
-        line = one_line(error)
-        return ("bad input", line) if line else ("error", traceback.format_exc())
+        known = reported(error)
+        return ("reported", packed(known)) if known else ("error", traceback.format_exc())
 
 
 def _obituary(code: int | None) -> str:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 
 IN_HAND = 2  # tasks of a worker: one that runs, one that waits, so that it never idles
 MAX_DEATHS = 3  # of workers, before their task is given up
@@ -73,7 +73,7 @@ class Crew(Protocol):
         ...
 
     def wait(self, workers: Sequence[Worker], seconds: float) -> list[Event]:
-        """What happened to any of them; nothing, where that many seconds pass. A task's BadInput is raised."""
+        """What happened to any of them; nothing, where that many seconds pass. A task's error of genpipe is raised."""
         ...
 
 
@@ -263,7 +263,7 @@ class _Shift(Generic[Result]):
         if self.deaths[number] < MAX_DEATHS:
             _tell(f"a worker process ended ({reason}); its work is handed out again")
         elif number is None:
-            raise BadInput(
+            raise Unavailable(
                 f"{MAX_DEATHS} worker processes ended before they were ready ({reason}); free some memory, "
                 "or use 0 workers"
             )

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, WorkFailed
 from genpipe.graph.plan import Layout, Needs, Plan, Stage
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 DRIFT = (ImportError, AttributeError, TypeError)  # what a changed interface raises
 
 
-class NotVerified(Exception):
+class NotVerified(WorkFailed):
     """Stages are out of date though they were run: one line that names them."""
 
 
@@ -47,7 +47,7 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
         )
         plan = by_command.read_plan(root, targets)
     if not plan.stages and not targets:
-        raise BadInput(f"{root}: no stages (no dvc.yaml, or an empty one); go to the root of the project")
+        raise BadState(f"{root}: no stages (no dvc.yaml, or an empty one); go to the root of the project")
     return plan
 
 
@@ -81,8 +81,8 @@ def forget_stages(root: Path, names: Collection[str]) -> None:
         raise _drifted(error) from None
 
 
-def _drifted(error: Exception) -> BadInput:
-    return BadInput(
+def _drifted(error: Exception) -> BadState:
+    return BadState(
         f"DVC {version('dvc')} is not as genpipe knows it ({type(error).__name__}: {error}); install the version in "
         "requirements.lock"
     )

@@ -23,7 +23,7 @@ from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 from genpipe import lease
 from genpipe.dependencies import CODE, code_of
 from genpipe.dvc_command import private_state
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Busy
 from genpipe.files import new_file
 from genpipe.graph.plan import (
     Layout,
@@ -40,7 +40,7 @@ from genpipe.graph.plan import (
 PATIENCE = 15.0  # seconds to wait for DVC's lock; DVC itself tries for three
 
 
-class Locked(BadInput):
+class Locked(Busy):
     """Another DVC command holds the lock of the project."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.git import show
 
 LOCK = "dvc.lock"
@@ -98,7 +98,7 @@ def _parse(text: bytes, where: str) -> Lock:
         stages = yaml_text.parse(text, where)["stages"]
         if not all(isinstance(stage, dict) for stage in stages.values()):
             raise TypeError("a stage is not a mapping")
-    except (BadInput, TypeError, KeyError, AttributeError) as error:
+    except (GenpipeError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
             f"{where}: wanted what DVC writes, {' '.join(str(error).split())}; restore it from Git"
         ) from None

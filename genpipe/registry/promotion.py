@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.git import GitFailed, show
 from genpipe.params.promotion import Rule, Rules
 from genpipe.registry import tags
@@ -148,7 +148,7 @@ def _weights_of(root: Path, version: Version) -> str | None:
     """The hash of a version's weights; None where somebody tagged a commit by hand that has none."""
     try:
         return read_lock(root, version.commit).weights(version.model)
-    except BadInput:
+    except GenpipeError:
         return None
 
 

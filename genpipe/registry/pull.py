@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from genpipe.dvc_command import DvcFailed, dvc
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 from genpipe.files import MODEL, new_directory, refuse_inputs
 from genpipe.registry.lock import MODELS, read_lock
 
@@ -33,7 +33,7 @@ def fetch(root: Path, path: str, commit: str, out: Path) -> None:
     try:
         dvc(root, "get", "--quiet", str(root), path, "--rev", commit, "--out", str(out.resolve()))
     except DvcFailed as error:
-        raise BadInput(
+        raise Unavailable(
             f"{path} of {commit:.12}: neither in DVC's cache nor to be had from its remote: {error}"
         ) from None
 

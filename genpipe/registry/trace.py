@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.git import commit_of, git, show
 from genpipe.registry import tags
 from genpipe.registry.gate import metrics_in
@@ -125,7 +125,7 @@ def _card(root: Path, entry: Entry, commit: str | None) -> dict[str, Any] | None
         with tempfile.TemporaryDirectory() as directory:
             fetch(root, path, commit, Path(directory) / "recipe.json")
             return json.loads((Path(directory) / "recipe.json").read_bytes())
-    except BadInput:  # lineage is told without the weights as well
+    except GenpipeError:  # lineage is told without the weights as well
         return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 from genpipe.files import sha256
 from genpipe.progress import SECONDS, tell
 
@@ -129,7 +129,7 @@ def _run(archive: Archive, command: list[str]) -> None:
     finally:
         process.kill()  # nothing happens if it has ended
     if process.returncode:
-        raise BadInput(
+        raise Unavailable(
             f"{archive.package}: {archive.client} could not fetch it: {_reason(output)}; "
             "try again with a network, or give the archive with --archive FILE"
         )

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, GenpipeError, packed, unpacked
 from genpipe.training.logical import Exchange
 from genpipe.training.processor import described, libraries, processor
 
@@ -16,20 +16,27 @@ MESSAGE_BYTES = 1000
 Result = TypeVar("Result")
 
 
-class Agreed(BadInput):
-    """Bad input that every process has been told of."""
+Error = TypeVar("Error", bound=GenpipeError)
+
+
+def agreed(error: Error) -> Error:
+    """An error that every process raises."""
+    error.is_agreed = True
+    return error
 
 
 def together(exchange: Exchange, device: torch.device, work: Callable[[], Result]) -> Result:
-    """What `work` returns; where it is bad input to one process, every process raises Agreed."""
-    complaint, results = "", []
+    """What `work` returns; where one process has an error of genpipe, every process raises that kind."""
+    mine: GenpipeError | None = None
+    results: list[Result] = []
     try:
         results.append(work())
-    except BadInput as error:
-        complaint = str(error)
-    told = (_text(row) for row in _tell(exchange, device, complaint.encode()[:MESSAGE_BYTES]))
-    if first := next(filter(None, told), ""):
-        raise Agreed(complaint or first)
+    except GenpipeError as error:
+        mine = error
+    message = "\n".join(packed(mine)) if mine else ""
+    rows = (_text(row) for row in _tell(exchange, device, message.encode()[:MESSAGE_BYTES]))
+    if first := next(filter(None, rows), ""):
+        raise agreed(mine or unpacked(*first.split("\n", 1)))
     return results[0]
 
 
@@ -48,9 +55,11 @@ def refuse_other_machines(exchange: Exchange, device: torch.device, machine: Map
     first = next(iter(kinds))
     for name, kind in kinds.items():
         if kind != kinds[first]:
-            raise Agreed(
-                f"machines of two kinds would give a third result: {first} has {kinds[first]}; {name} has {kind}; "
-                "train on machines of one kind, with the same packages and settings"
+            raise agreed(
+                BadState(
+                    f"machines of two kinds would give a third result: {first} has {kinds[first]}; {name} has {kind}; "
+                    "train on machines of one kind, with the same packages and settings"
+                )
             )
 
 
@@ -65,9 +74,11 @@ def refuse_other_states(
     told = _tell(exchange, device, f"{digest.hexdigest()} step {step}".encode())
     if len(set(told)) > 1:
         steps = ", ".join(f"process {rank}: {_text(row).split(' ', 1)[1]}" for rank, row in enumerate(told))
-        raise Agreed(
-            f"the processes do not start from the same weights ({steps}); every machine must have the same genpipe, "
-            "the same packages and processors of one family"
+        raise agreed(
+            BadState(
+                f"the processes do not start from the same weights ({steps}); every machine must have the same genpipe, "
+                "the same packages and processors of one family"
+            )
         )
 
 

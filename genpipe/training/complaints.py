@@ -13,19 +13,20 @@ from genpipe.errors import BadInput
 from genpipe.params.techniques import SamplePairing
 from genpipe.params.training import Training
 from genpipe.recipe import Loss, Phase, Update
-from genpipe.training.agreement import Agreed
+from genpipe.training.agreement import agreed
 from genpipe.training.solver import schedule
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
-def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> Agreed:
+def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> BadInput:
     """The error of an update, or a weight, that is not finite; all processes see the same sum and find it."""
     told = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
-    return Agreed(
+    line = (
         f"{where} is not finite{': ' + told if told else ''}; lower its learning rate, or clip its gradients "
         f"(gradients: [{{do: clip_norm, bound: 1}}]); the last good checkpoint is the newest in .genpipe/runs/{run}"
     )
+    return agreed(BadInput(line))
 
 
 def refuse_ambiguous(phases: Sequence[Phase]) -> None:

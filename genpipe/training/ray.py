@@ -17,15 +17,16 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1" if os.environ.get
 import ray
 import torch
 import torch.distributed as dist
+from ray.exceptions import RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genpipe import own_code
 from genpipe.corpus.actors import cluster
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError, WorkFailed, packed, reported, unpacked
 from genpipe.files import hash_of, new_directory, private_directory
-from genpipe.training.agreement import Agreed, together
+from genpipe.training.agreement import together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
 from genpipe.training.meeting import AtAFile, is_alone
@@ -36,6 +37,7 @@ MAX_DEATHS = 100  # in one run of the command, where checkpoints come between
 RESIZE_S = 5.0  # how often an elastic training looks for new nodes; each change costs a restart
 PATIENCE_S = "10"  # that an elastic training waits for nodes, of which Ray may not know yet that one is dead
 
+Complaint = tuple[str, str]  # the kind of an error, and its line
 Work = Callable[[Exchange, torch.device, Job, Any], None]
 
 
@@ -45,18 +47,20 @@ class _Keeper(Run):
     def __init__(self, directory: Path, storage: str | None) -> None:
         super().__init__(directory, storage)
         self._starts = 0  # since the last checkpoint
-        self._complaint = ""
+        self._complaint: Complaint | None = None
         self._last_words = ""
 
-    def start(self) -> str:
+    def start(self) -> Complaint | None:
         """What forbids another start, if anything does."""
         self._starts += 1
         if self._complaint or self._starts <= MAX_STARTS:
             return self._complaint
-        return (
-            f"training processes died {MAX_STARTS} times before the next checkpoint: "
-            f"{self._last_words or 'killed, or out of memory'}; mend that (--workers 0 shows where it happens), "
-            "then the same command goes on"
+        return packed(
+            WorkFailed(
+                f"training processes died {MAX_STARTS} times before the next checkpoint: "
+                f"{self._last_words or 'killed, or out of memory'}; fix that (--workers 0 shows where it happens), "
+                "then the same command goes on"
+            )
         )
 
     def write(self, name: str, content: bytes) -> None:
@@ -64,8 +68,8 @@ class _Keeper(Run):
         super().write(name, content)
         self._starts = 0
 
-    def complain(self, complaint: str) -> None:
-        """Bad input that one process found: no start would mend it."""
+    def complain(self, complaint: Complaint) -> None:
+        """An error of genpipe in one process: another start would meet it again."""
         self._complaint = complaint
 
     def say(self, words: str) -> None:
@@ -88,20 +92,20 @@ class KeptRun:
 
     def begin(self, rows: bytes) -> None:
         """The stream of metrics goes on after `rows`."""
-        ray.get(self._keeper.begin.remote(rows))
+        _answer(self._keeper.begin.remote(rows))
 
     def start(self) -> None:
-        """A group of processes starts; BadInput where that cannot help any more."""
-        if refusal := ray.get(self._keeper.start.remote()):
-            raise BadInput(refusal)
+        """A group of processes starts; an error where that cannot help any more."""
+        if refusal := _answer(self._keeper.start.remote()):
+            raise unpacked(*refusal)
 
-    def complain(self, complaint: str) -> None:
-        """Leave word of bad input that the other processes may not have met."""
-        ray.get(self._keeper.complain.remote(complaint))
+    def complain(self, complaint: Complaint) -> None:
+        """Leave word of an error that the other processes may not have met."""
+        _answer(self._keeper.complain.remote(complaint))
 
     def say(self, words: str) -> None:
         """Leave last words."""
-        ray.get(self._keeper.say.remote(words))
+        _answer(self._keeper.say.remote(words))
 
     def append(self, rows: bytes) -> None:
         """Add to the stream; nobody waits for it."""
@@ -109,27 +113,27 @@ class KeptRun:
 
     def streamed(self) -> bytes:
         """The stream so far."""
-        return ray.get(self._keeper.streamed.remote())
+        return _answer(self._keeper.streamed.remote())
 
     def names(self, directory: str) -> list[str]:
         """The stored files below a directory, as DIRECTORY/FILE, in order."""
-        return ray.get(self._keeper.names.remote(directory))
+        return _answer(self._keeper.names.remote(directory))
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file, whole or not at all."""
-        ray.get(self._keeper.write.remote(name, content))
+        _answer(self._keeper.write.remote(name, content))
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        return ray.get(self._keeper.read.remote(name))
+        return _answer(self._keeper.read.remote(name))
 
     def remove(self, name: str) -> None:
         """Drop a file, or a directory and all below it."""
-        ray.get(self._keeper.remove.remote(name))
+        _answer(self._keeper.remove.remote(name))
 
     def pack(self, directory: Path) -> dict[str, bytes]:
         """The files below a directory of the driver's node."""
-        return ray.get(self._keeper.pack.remote(directory))
+        return _answer(self._keeper.pack.remote(directory))
 
 
 def train_on_workers(
@@ -175,7 +179,17 @@ def train_on_workers(
         finally:
             shutil.rmtree(storage / name, ignore_errors=True)
     if complaint:
-        raise BadInput(complaint)
+        raise unpacked(*complaint)
+
+
+def _answer(call: Any) -> Any:
+    """The answer of the keeper; its errors of genpipe as they were raised there, without Ray's traceback in the line."""
+    try:
+        return ray.get(call)
+    except RayTaskError as error:
+        if known := reported(error.cause):
+            raise known from None
+        raise
 
 
 def _keeper(run: Run) -> Any:
@@ -194,8 +208,8 @@ def require(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
             )
 
 
-def _worker(config: dict[str, Any]) -> str | None:
-    """Run the work; bad input that all processes met is returned, not raised: trying again would not mend it."""
+def _worker(config: dict[str, Any]) -> Complaint | None:
+    """Run the work; an error that all processes have met is returned, not raised: Ray need not start them again."""
     torch.set_num_threads(1)  # two busy threads made tiny steps 40 times slower
     work, job, run = config["work"], config["job"], config["run"]
     exchange, device = Fast() if job.params.exchange == "fast" else Processes(), get_device()
@@ -204,11 +218,11 @@ def _worker(config: dict[str, Any]) -> str | None:
         together(exchange, device, lambda: run.start() if exchange.rank == 0 else None)
         data = together(exchange, device, lambda: _data_here(job, run))
         work(exchange, device, replace(job, data=data), run)
-    except Agreed as error:
-        return str(error)
-    except BadInput as error:
+    except GenpipeError as error:
+        if error.is_agreed:
+            return packed(error)
         # maybe of this process alone: the others wait for it, so that Ray must end them
-        run.complain(str(error))
+        run.complain(packed(error))
         raise
     except Exception as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # else another one died before

@@ -10,7 +10,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 from genpipe.files import new_file
 
 STREAM = "metrics.jsonl"  # below the directory of a run: what people and progress bars watch
@@ -118,8 +118,8 @@ def _told(place: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        raise BadInput(
-            f"{place}: the files of the run cannot be read or written: {reason}; mend that"
+        raise Unavailable(
+            f"{place}: the files of the run cannot be read or written: {reason}; fix that and run it again"
         ) from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from genpipe.dvc_command import OTHER_STATE, named_states, state_of
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.params.project import read_params
 from genpipe.upkeep.finding import LOCK, Finding, Level, few
 from genpipe.upkeep.holders import holders
@@ -102,7 +102,7 @@ def _project(root: Path) -> Iterator[Finding]:
         return
     try:
         read_params(root)
-    except BadInput as error:
+    except GenpipeError as error:
         yield Finding("project", "missing", str(error), "fix params.yaml")
     else:
         yield Finding("project", "ok", "a DVC project whose params.yaml is valid")
@@ -142,7 +142,7 @@ def _data(root: Path) -> Iterator[Finding]:
             yield Finding("data", "warning", "no data.dvc says what it must be", "git checkout data.dvc")
             return
         verify(root, pinned, look(root), {part.directory for part in PARTS}, rewritten=False)
-    except BadInput as error:
+    except GenpipeError as error:
         yield Finding("data", "missing", str(error))
     else:
         yield Finding("data", "ok", "complete and verified")
@@ -178,7 +178,7 @@ def _machine(root: Path) -> Iterator[Finding]:
 def _cluster_workers(root: Path) -> int:
     try:
         return read_params(root).cluster.workers
-    except BadInput:
+    except GenpipeError:
         return 0  # told already
 
 
@@ -211,7 +211,7 @@ def _torch_has_cuda() -> bool:
 def _locks(root: Path) -> Iterator[Finding]:
     try:
         found = holders(root)
-    except BadInput as error:
+    except GenpipeError as error:
         yield Finding("locks", "warning", str(error))
         return
     dead = [holder for holder in found if not holder.is_alive]
