@@ -43,7 +43,7 @@ ENTRANCES = {
     "prepare": Entrance("datasets", ("sources.datasets:prepare",)),
     "count": Entrance("corpora", ("corpus.counts:count_corpus",)),
     "vocabulary": Entrance("corpora", ("corpus.vocabulary:build_vocabulary",)),
-    "encode": Entrance("corpora", ("corpus.encoding:encode_corpus",)),
+    "encode": Entrance("encodings", ("corpus.encoding:encode",)),
     "train": Entrance("recipes", ("experiment:train",)),
     "sample": Entrance("recipes", ("experiment:sample",)),
     "evaluate": Entrance("recipes", ("experiment:evaluate",)),

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.params.techniques import SamplePairing
 from genpipe.params.training import Training
 from genpipe.recipe import Loss, Phase, Update
@@ -82,12 +82,14 @@ def refuse_weight(where: str, loss: Loss) -> None:
         )
 
 
-def weightless(where: str) -> Agreed:
+def weightless(where: str) -> GenpipeError:
     """The error of a batch without a unit; all processes see the same sum."""
-    return Agreed(
+    line = (
         f"{where}: the weights of all slices add up to 0, so there is no mean; give each batch at least one unit, such as a "
         "target token"
     )
+    return agreed(BadInput(line))
+
 
 
 def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training) -> None:
