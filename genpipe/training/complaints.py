@@ -91,7 +91,6 @@ def weightless(where: str) -> GenpipeError:
     return agreed(BadInput(line))
 
 
-
 def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training) -> None:
     """Raise where an update cannot learn within its turns, or the one that tells the best checkpoint has none.
 
