@@ -50,11 +50,26 @@ def by_imports(file: str, code: Mapping[str, Mapping[str, Mapping[str, str]]]) -
 
 
 def with_downstream(stale: Stages, params: Params) -> Stages:
-    """Stages with those that read what they make: samples of a model, and metrics of both and of its judge."""
+    """Stages with those that read what they make: samples of a model, metrics of both, and what starts from it."""
     trained = {name for name in params.recipes if f"train@{name}" in stale}
+    while (
+        begun := {name for name, recipe in params.recipes.items() if _named(recipe.start) in trained}
+        - trained
+    ):
+        trained |= begun
     sampled = {name for name in params.recipes if f"sample@{name}" in stale} | trained
-    judged = {name for name, recipe in params.recipes.items() if name in sampled or recipe.judge in trained}
-    return stale.union((f"sample@{name}" for name in sampled), (f"evaluate@{name}" for name in judged))
+    judged = {
+        name for name, recipe in params.recipes.items() if name in sampled or _named(recipe.judge) in trained
+    }
+    return stale.union(
+        (f"train@{name}" for name in trained),
+        (f"sample@{name}" for name in sampled),
+        (f"evaluate@{name}" for name in judged),
+    )
+
+
+def _named(other: str) -> str:
+    return other.removeprefix("models/")
 
 
 def rows(root: Path) -> Iterator[tuple[str, Stages, Stages]]:

@@ -3,7 +3,7 @@
 import ctypes
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ import torch
 from genpipe.data.loader import facts_of, read_description
 from genpipe.data.opening import open_data, require_whole_groups
 from genpipe.errors import BadInput
-from genpipe.files import existing, read_json
+from genpipe.files import WEIGHTS, existing, read_json
 from genpipe.models import RECIPES
 from genpipe.params.blocks import checked_argument
 from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
 from genpipe.training.agreement import refuse_other_machines, together
-from genpipe.training.checkpoint import load_weights
+from genpipe.training.checkpoint import load_fitting, load_weights
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange
 from genpipe.training.runs import RunFiles
@@ -85,7 +85,7 @@ def load_trained(directory: Path) -> Trained:
     described = read_description(directory)
     training, facts = card["train"], facts_of(described)
     recipe = build(card["model"], training["network"], facts, 0, training.get("normalisations", {}))
-    load_weights(recipe, directory / "weights.safetensors")
+    load_weights(recipe, directory / WEIGHTS)
     return Trained(recipe.eval(), described["kind"], facts)
 
 
@@ -106,13 +106,22 @@ def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> No
     together(exchange, device, lambda: trainer_of(exchange, device, job, run)).fit()
 
 
-def trainer_of(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> Trainer:
-    """A trainer of a new recipe."""
+def trainer_of(
+    exchange: Exchange,
+    device: torch.device,
+    job: Job,
+    run: RunFiles,
+    say: Callable[[str], None] = lambda line: None,
+) -> Trainer:
+    """A trainer of a new recipe, which begins with the weights of `job.start` where these fit; `say` gets what did not."""
     params = job.params
     data = open_data(job.data, params.batches)
     require_whole_groups(data, params.batch_size, params.logical_workers)
-    recipe = build(job.model, params.network, data.facts, job.seed, params.normalisations).to(device)
-    return Trainer(recipe, data, params, job.seed, exchange, run)
+    recipe = build(job.model, params.network, data.facts, job.seed, params.normalisations)
+    if job.start:
+        new = load_fitting(recipe, job.start[0] / WEIGHTS)
+        say(f"begins with the weights of {job.start[0].name}; not in them: {', '.join(new) or 'nothing'}")
+    return Trainer(recipe.to(device), data, params, job.seed, exchange, run)
 
 
 def keep_freed_memory() -> None:

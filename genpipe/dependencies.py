@@ -5,21 +5,26 @@ artifacts/code.json), the keys of trainings and those of counted and encoded sha
 Imports inside functions are imports; those under `if TYPE_CHECKING` never run and are not followed.
 """
 
+import ast
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from genpipe import yaml_text
 from genpipe.errors import BadInput
-from genpipe.files import write_json
+from genpipe.files import new_file, write_json
 from genpipe.syntax import Hashes, Source
 
 PACKAGE = Path(__file__).parent
 CODE = Path("artifacts") / "code.json"  # below the project
+NONE = Path("artifacts") / "none"  # what a recipe without a start or a judge depends on in their place
 
 Block = Mapping[str, Any]  # of params.yaml
+Chosen = Mapping[str, Collection[str]]  # of registries, by module: the rows that count
+NOTHING: Chosen = MappingProxyType({})
 
 
 class Entrance(NamedTuple):
@@ -27,16 +32,6 @@ class Entrance(NamedTuple):
 
     block: str
     starts: tuple[str, ...]  # module, or module:function
-
-
-class Registry(NamedTuple):
-    """A dict or tuple that imports all its members; an item counts only its own, which `chosen` names."""
-
-    module: str
-    name: str
-    chosen: Callable[
-        [Block], Collection[str] | None
-    ]  # keys (of a tuple: items as written); None: all of them
 
 
 ENTRANCES = {
@@ -48,16 +43,14 @@ ENTRANCES = {
     "sample": Entrance("recipes", ("experiment:sample",)),
     "evaluate": Entrance("recipes", ("experiment:evaluate",)),
 }
-REGISTRIES = {
-    registry.module: registry
-    for registry in (
-        Registry("models", "RECIPES", lambda block: _named(block, "model")),
-        Registry("sources.datasets", "KINDS", lambda block: _named(block, "kind")),
-    )
+REGISTRIES = {  # dicts and tuples that import all their members; of an item only its own rows count
+    "models": "RECIPES",
+    "sources.datasets": "KINDS",
+    "data.opening": "KINDS",
+    "sampling.panels": "PANELS",
+    "evaluation.judges": "JUDGES",
 }
-BY_NAME = {
-    "assembly"
-}  # of these only what is imported by name counts: training and sampling need different parts
+BY_NAME = {"assembly", "capabilities", "sampling.panels"}  # of these only what is imported by name counts
 WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "errors": "exceptions",
     "training.complaints": "checks that only raise",
@@ -67,6 +60,7 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "training.watching": "shows progress",
     "training.ray": "where trainings run, on which no artifact depends",
     "corpus.actors": "where tasks run, on which no artifact depends",
+    "metrics": "names and words of metrics, and the check that a name is there",
     "own_code": "which checkout runs",
     "dependencies": "which code counts",
     "syntax": "which code counts",
@@ -77,13 +71,12 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
 }
 
 
-def _named(block: Block, key: str) -> Collection[str] | None:
-    return (str(block[key]),) if key in block else None
-
-
 def write_code(root: Path) -> None:
-    """Write artifacts/code.json: the code of each stage of the project."""
-    write_json(root / CODE, code_of(root))
+    """Write artifacts/code.json, the code of each stage of the project, and artifacts/none."""
+    code = code_of(root)
+    with new_file(root / NONE) as partial:
+        partial.write_text("nothing\n", encoding="utf-8")
+    write_json(root / CODE, code)
     print(f"wrote {root / CODE}")
 
 
@@ -92,22 +85,41 @@ def code_of(root: Path) -> dict[str, dict[str, Hashes]]:
 
     Raises BadInput where params.yaml names a model or a kind that there is no code for.
     """
-    own = root / "genpipe"
-    package = own if (own / "__init__.py").is_file() else PACKAGE
+    package = _package_of(root)
     params = yaml_text.read(root / "params.yaml")
+    params = params if isinstance(params, Mapping) else {}
     return {
-        command: {
-            name: _checked(command, name, block or {}, package)
-            | (_documented(block or {}, package) if command == "train" else {})
-            for name, block in _items(params, entrance.block)
-        }
+        command: {name: code_for(command, name, params, package) for name in _items(params, entrance.block)}
         for command, entrance in ENTRANCES.items()
     }
 
 
-def code_for(command: str, block: Block) -> Hashes:
-    """The code of the genpipe that runs which one command uses for one block of params.yaml."""
-    return closure(ENTRANCES[command].starts, block)
+def _package_of(root: Path) -> Path:
+    own = root / "genpipe"
+    return own if (own / "__init__.py").is_file() else PACKAGE
+
+
+def code_for(command: str, name: str, params: Block, package: Path = PACKAGE) -> Hashes:
+    """The code that one command uses for one item of params.yaml.
+
+    Raises BadInput where the item names a model or a kind that there is no code for.
+    """
+    entrance = ENTRANCES[command]
+    block = _items(params, entrance.block)[name]
+    try:
+        return closure(entrance.starts, _chosen(command, block, params, Source(package)), package)
+    except LookupError as error:
+        raise BadInput(f"params.yaml: {entrance.block}.{name}: {error.args[0]}") from None
+
+
+def docstring_of(root: Path, model: str) -> str:
+    """What the file of a model says of it; nothing where there is no such model."""
+    source = Source(_package_of(root))
+    try:
+        used, _ = _walk(source, ["models:RECIPES"], {"models": {model}})
+    except LookupError:
+        return ""
+    return next((source.docstring(name) for name in used if name.startswith("models.")), "")
 
 
 def version_of(*starts: str) -> str:
@@ -120,36 +132,23 @@ def digest(hashes: Hashes) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
-def _items(params: Any, block: str) -> Iterable[tuple[str, Any]]:
-    found = (params or {}).get(block) or {}
-    return found.items() if isinstance(found, Mapping) else ()
-
-
-def _checked(command: str, name: str, block: Block, package: Path) -> Hashes:
-    try:
-        return closure(ENTRANCES[command].starts, block, package)
-    except LookupError as error:
-        raise BadInput(f"params.yaml: {ENTRANCES[command].block}.{name}: {error.args[0]}") from None
-
-
-def _documented(block: Block, package: Path) -> Hashes:
-    """The docstring that training copies into the card of a model: another one makes a new card of the same run."""
-    name = f"models/{block.get('model')}"
-    text = Source(package).docstring(name.replace("/", "."))
-    return {f"{name} (docstring)": hashlib.sha256(text.encode()).hexdigest()[:16]}
-
-
-def closure(starts: Iterable[str], block: Block | None = None, package: Path = PACKAGE) -> Hashes:
+def closure(starts: Iterable[str], chosen: Chosen = NOTHING, package: Path = PACKAGE) -> Hashes:
     """The hashes of all modules that `starts` (module, or module:function) import, and of the data beside them.
 
-    Of registries only the members that apply to `block` count. Raises LookupError where a registry lacks the member.
+    Of the registries in `chosen` only those rows count. Raises LookupError where a registry lacks one.
     """
-    rows = {name: (REGISTRIES[name].name, frozenset(keys)) for name, keys in _choices(block or {})}
     source = Source(package)
+    used, hashes = _walk(source, starts, chosen)
+    return dict(sorted((hashes | source.data_beside(used)).items()))
+
+
+def _walk(source: Source, starts: Iterable[str], chosen: Chosen) -> tuple[dict[str, frozenset[str]], Hashes]:
+    """The modules that `starts` use, each with the names that they take from it (none: all), and their hashes."""
+    rows = {name: (REGISTRIES[name], frozenset(keys)) for name, keys in chosen.items()}
     begun = (start.partition(":") for start in starts)
     waiting = [(module, frozenset({function} - {""})) for module, _, function in begun]
     parts = {name for name, functions in waiting if functions} | BY_NAME
-    used: dict[str, frozenset[str]] = {}  # an empty set of names: the whole module
+    used: dict[str, frozenset[str]] = {}
     hashes: Hashes = {}
     while waiting:
         name, names = waiting.pop()
@@ -160,11 +159,65 @@ def closure(starts: Iterable[str], block: Block | None = None, package: Path = P
         module = source.part(name, names, rows.get(name))
         hashes[name.replace(".", "/")] = module.sha256
         waiting += module.imports
-    return dict(sorted((hashes | source.data_beside(used)).items()))
+    return used, hashes
 
 
-def _choices(block: Block) -> Iterator[tuple[str, Collection[str]]]:
-    for name, registry in REGISTRIES.items():
-        keys = registry.chosen(block)
-        if keys is not None:
-            yield name, keys
+def _items(params: Block, block: str) -> Mapping[str, Block]:
+    """The items of a block of params.yaml; what is not valid there is refused where params.yaml is read."""
+    found = params.get(block)
+    items = found.items() if isinstance(found, Mapping) else ()
+    return {name: item if isinstance(item, Mapping) else {} for name, item in items}
+
+
+def _chosen(command: str, block: Block, params: Block, source: Source) -> Chosen:
+    """The rows of the registries that a stage uses: its model and its judge's, its kind of data, what fits them."""
+    if command == "prepare":
+        return {"sources.datasets": {str(block["kind"])}} if "kind" in block else {}
+    if "model" not in block:
+        return {}
+    model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, source)
+    judge = _items(params, "recipes").get(str(block.get("judge")).removeprefix("models/"), {}).get("model")
+    chosen = {"models": {model, str(judge)} if judge and command == "evaluate" else {model}}
+    if kind is None:
+        return chosen
+    can = _capabilities(model, source)
+    fitting = {
+        module: {
+            text for text, row in source.table(module, REGISTRIES[module]).items() if _fits(row, can, kind)
+        }
+        for module in ("sampling.panels", "evaluation.judges")
+    }
+    return chosen | fitting | {"data.opening": {kind} & source.table("data.opening", "KINDS").keys()}
+
+
+def _kind_of_data(data: str, params: Block, source: Source) -> str | None:
+    """The kind of the data at `data`, below artifacts/, as its data.json will say; None where params.yaml does not."""
+    folder, _, name = data.partition("/")
+    kind = _items(params, {"encoded": "encodings"}.get(folder, folder)).get(name, {}).get("kind")
+    if folder == "encoded" or kind is None:
+        return kind
+    row = source.table("sources.datasets", "KINDS").get(kind)
+    return str(ast.literal_eval(row.args[0])) if isinstance(row, ast.Call) else None
+
+
+def _capabilities(model: str, source: Source) -> set[str]:
+    """The names of the capabilities that a model, or a brick of it, imports, and of those that these inherit."""
+    used, _ = _walk(source, ["models:RECIPES"], {"models": {model}})
+    bases = source.bases("capabilities")
+    found: set[str] = set()
+    waiting = [*(used.get("capabilities", frozenset()) or bases)] if "capabilities" in used else []
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting += bases.get(name, [])
+    return found
+
+
+def _fits(row: ast.expr, can: Collection[str], kind: str) -> bool:
+    """Whether a row of judges or panels, CLASS((capabilities), (kinds), …), is for a model and a kind of data."""
+    if not isinstance(row, ast.Call) or not isinstance(row.args[0], ast.Tuple):
+        raise TypeError(
+            f"{ast.unparse(row)}: a row of a table is written out, CLASS((capabilities), (kinds), function)"
+        )
+    kinds = ast.literal_eval(row.args[1])
+    return {ast.unparse(need) for need in row.args[0].elts} <= {*can} and (not kinds or kind in kinds)

@@ -22,6 +22,7 @@ from genpipe.files import (
     FACTS,
     SAMPLES,
     TRAINED,
+    WEIGHTS,
     existing,
     hash_of,
     new_directory,
@@ -54,13 +55,9 @@ def describe_recipes() -> str:
     lines: list[str] = []
     for name, make in sorted(RECIPES.items()):
         can = ", ".join(capability.__name__ for capability in CAPABILITIES if issubclass(make, capability))
-        lines.append(f"{name:12} {can:26} {summary_of(name).splitlines()[0]}")
+        about = inspect.getdoc(inspect.getmodule(make)) or make.__name__
+        lines.append(f"{name:12} {can:26} {about.splitlines()[0]}")
     return "\n".join(lines)
-
-
-def summary_of(model: str) -> str:
-    """What the model's file says of itself."""
-    return inspect.getdoc(inspect.getmodule(RECIPES[model])) or ""
 
 
 def train(
@@ -87,11 +84,13 @@ def train(
     workers = number_of_workers(name, workers, project.cluster, training.logical_workers)
     torch.set_num_threads(1)
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
-    card = identity(root, name, params, training, project.seed if seed is None else seed, device)
+    card = identity(root, name, project, training, project.seed if seed is None else seed, device)
     run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", storage_of(root, project.cluster))
     machine = {**card["processor"], **card["libraries"]}
-    job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine)
-    trainer_of(Alone(), torch.device("cpu"), job, run)  # complains here, before anything is spawned
+    start = (root / "artifacts" / params.start, card["start"]["sha256"]) if card["start"] else None
+    job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine, start)
+    # complains here, before anything is spawned
+    trainer_of(Alone(), torch.device("cpu"), job, run, lambda line: print(f"{name}: {line}"))
     with watched(name, run.directory, training.steps, tensorboard):
         if is_finished(run, training.steps):
             print(f"{name}: this training is finished already; exporting it")
@@ -104,7 +103,7 @@ def train(
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
     facts = [path for name in FACTS if (path := data / name).exists()]
-    export(run, card, summary_of(params.model), model, curve, facts)
+    export(run, card, model, curve, facts)
 
 
 def number_of_workers(
@@ -130,22 +129,34 @@ def storage_of(root: Path, cluster: Cluster) -> str | None:
 
 
 def identity(
-    root: Path, name: str, params: RecipeParams, training: Training, seed: int, device: str
+    root: Path, name: str, project: Params, training: Training, seed: int, device: str
 ) -> dict[str, Any]:
     """What a training depends on: data, code and parameters, libraries, and the kinds of device and processor."""
+    params = project.recipes[name]
     directory = existing(root / "artifacts" / params.data, MAKE_DATA)
     return {
         "recipe": name,
         "model": params.model,
         "data": params.data,
+        "start": start_of(root, params),
         "train": training.model_dump(mode="json"),
         "seed": seed,
         "data_sha256": hash_of([directory], directory),
-        "code_sha256": dependencies.digest(dependencies.code_for("train", {"model": params.model})),
+        "code_sha256": dependencies.digest(dependencies.code_for("train", name, project.model_dump())),
         "device": device,
         "processor": dict(processor()),
         "libraries": dict(libraries()),
     }
+
+
+def start_of(root: Path, params: RecipeParams) -> dict[str, str] | None:
+    """The trained recipe that a recipe begins with, and the hash of its weights; None where it begins anew."""
+    if params.start == "none":
+        return None
+    weights = existing(
+        root / "artifacts" / params.start / WEIGHTS, f"train it first: genpipe plan names {params.start}"
+    )
+    return {"model": params.start.removeprefix("models/"), "sha256": hash_of([weights], weights.parent)}
 
 
 def run_key(card: Mapping[str, Any]) -> str:
@@ -209,7 +220,7 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
     model = model or root / "artifacts" / "models" / name
     samples = samples or root / "artifacts" / "samples" / name
     out = out or root / "artifacts" / "metrics" / f"{name}.json"
-    read = (params.data, f"datasets/{params.dataset}", f"models/{params.judge}")
+    read = (params.data, params.judge)
     refuse_inputs(out, [model, samples, root / PARAMS, *(root / "artifacts" / path for path in read)])
     recipe, data = trained(root, params, model)
     trial = Trial(
@@ -220,7 +231,6 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
         samples=samples,
         yardstick=lambda: yardstick_of(root, project, name, data),
         speller=speller_in(root / "artifacts" / params.data),
-        tables=root / "artifacts" / "datasets" / params.dataset,
         seed=project.seed,
     )
     metrics: dict[str, float] = {}
@@ -237,23 +247,24 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
 def yardstick_of(root: Path, project: Params, name: str, data: Data) -> Embeds:
     """The trained recipe in whose features the samples of another one are judged.
 
-    Raises NotMeasured where a recipe without features is its own judge, as on images without labels.
+    Raises NotMeasured where the recipe has no judge, as on images without labels.
     """
-    judged_by = project.recipes[name].judge
-    if not issubclass(RECIPES[project.recipes[judged_by].model], Embeds):
-        if judged_by == name:
-            raise NotMeasured(
-                f"frechet_classifier: recipes.{name}.judge is itself, which has no features to compare images by"
-            )
-        raise BadInput(
-            f"recipes.{name}.judge: {judged_by!r} has no features to compare images by; take a classifier, "
-            f"or {name!r} itself to leave that metric out"
+    place = project.recipes[name].judge
+    if place == "none":
+        raise NotMeasured(
+            f"frechet_classifier: recipes.{name}.judge is none, so there are no features to compare images by"
         )
-    judge, known = trained(root, project.recipes[judged_by], root / "artifacts" / "models" / judged_by)
+    params = project.recipes[place.removeprefix("models/")]
+    if not issubclass(RECIPES[params.model], Embeds):
+        raise BadInput(
+            f"recipes.{name}.judge: {place} has no features to compare images by; take a classifier, or none to leave "
+            "that metric out"
+        )
+    judge, known = trained(root, params, root / "artifacts" / place)
     assert isinstance(judge, Embeds)
     if known.facts["image_shape"] != data.facts["image_shape"]:
         raise BadInput(
-            f"recipes.{name}.judge: {judged_by!r} knows images of {known.facts['image_shape']} pixels, and these "
+            f"recipes.{name}.judge: {place} knows images of {known.facts['image_shape']} pixels, and these "
             f"have {data.facts['image_shape']}; take a classifier of images of that size"
         )
     return judge

@@ -25,7 +25,8 @@ FACTS = (
     "lexicon.tsv",
     "tokenizer.json",
 )  # of data that train models
-MODEL = ("weights.safetensors", "recipe.json", "card.md", *FACTS)
+WEIGHTS = "weights.safetensors"
+MODEL = (WEIGHTS, "recipe.json", "card.md", *FACTS)
 TRAINED = (*MODEL, "curve.tsv")
 SAMPLES = (
     "samples.npy",

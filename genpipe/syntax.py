@@ -43,6 +43,20 @@ class Source(NamedTuple):
         path = self.path(name)
         return ast.get_docstring(_tree(path, _stamp(path))) or ""
 
+    def table(self, name: str, registry: str) -> dict[str, ast.expr]:
+        """The rows of a registry of a module by their keys; those of a tuple by their own text."""
+        path = self.path(name)
+        for statement in _tree(path, _stamp(path)).body:
+            if registry in _bound(statement) and isinstance(statement, ast.Assign | ast.AnnAssign):
+                return {key: row for key, (_, row) in _rows(statement.value, registry).items()}
+        raise LookupError(f"no {registry} in {path}")
+
+    def bases(self, name: str) -> dict[str, list[str]]:
+        """The classes of a module, each with the names of its bases."""
+        path = self.path(name)
+        classes = [node for node in _tree(path, _stamp(path)).body if isinstance(node, ast.ClassDef)]
+        return {node.name: [ast.unparse(base) for base in node.bases] for node in classes}
+
     def has(self, name: str) -> bool:
         """Whether the package has such a module."""
         return self.path(name).is_file()
@@ -91,24 +105,24 @@ def _with_rows(statement: ast.stmt, registry: str, chosen: Collection[str]) -> a
     """The assignment of a registry with its chosen rows only; another statement as it is."""
     if registry not in _bound(statement) or not isinstance(statement, ast.Assign | ast.AnnAssign):
         return statement
-    value = statement.value
-    if isinstance(value, ast.Dict):
-        rows = {
-            getattr(key, "value", None): (key, item)
-            for key, item in zip(value.keys, value.values, strict=True)
-        }
-        kept = [rows[key] for key in rows if key in chosen]
-        smaller: ast.expr = ast.Dict([key for key, _ in kept], [item for _, item in kept])
-    elif isinstance(value, ast.Tuple | ast.List):
-        rows = {ast.unparse(item): item for item in value.elts}
-        smaller = ast.Tuple([rows[key] for key in rows if key in chosen], ast.Load())
-    else:
-        raise TypeError(f"{registry}: a registry is a dict or a tuple that is written out")
+    rows = _rows(statement.value, registry)
     if unknown := sorted(set(chosen) - set(rows)):
-        raise LookupError(f"no {unknown[0]!r} in {registry}; there is: {', '.join(sorted(map(str, rows)))}")
-    return ast.Expr(smaller) if isinstance(statement, ast.Assign) else ast.AnnAssign(
-        statement.target, statement.annotation, smaller, statement.simple
-    )  # fmt: skip
+        raise LookupError(f"no {unknown[0]!r} in {registry}; there is: {', '.join(sorted(rows))}")
+    kept = [row for key, row in rows.items() if key in chosen]
+    smaller = ast.Dict([key for key, _ in kept], [item for _, item in kept])
+    if isinstance(statement, ast.Assign):
+        return ast.Assign(statement.targets, smaller)
+    return ast.AnnAssign(statement.target, statement.annotation, smaller, statement.simple)
+
+
+def _rows(value: ast.expr | None, registry: str) -> dict[str, tuple[ast.expr | None, ast.expr]]:
+    """The rows of a dict by their keys, of a tuple by their own text: of each its key and its value."""
+    if isinstance(value, ast.Dict):
+        pairs = zip(value.keys, value.values, strict=True)
+        return {str(getattr(key, "value", None)): (key, item) for key, item in pairs}
+    if isinstance(value, ast.Tuple | ast.List):
+        return {ast.unparse(item): (None, item) for item in value.elts}
+    raise TypeError(f"{registry}: a registry is a dict or a tuple that is written out")
 
 
 def _one_by_one(statement: ast.stmt) -> list[ast.stmt]:

@@ -54,7 +54,7 @@ stages:
     foreach: ${recipes}
     do:
       cmd: python stage.py evaluate ${key}
-      deps: ["artifacts/models/${key}", "artifacts/models/${item.judge}", "artifacts/datasets/${item.dataset}", stage.py]
+      deps: ["artifacts/models/${key}", "artifacts/${item.judge}", "artifacts/${item.data}", stage.py]
       metrics: [{"artifacts/metrics/${key}.json": {cache: false}}]
 """
 IGNORED = "/artifacts/*\n!/artifacts/metrics/\n/artifacts/metrics/*\n!/artifacts/metrics/*.json\n/data/\n/.genpipe/\n"
@@ -99,10 +99,10 @@ def write_params(root: Path, rules: Any = None, **qualities: float) -> None:
     recipes = {
         name: {
             "model": name,
-            "dataset": "digits",
             "data": "datasets/digits",
             "sample": {"num": 1},
-            "judge": "judge",
+            "start": "none",
+            "judge": "models/judge",
             "train": {**train, "network": {"quality": qualities.get(name, 1)}},
         }
         for name in ("nice", "judge")

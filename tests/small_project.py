@@ -36,7 +36,7 @@ elif verb == "train":
     begun, told = time.monotonic(), pathlib.Path("seconds.txt")
     while time.monotonic() - begun < float(told.read_text() if told.exists() else os.environ.get("TRAINING_SECONDS", 0)):
         time.sleep(0.05)
-    data = json.loads((here / "datasets" / params["recipes"][name]["dataset"]).read_text())
+    data = json.loads((here / params["recipes"][name]["data"]).read_text())
     out = here / "models" / name
     value = {"lr": train["solvers"]["nll"]["lr"], "steps": train["steps"], "sum": data["sum"], "code": CODE}
 else:
@@ -71,23 +71,23 @@ stages:
     foreach: ${recipes}
     do:
       cmd: python stage.py train ${key}
-      deps: ["artifacts/datasets/${item.dataset}", stage.py]
+      deps: ["artifacts/${item.data}", stage.py]
       params: ["recipes.${key}.train"]
       outs: ["artifacts/models/${key}"]
   evaluate:
     foreach: ${recipes}
     do:
       cmd: python stage.py evaluate ${key}
-      deps: ["artifacts/models/${key}", "artifacts/models/${item.judge}", stage.py]
+      deps: ["artifacts/models/${key}", "artifacts/${item.judge}", stage.py]
       metrics: ["artifacts/metrics/${key}.json"]
 """
 # one object twice: params.yaml then has an anchor and an alias
 TRAIN: dict[str, Any] = {"batch_size": 8, "steps": 10, "solvers": {"nll": {"optimiser": "adam", "lr": 0.001}}}
 RECIPE: dict[str, Any] = {
-    "dataset": "numbers",
     "data": "datasets/numbers",
     "sample": {"num": 4},
-    "judge": "classifier",
+    "start": "none",
+    "judge": "models/classifier",
 }
 PARAMS: dict[str, Any] = {
     "cluster": {"workers": 0, "max_parallel": 2},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from genpipe import yaml_text
 from genpipe.dependencies import (
     CODE,
     ENTRANCES,
@@ -17,6 +18,7 @@ from genpipe.dependencies import (
     code_for,
     code_of,
     digest,
+    docstring_of,
     version_of,
 )
 from genpipe.errors import BadInput
@@ -25,9 +27,11 @@ from genpipe.upkeep.declared import check, dynamic_imports, entries, model_impor
 from tests.repository import make_repository
 
 PROJECT = Path(__file__).resolve().parents[1]
+PARAMS = yaml_text.read(PROJECT / "params.yaml")
 STAGES = stages_of(PROJECT)
 RECIPES = ("train", "sample", "evaluate")
 IMAGES = {"aae", "classifier", "energy", "glann", "ogan", "wgan_gp"}
+PICTURES = IMAGES | {"nice"}
 
 
 @pytest.fixture
@@ -70,13 +74,19 @@ ALL = set(code_of(PROJECT)["train"])
         ("nn/coupling.py", of(["nice"])),
         ("nn/gated.py", of(["couplet"])),
         ("nn/langevin.py", of(["energy"])),
-        ("nn/conv.py", of(IMAGES)),
+        ("nn/conv.py", of(IMAGES) | {"evaluate@nice"}),
         ("models/nice.py", of(["nice"])),
+        ("models/classifier.py", of(["classifier"]) | of(PICTURES, ["evaluate"])),
+        ("data/images.py", of(PICTURES)),
+        ("data/pairs.py", of(["couplet"])),
+        ("data/points.py", set()),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
-        ("evaluation/frechet.py", of(ALL, ["evaluate"])),
-        ("sampling/latent.py", of(ALL, ["sample", "evaluate"])),
+        ("evaluation/frechet.py", of(PICTURES - {"classifier"}, ["evaluate"])),
+        ("evaluation/likelihood.py", {"evaluate@nice"}),
+        ("evaluation/retrieval.py", set()),
+        ("sampling/pictures.py", of(PICTURES, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(["tang", "couplets"], ["vocabulary"])),
@@ -108,13 +118,12 @@ def test_docstring_of_a_function_makes_nothing_stale(copy):
     assert changed(copy, before) == set()
 
 
-def test_docstring_of_a_model_makes_a_new_card_of_the_same_run(copy):
+def test_docstring_of_a_model_makes_nothing_stale_and_is_in_the_report(copy):
     before = code_of(copy)
     edit(copy, "models/nice.py", r'^"""', '"""Other words. ')
-    assert changed(copy, before) == {"train@nice"}
-    assert all("docstring" not in name for name in code_for("train", {"model": "nice"})), (
-        "the run key has none"
-    )
+    assert changed(copy, before) == set()
+    assert docstring_of(copy, "nice").startswith("Other words.")
+    assert docstring_of(copy, "nicer") == ""
 
 
 def test_a_text_that_is_no_docstring_counts(copy):
@@ -183,7 +192,7 @@ def test_every_stage_depends_on_its_own_code():
 
 def test_a_training_and_dvc_count_the_same_code():
     dvc = code_of(PROJECT)["train"]["nice"]
-    assert code_for("train", {"model": "nice"}) == {k: v for k, v in dvc.items() if "docstring" not in k}
+    assert code_for("train", "nice", PARAMS) == dvc
 
 
 def test_shards_are_kept_by_the_code_that_dvc_counts_for_them():
@@ -208,10 +217,12 @@ def test_modules_without_effect_are_modules():
 
 
 def test_what_python_imports_for_a_model_is_counted():
-    """The closure against Python itself; the registry of models, which imports all of them, is left empty there."""
-    hashes = code_for("train", {"model": "nice"})
+    """The closure against Python itself, without the modules that import all members of a registry."""
+    hashes = code_for("train", "nice", PARAMS)
     modules = [
-        f"genpipe.{name.replace('/', '.')}" for name in hashes if name not in ("experiment", "assembly")
+        f"genpipe.{name.replace('/', '.')}"
+        for name in hashes
+        if name not in ("experiment", "assembly", "data/opening")
     ]
     script = (
         "import importlib, sys, types\n"
@@ -284,7 +295,7 @@ stages:
   code:
     cmd: python -m genpipe.cli code
     deps: [genpipe, params.yaml]
-    outs: [artifacts/code.json]
+    outs: [artifacts/code.json, artifacts/none]
   train:
     foreach: ${recipes}
     do:

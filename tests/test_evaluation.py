@@ -109,26 +109,28 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     (tmp_path / "pics").mkdir()
     for path in (tmp_path / "all").rglob("*.png"):
         path.rename(tmp_path / "pics" / f"{path.parent.name}-{path.name}")
-    block = tiny.block("nice") | {"dataset": "pics", "data": "datasets/pics", "judge": "nice"}
+    block = tiny.block("nice") | {"data": "datasets/pics", "judge": "none"}
     root = write_project(tmp_path, nice=block)
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"], ["evaluate", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
-    reason = "recipes.nice.judge is itself, which has no features to compare images by"
+    reason = "recipes.nice.judge is none, so there are no features to compare images by"
     assert f"nice: left out: frechet_classifier: {reason}\n" in capsys.readouterr().out
 
 
 def test_another_judge_without_features_is_refused(tmp_path, capsys):
     write_classes(tmp_path / "pics", classes=2, number=40)
     blocks = {
-        name: tiny.block(name) | {"dataset": "pics", "data": "datasets/pics", "judge": "wgan_gp"}
+        name: tiny.block(name) | {"data": "datasets/pics", "judge": "models/wgan_gp"}
         for name in ("nice", "wgan_gp")
     }
     root = write_project(tmp_path, **blocks)
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert main([*root, "evaluate", "nice"]) == 2
-    assert "recipes.nice.judge: 'wgan_gp' has no features to compare images by" in capsys.readouterr().err
+    assert (
+        "recipes.nice.judge: models/wgan_gp has no features to compare images by" in capsys.readouterr().err
+    )
 
 
 def test_unigram_cross_entropy_counts():

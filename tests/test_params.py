@@ -55,8 +55,14 @@ def test_our_own_parameters_are_valid():
             lambda p: p["recipes"]["nice"]["train"].update(batch_size=30),
             "batch_size 30 is not a multiple of logical_workers 4; take 28",
         ),
-        (lambda p: p["recipes"]["nice"].update(dataset="faces"), "recipes.nice.dataset: no data set 'faces'"),
-        (lambda p: p["recipes"]["nice"].update(judge="me"), "recipes.nice.judge: no recipe 'me'"),
+        (
+            lambda p: p["recipes"]["nice"].update(start="models/nice"),
+            "recipes.nice.start: it would start from itself: nice ← nice",
+        ),
+        (
+            lambda p: p["recipes"]["nice"].update(judge="models/me"),
+            "recipes.nice.judge: no recipe of 'models/me' (has: none, models/",
+        ),
         (lambda p: p["recipes"]["nice"].update(data="../../etc"), "a path stays inside the project"),
         (
             lambda p: p["datasets"].update({"../up": {"kind": "poems", "source": "a"}}),

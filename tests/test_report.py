@@ -22,15 +22,15 @@ SHA256 = "1ac30eac40003d60cf477796a6869dd819286a4ca62bf7d4fe1fc6d5c797228d"
 HOSTILE = "<script>alert('&')</script>"
 TRAIN = {"batch_size": 200, "steps": 2000, "solvers": {"nll": {"optimiser": "adam", "lr": 1e-3}}}
 DIGITS = {
-    "dataset": "digits",
+    "start": "none",
     "data": "datasets/digits",
-    "judge": "classifier",
+    "judge": "models/classifier",
     "sample": {"num": 64},
 }
 COUPLETS = {
-    "dataset": "couplets",
+    "start": "none",
     "data": "encoded/couplets",
-    "judge": "couplet",
+    "judge": "none",
     "sample": {"num": 64},
 }
 PARAMS = Params.model_validate(

@@ -46,7 +46,7 @@ def model(models, name) -> str:
         if "num_tokens" in data.facts:
             about = {"tokenizer": "char", "normalise": [], "tokenizer_file": None}
             write_json(root / "artifacts/encoded" / tiny.kind_of(name) / "codec.json", about)
-        block = tiny.block(name) | {"judge": name}
+        block = tiny.block(name) | {"judge": "none"}
         datasets = {"tiny": {"kind": "text", "source": "data"}}
         values = {"cluster": {"workers": 0}, "datasets": datasets, "recipes": {name: block}}
         (root / "params.yaml").write_text(yaml.safe_dump(values))

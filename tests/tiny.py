@@ -86,11 +86,11 @@ def block(name: str, **changes) -> dict:
     """A tiny recipe, as params.yaml says it."""
     return {
         "model": name,
-        "dataset": "tiny",
         "data": f"encoded/{kind_of(name)}",
         "train": training(name, **changes),
         "sample": {"num": 24, "how": BLOCKS[name].get("how", {})},
-        "judge": "classifier",
+        "start": "none",
+        "judge": "models/classifier",
     }
 
 

@@ -33,6 +33,11 @@ class Data(Batches, Protocol):
     """What a recipe trains on and is judged by."""
 
     @property
+    def directory(self) -> Path:
+        """Where its files are."""
+        ...
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the parts: train, test, and any others."""
         ...

@@ -19,17 +19,16 @@ from genpipe.data.tagged import Tagged
 from genpipe.errors import BadInput
 from genpipe.files import existing
 
-KINDS: Mapping[str, Callable[..., Data]] = MappingProxyType(
-    {
-        "images": Images,
-        "points": Points,
-        "stream": Stream,
-        "pairs": Pairs,
-        "passages": Passages,
-        "groups": Groups,
-        "tagged": Tagged,
-    }
-)
+# Written out, row by row: the code that a stage depends on is read from here.
+KINDS: dict[str, Callable[..., Data]] = {
+    "images": Images,
+    "points": Points,
+    "stream": Stream,
+    "pairs": Pairs,
+    "passages": Passages,
+    "groups": Groups,
+    "tagged": Tagged,
+}
 USUAL: Mapping[str, Any] = MappingProxyType({})
 
 

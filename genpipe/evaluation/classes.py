@@ -2,8 +2,7 @@
 
 import torch
 
-from genpipe.capabilities import Classifies
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.panels import as_values
 
@@ -17,6 +16,3 @@ def judge_classes(trial: Trial) -> dict[str, float]:
     most = torch.bincount(torch.cat(labels)).max()
     number = sum(map(len, labels))
     return {"accuracy": float(torch.cat(right).double().mean()), "accuracy_majority": float(most) / number}
-
-
-JUDGE = Judge((Classifies,), ("images", "tagged"), judge_classes)

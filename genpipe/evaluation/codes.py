@@ -5,7 +5,7 @@ from torch import Tensor
 
 from genpipe.capabilities import Decodes, Encodes, Example
 from genpipe.data.loader import derived_seed
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 from genpipe.sampling.draw import CHUNK, first, reconstruct, whole
 from genpipe.sampling.panels import as_values
 
@@ -48,6 +48,3 @@ def latent_correlation(encoder: Encodes, decoder: Decodes, n: int, seed: int, gi
 def mean_squared_error(a: Tensor, b: Tensor) -> float:
     """Mean squared difference of pixels in [0, 1]."""
     return float((a - b).double().square().mean())
-
-
-JUDGE = Judge((Encodes, Decodes), ("images",), judge_codes)

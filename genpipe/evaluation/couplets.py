@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genpipe.capabilities import Example, Tags
 from genpipe.errors import BadInput
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 from genpipe.sampling.draw import rows_of
 from genpipe.sampling.panels import answer_of
 
@@ -32,7 +32,7 @@ def judge_couplets(trial: Trial) -> dict[str, float]:
         "cross_entropy_unigram": unigram_cross_entropy(train, target, trial.data.facts["num_tokens"]),
         "cross_entropy_shuffled": cross_entropy(trial.recipe, mixed),
     }
-    path = trial.tables / "tones.tsv"
+    path = trial.data.directory / "tones.tsv"
     return metrics | form(trial, test, mixed, read_tones(path)) if path.exists() else metrics
 
 
@@ -129,6 +129,3 @@ def shared_characters(pairs: Sequence[tuple[Line, Line]]) -> float:
 def repeated_characters(pairs: Sequence[tuple[Line, Line]]) -> float:
     """Share of lower lines that use a character twice."""
     return sum(len(set(lower)) < len(lower) for _, lower in pairs) / len(pairs)
-
-
-JUDGE = Judge((Tags,), ("pairs",), judge_couplets)

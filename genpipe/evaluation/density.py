@@ -4,8 +4,7 @@ import math
 
 import torch
 
-from genpipe.capabilities import LogProb
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 from genpipe.sampling.draw import in_chunks, whole
 
 
@@ -28,6 +27,3 @@ def gaussian_nats(train: torch.Tensor, points: torch.Tensor) -> float:
     distance = (centred @ torch.linalg.pinv(covariance) * centred).sum(1).mean()
     log_det = torch.linalg.slogdet(covariance).logabsdet
     return float((distance + log_det + train.shape[1] * math.log(2 * math.pi)) / 2)
-
-
-JUDGE = Judge((LogProb,), ("points",), judge_density)

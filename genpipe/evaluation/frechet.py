@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.capabilities import Embeds, Samples
+from genpipe.capabilities import Embeds
 from genpipe.data.loader import read_array
 from genpipe.errors import BadInput
-from genpipe.evaluation.judge import Judge, NotMeasured, Trial
+from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.nn.pixels import scaled
 from genpipe.sampling.draw import in_chunks, whole
 
@@ -62,6 +62,3 @@ def symmetric_root(matrix: np.ndarray) -> np.ndarray:
     """The symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T
-
-
-JUDGE = Judge((Samples,), ("images",), judge_images, any_split=False)

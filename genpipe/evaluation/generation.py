@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genpipe.capabilities import Example, NextToken
-from genpipe.evaluation.judge import Judge, NotMeasured, Trial
+from genpipe.evaluation.judge import NotMeasured, Trial
 
 
 def judge_next_token(trial: Trial) -> dict[str, float]:
@@ -57,6 +57,3 @@ def surprise(model: NextToken, given: Example, ids: Tensor, start: int) -> Tenso
         nats.append(F.cross_entropy(logits, column, reduction="none"))
         newest = column
     return torch.stack(nats, 1)
-
-
-JUDGE = Judge((NextToken,), ("stream", "pairs"), judge_next_token)

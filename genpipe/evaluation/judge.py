@@ -26,7 +26,6 @@ class Trial:
     samples: Path
     yardstick: Callable[[], Embeds]
     speller: Speller | None
-    tables: Path  # the directory of the data set that has tones.tsv
     seed: int
 
 

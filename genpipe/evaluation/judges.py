@@ -1,5 +1,15 @@
-"""All judges: a new one is a file of this folder and a row here."""
+"""All judges: a new one is a function in a file of this folder and a row here."""
 
+from genpipe.capabilities import (
+    Classifies,
+    Decodes,
+    Embeds,
+    Encodes,
+    LogProb,
+    NextToken,
+    Samples,
+    Tags,
+)
 from genpipe.evaluation import (
     classes,
     codes,
@@ -12,16 +22,18 @@ from genpipe.evaluation import (
     retrieval,
     tagging,
 )
+from genpipe.evaluation.judge import Judge
 
+# Written out, row by row: the code that an evaluation depends on is read from here.
 JUDGES = (
-    classes.JUDGE,
-    tagging.JUDGE,
-    reading.JUDGE,
-    retrieval.JUDGE,
-    likelihood.JUDGE,
-    density.JUDGE,
-    generation.JUDGE,
-    codes.JUDGE,
-    frechet.JUDGE,
-    couplets.JUDGE,
+    Judge((Classifies,), ("images", "tagged"), classes.judge_classes),
+    Judge((Tags,), ("tagged",), tagging.judge_tags),
+    Judge((NextToken,), ("passages",), reading.judge_reading),
+    Judge((Embeds,), ("groups",), retrieval.judge_retrieval),
+    Judge((LogProb,), ("images",), likelihood.bits_per_dim),
+    Judge((LogProb,), ("points",), density.judge_density),
+    Judge((NextToken,), ("stream", "pairs"), generation.judge_next_token),
+    Judge((Encodes, Decodes), ("images",), codes.judge_codes),
+    Judge((Samples,), ("images",), frechet.judge_images, any_split=False),
+    Judge((Tags,), ("pairs",), couplets.judge_couplets),
 )

@@ -4,9 +4,8 @@ import math
 
 import torch
 
-from genpipe.capabilities import LogProb
 from genpipe.data.loader import derived_seed
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 from genpipe.nn.pixels import dequantised
 
 
@@ -23,6 +22,3 @@ def bits_per_dim(trial: Trial) -> dict[str, float]:
             total += float(trial.recipe.log_prob(values).double().sum())
             pixels += int(trial.data.units(x).sum())
     return {"bits_per_dim": (-total / pixels + math.log(256)) / math.log(2)}
-
-
-JUDGE = Judge((LogProb,), ("images",), bits_per_dim)

@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from genpipe.capabilities import NextToken
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 from genpipe.sampling.decoding import write
 from genpipe.sampling.draw import in_fixed_chunks, rows_of
 from genpipe.sampling.text import marks_of
@@ -27,6 +26,3 @@ def judge_reading(trial: Trial) -> dict[str, float]:
 def _texts(ids: Tensor, lengths: Tensor) -> list[list[int]]:
     """The texts of padded rows, [k, time], without those of length 0."""
     return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True) if length]
-
-
-JUDGE = Judge((NextToken,), ("passages",), judge_reading)

@@ -2,8 +2,7 @@
 
 import torch
 
-from genpipe.capabilities import Embeds
-from genpipe.evaluation.judge import Judge, NotMeasured, Trial
+from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.sampling.draw import in_chunks
 
 NEAREST = 5
@@ -32,6 +31,3 @@ def judge_retrieval(trial: Trial) -> dict[str, float]:
         "top_5": float(hits.any(1).double().mean()),
         "top_1_random": float(others[counted].double().mean()) / (number - 1),
     }
-
-
-JUDGE = Judge((Embeds,), ("groups",), judge_retrieval)

@@ -2,8 +2,7 @@
 
 import torch
 
-from genpipe.capabilities import Tags
-from genpipe.evaluation.judge import Judge, Trial
+from genpipe.evaluation.judge import Trial
 
 
 def judge_tags(trial: Trial) -> dict[str, float]:
@@ -20,6 +19,3 @@ def judge_tags(trial: Trial) -> dict[str, float]:
         "tag_accuracy": float((answers == tags).double().mean()),
         "tag_accuracy_majority": float(most) / len(tags),
     }
-
-
-JUDGE = Judge((Tags,), ("tagged",), judge_tags)

@@ -26,15 +26,19 @@ class Sampling(Block):
     )
 
 
+# none, or models/NAME; written out in each recipe, since dvc.yaml has no defaults
+OtherModel = Annotated[str, Field(pattern=r"^(none|models/[^/]+)$")]
+
+
 class RecipeParams(Block):
     """One model to train, sample and judge."""
 
     model: Name
-    dataset: Name
     data: RelativePath = Field(description="what it trains on, below artifacts/")
+    start: OtherModel = Field(description="the trained recipe whose weights it begins with, where they fit")
     train: Training
     sample: Sampling
-    judge: Name = Field(description="recipe whose features judge the samples; itself where none does")
+    judge: OtherModel = Field(description="the trained recipe in whose features its samples are compared")
 
 
 class Params(Block):
@@ -53,11 +57,7 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
-        for block, items in (
-            ("corpora", self.corpora),
-            ("encodings", self.encodings),
-            ("recipes", self.recipes),
-        ):
+        for block, items in (("corpora", self.corpora), ("encodings", self.encodings)):
             for name, item in items.items():
                 if item.dataset not in self.datasets:
                     raise ValueError(
@@ -69,10 +69,10 @@ class Params(Block):
                     f"encodings.{name}.corpus: no corpus {encoding.corpus!r} (has: {', '.join(self.corpora)})"
                 )
         for name, recipe in self.recipes.items():
-            if recipe.judge not in self.recipes:
-                raise ValueError(
-                    f"recipes.{name}.judge: no recipe {recipe.judge!r} (has: {', '.join(self.recipes)})"
-                )
+            for key, other in (("start", recipe.start), ("judge", recipe.judge)):
+                if other != "none" and other.removeprefix("models/") not in self.recipes:
+                    has = ", ".join(f"models/{recipe}" for recipe in self.recipes)
+                    raise ValueError(f"recipes.{name}.{key}: no recipe of {other!r} (has: none, {has})")
         for name, recipes in self.sets.items():
             for recipe in recipes:
                 if recipe not in self.recipes:
@@ -80,6 +80,18 @@ class Params(Block):
         for name in self.promotion:
             if name not in self.recipes:
                 raise ValueError(f"promotion.{name}: no recipe {name!r} (has: {', '.join(self.recipes)})")
+        return self
+
+    @model_validator(mode="after")
+    def _no_recipe_starts_from_itself(self) -> Self:
+        for name in self.recipes:
+            before = [name]
+            while (start := self.recipes[before[-1]].start) != "none":
+                before.append(start.removeprefix("models/"))
+                if before[-1] in before[:-1]:
+                    raise ValueError(
+                        f"recipes.{name}.start: it would start from itself: {' ← '.join(before)}"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -7,12 +7,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genpipe import yaml_text
+from genpipe.dependencies import CODE, digest
 from genpipe.errors import BadInput, GenpipeError
 from genpipe.git import show
 
 LOCK = "dvc.lock"
 MODELS, METRICS, SAMPLES = "artifacts/models", "artifacts/metrics", "artifacts/samples"
-JUDGING_CODE = "genpipe/evaluation"
+JUDGING_CODE = "genpipe/evaluation"  # what old locks have as a dependency
 Entry = Mapping[str, Any]  # path, md5, size, for a directory nfiles
 
 
@@ -56,17 +57,27 @@ class Lock:
     def yardstick(self, model: str) -> dict[str, str]:
         """What the metrics of a model were measured by: its data sets, its judge and the code that judges."""
         own = {f"{MODELS}/{model}", f"{SAMPLES}/{model}"}
-        return {
-            entry["path"]: entry["md5"]
-            for entry in self._evaluation(model)
-            if entry["path"] not in own
-            and (entry["path"].startswith("artifacts/") or entry["path"] == JUDGING_CODE)
-        }
+        read = {entry["path"]: entry["md5"] for entry in self._evaluation(model)}
+        data = {path: md5 for path, md5 in read.items() if path.startswith("artifacts/") and path not in own}
+        code = self._judging_code(model) or read.get(JUDGING_CODE)
+        return data | ({JUDGING_CODE: code} if code else {})
 
     def is_judged(self, model: str) -> bool:
         """Whether the metrics are those of the weights, and not of earlier ones."""
         judged = {entry["path"]: entry["md5"] for entry in self._evaluation(model)}
         return judged.get(f"{MODELS}/{model}") == self.weights(model)
+
+    def _judging_code(self, model: str) -> str | None:
+        """One hash of the judges that the evaluation of a model ran; None in locks from before stages named their code."""
+        makers = self.makers(f"{METRICS}/{model}.json")
+        entries = self.stages[makers[-1]].get("params", {}).get(CODE.as_posix(), {}) if makers else {}
+        code = {
+            name: sha
+            for hashes in entries.values()
+            for name, sha in hashes.items()
+            if name.startswith("evaluation/")
+        }
+        return digest(code) if code else None
 
     def _evaluation(self, model: str) -> tuple[Entry, ...]:
         makers = self.makers(f"{METRICS}/{model}.json")

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from genpipe import yaml_text
+from genpipe.dependencies import docstring_of
 from genpipe.files import REPORT, new_directory
 from genpipe.metrics import explained
 from genpipe.params.corpora import Corpus
@@ -137,7 +138,7 @@ def dataset_view(artifacts: Path, name: str) -> DatasetView | None:
 
 def recipe_view(artifacts: Path, name: str, params: RecipeParams) -> RecipeView:
     """All that training, sampling and evaluation left of a recipe."""
-    title, *prose = card_paragraphs(reading.read_text(artifacts / "models" / name / "card.md"))
+    title, *prose = paragraphs(docstring_of(artifacts.parent, params.model))
     identity = reading.read_record(artifacts / "models" / name / "recipe.json")
     settings = (identity or {}).get("train") or params.train.model_dump(mode="json")
     rows = reading.read_numbers(artifacts / "metrics" / f"{name}.json")
@@ -190,12 +191,10 @@ def chosen_tokens(corpus: Corpus) -> str:
     )
 
 
-def card_paragraphs(card: str | None) -> list[str]:
-    """The prose of a model card, its first line apart: what stands between the heading and the list of facts."""
-    about = (card or "").partition("\n- ")[0].strip().split("\n\n")
-    blocks = [block for block in about if block and not block.startswith("# ")]
-    first, _, rest = blocks[0].partition("\n") if blocks else ("", "", "")
-    return [first, *(part for part in (rest, *blocks[1:]) if part.strip())]
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of a docstring, its first line apart."""
+    first, _, rest = text.partition("\n")
+    return [first, *(part.strip() for part in rest.split("\n\n") if part.strip())]
 
 
 def charts(curve: Mapping[str, list[float]] | None, name: str) -> tuple[Chart, ...] | None:

@@ -62,7 +62,6 @@ def prepare_couplets(source: Path, directory: Path, dataset: Couplets) -> Prepar
     counts["tones.tsv"] = len(rows)
     _write_tones(directory / "tones.tsv", rows)
     return Prepared(
-        "text",
         ("train", "test"),
         {},
         counts,

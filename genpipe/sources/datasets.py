@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from genpipe.files import TABLES, existing, hash_of, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Dataset
@@ -14,14 +14,23 @@ from genpipe.sources.prepared import Prepared
 from genpipe.sources.text import prepare_text
 from genpipe.sources.toys import prepare_toys
 
-KINDS: dict[str, Callable[[Path, Path, Any], Prepared]] = {
-    "digits": prepare_digits,
-    "image_folder": prepare_image_folder,
-    "toys": prepare_toys,
-    "points": prepare_points,
-    "text": prepare_text,
-    "poems": prepare_poems,
-    "couplets": prepare_couplets,
+
+class Kind(NamedTuple):
+    """What a kind of source becomes, as data.json names it, and the function that makes it: (source, directory, block)."""
+
+    makes: Literal["images", "points", "text"]
+    prepare: Callable[[Path, Path, Any], Prepared]
+
+
+# Written out, row by row: the code that a stage depends on is read from here.
+KINDS: dict[str, Kind] = {
+    "digits": Kind("images", prepare_digits),
+    "image_folder": Kind("images", prepare_image_folder),
+    "toys": Kind("points", prepare_toys),
+    "points": Kind("points", prepare_points),
+    "text": Kind("text", prepare_text),
+    "poems": Kind("text", prepare_poems),
+    "couplets": Kind("text", prepare_couplets),
 }
 
 
@@ -33,9 +42,10 @@ def prepare(root: Path, name: str, dataset: Dataset) -> None:
     out = root / "artifacts" / "datasets" / name
     refuse_inputs(out, [source])
     with new_directory(out, TABLES) as directory:
-        prepared = KINDS[dataset.kind](source, directory, dataset)
+        kind = KINDS[dataset.kind]
+        prepared = kind.prepare(source, directory, dataset)
         origin = {"kind": dataset.kind, "source": dataset.source, "sha256": hash_of([source], root)}
-        write_json(directory / "data.json", prepared.description())
+        write_json(directory / "data.json", prepared.description(kind.makes))
         write_json(directory / "source.json", origin | prepared.record())
     for line in prepared.lines():
         print(f"artifacts/datasets/{name}: {line}")

@@ -52,7 +52,7 @@ def prepare_digits(source: Path, directory: Path, dataset: Digits) -> Prepared:
             )
         counts |= _save(directory, split, images, _digests(images), labels)
         facts = facts or _facts(images, int(labels.max()) + 1)
-    return Prepared("images", SPLITS, facts, counts)
+    return Prepared(SPLITS, facts, counts)
 
 
 def prepare_image_folder(source: Path, directory: Path, dataset: ImageFolder) -> Prepared:
@@ -66,7 +66,7 @@ def prepare_image_folder(source: Path, directory: Path, dataset: ImageFolder) ->
     examples = _split(_distinct(_examples(found, images), left_out), dataset.test_share, left_out, notes)
     sides: dict[Split, list[int]] = {split: _side(examples, split) for split in SPLITS}
     if not all(sides.values()):
-        why = "".join(f"; {line}" for line in Prepared("images", SPLITS, {}, {}, left_out, notes).lines()[1:])
+        why = "".join(f"; {line}" for line in Prepared(SPLITS, {}, {}, left_out, notes).lines()[1:])
         raise BadInput(
             f"{source}: {len(sides['train'])} images to train and {len(sides['test'])} to test; "
             f"add images, at least two different ones of a class{why}"
@@ -80,7 +80,7 @@ def prepare_image_folder(source: Path, directory: Path, dataset: ImageFolder) ->
         labels = np.array([classes.index(label) for label in side.labels], np.uint8) if side.labels else None
         counts |= _save(directory, split, side.images, side.digests, labels)
     facts = _facts(examples.only(sides["train"]).images, len(classes))
-    return Prepared("images", SPLITS, facts, counts, left_out, notes, classes)
+    return Prepared(SPLITS, facts, counts, left_out, notes, classes)
 
 
 def _facts(train: NDArray[np.uint8], num_classes: int) -> dict[str, Any]:

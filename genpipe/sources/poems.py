@@ -54,7 +54,7 @@ def prepare_poems(source: Path, directory: Path, dataset: Poems) -> Prepared:
     ]
     left_out = {"poem without verse": seen["without verse"]}
     said = notes if seen["notes"] or seen["stray"] else []
-    return Prepared("text", tuple(counts), {}, file_counts(counts), left_out, said)
+    return Prepared(tuple(counts), {}, file_counts(counts), left_out, said)
 
 
 def _documents(source: Path, seen: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -54,7 +54,7 @@ def save_points(
             np.save(directory / name, array)
             counts[name] = len(array)
     facts = {"dim": sides["train"][0].shape[1]} | ({"num_classes": num_classes} if num_classes else {})
-    return Prepared("points", tuple(sides), facts, counts, left_out)
+    return Prepared(tuple(sides), facts, counts, left_out)
 
 
 def _read(source: Path, label: str | None) -> Table:

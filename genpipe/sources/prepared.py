@@ -1,13 +1,12 @@
 """What a kind of data set reports about what it wrote, and what it left out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 
 class Prepared(NamedTuple):
     """The result of a `prepare_*` function: it goes into data.json, source.json and the printed lines."""
 
-    kind: Literal["images", "points", "text"]
     splits: Sequence[str]
     facts: Mapping[str, Any]  # what models are built from, JSON values
     counts: Mapping[str, int]  # rows of each file
@@ -22,9 +21,9 @@ class Prepared(NamedTuple):
         entries |= {"left_out": left_out}
         return {"counts": self.counts} | {key: value for key, value in entries.items() if value}
 
-    def description(self) -> dict[str, Any]:
-        """What data.json says."""
-        return {"kind": self.kind, "splits": list(self.splits), "facts": dict(self.facts)}
+    def description(self, kind: str) -> dict[str, Any]:
+        """What data.json says of data of a kind."""
+        return {"kind": kind, "splits": list(self.splits), "facts": dict(self.facts)}
 
     def lines(self) -> list[str]:
         """The printed lines: files and their rows, then one for each reason and note."""

@@ -20,7 +20,7 @@ def prepare_text(source: Path, directory: Path, dataset: Text) -> Prepared:
         dataset.test_share,
         lambda record: [record["text"]],
     )
-    return Prepared("text", tuple(counts), {}, file_counts(counts))
+    return Prepared(tuple(counts), {}, file_counts(counts))
 
 
 def _documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:

@@ -233,6 +233,27 @@ def read_weights(path: Path) -> Tensors:
         ) from None
 
 
+def load_fitting(recipe: nn.Module, path: Path) -> list[str]:
+    """Fill what a recipe has under the same name and of the same shape as a file of weights; the rest stays as it is.
+
+    Gives the names of the tensors of the recipe that the file did not fill. Raises BadInput where nothing fits.
+    """
+    mine = recipe.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in read_weights(path).items()
+        if name in mine and mine[name].shape == tensor.shape
+    }
+    if not fitting:
+        raise BadInput(
+            f"{path}: no tensor of it has a name and a shape of {type(recipe).__name__}, so nothing can be taken over; "
+            "set start: none, or name a model that has the same bricks"
+        )
+    with torch.no_grad():
+        recipe.load_state_dict(fitting, strict=False)
+    return [name for name in mine if name not in fitting]
+
+
 def load_weights(recipe: nn.Module, path: Path) -> None:
     """Fill a recipe with the weights of a file; other names or shapes are an error."""
     weights = read_weights(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe.errors import BadInput
-from genpipe.files import TRAINED, new_directory, new_file, write_json
+from genpipe.files import TRAINED, WEIGHTS, new_directory, new_file, write_json
 from genpipe.training.checkpoint import best_checkpoint, latest_checkpoint, save_weights
 from genpipe.training.log import rows_of
 from genpipe.training.processor import described
@@ -26,11 +26,11 @@ def is_finished(run: RunFiles, steps: int) -> bool:
 
 
 def export(
-    run: RunFiles, card: Mapping[str, Any], summary: str, out: Path, curve: Path, facts: Sequence[Path] = ()
+    run: RunFiles, card: Mapping[str, Any], out: Path, curve: Path, facts: Sequence[Path] = ()
 ) -> None:
     """Write weights.safetensors, recipe.json and card.md to `out`, copies of `facts`, and the learning curve.
 
-    `summary` heads the card; `facts` are the files that the model needs to answer without its data.
+    `facts` are the files that the model needs to answer without its data.
     """
     training = card["train"]
     last = latest_checkpoint(run)
@@ -40,9 +40,9 @@ def export(
     rows = averaged(rows_of(last.log.text.splitlines()), training["log_every"])
     parameters = sum(tensor.numel() for tensor in chosen.weights.values())
     with new_directory(out, TRAINED) as partial:
-        save_weights(chosen.result, partial / "weights.safetensors")
+        save_weights(chosen.result, partial / WEIGHTS)
         write_json(partial / "recipe.json", {**card, "parameters": parameters, "step": chosen.step})
-        text = model_card(card, summary, parameters, chosen.step, rows[-1])
+        text = model_card(card, parameters, chosen.step, rows[-1])
         (partial / "card.md").write_text(text, encoding="utf-8")
         for file in facts:
             shutil.copyfile(file, partial / file.name)
@@ -68,17 +68,17 @@ def averaged(steps: list[dict[str, float]], every: int) -> list[dict[str, float]
     return rows
 
 
-def model_card(
-    card: Mapping[str, Any], summary: str, parameters: int, step: int, last: Mapping[str, float]
-) -> str:
+def model_card(card: Mapping[str, Any], parameters: int, step: int, last: Mapping[str, float]) -> str:
     """What a person who finds the weights wants to know."""
     training = card["train"]
+    begun = card["start"]
+    start = f"; it began with the weights of {begun['model']}, sha256 {begun['sha256']}" if begun else ""
     libraries = described({**card["processor"], **card["libraries"]})
     figures = ", ".join(
         f"{name} {value:g}" for name, value in last.items() if name != "step" and value == value
     )
     return (
-        f"# {card['recipe']}\n\n{summary}\n\n"
+        f"# {card['recipe']}\n\n- model: {card['model']}, which genpipe/models describes{start}\n"
         f"- parameters and buffers: {parameters:,}\n- steps: {step} of {training['steps']}, batch {training['batch_size']} in "
         f"{training['logical_workers']} slices, seed {card['seed']}\n- data: {card['data']}, sha256 {card['data_sha256']}\n"
         f"- code: sha256 {card['code_sha256']}, on {card['device']} with {libraries}\n- end of training: {figures}\n\n"

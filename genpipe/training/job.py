@@ -11,7 +11,7 @@ from genpipe.params.training import Training
 class Job:
     """A training of `model` on the data in a directory whose files have this hash.
 
-    `machine` is the kind of processor and the libraries that the card of the model names.
+    `start` is the directory of another trained model and the hash of its weights; `machine` is the kind of processor and the libraries that the card of the model names.
     """
 
     model: str
@@ -20,3 +20,4 @@ class Job:
     params: Training
     seed: int
     machine: Mapping[str, str]
+    start: tuple[Path, str] | None = None

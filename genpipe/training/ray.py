@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from genpipe import own_code
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput, GenpipeError, WorkFailed, packed, reported, unpacked
-from genpipe.files import hash_of, new_directory, private_directory
+from genpipe.files import WEIGHTS, hash_of, new_directory, private_directory
 from genpipe.training.agreement import together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
@@ -216,8 +216,8 @@ def _worker(config: dict[str, Any]) -> Complaint | None:
     try:
         together(exchange, device, lambda: own_code.require_same(config["code"]))
         together(exchange, device, lambda: run.start() if exchange.rank == 0 else None)
-        data = together(exchange, device, lambda: _data_here(job, run))
-        work(exchange, device, replace(job, data=data), run)
+        job = together(exchange, device, lambda: _with_files_here(job, run))
+        work(exchange, device, job, run)
     except GenpipeError as error:
         if error.is_agreed:
             return packed(error)
@@ -231,14 +231,24 @@ def _worker(config: dict[str, Any]) -> Complaint | None:
     return None
 
 
-def _data_here(job: Job, run: KeptRun) -> Path:
-    """The data on this node: as the driver has it where this node sees the same, else a copy for this user alone."""
-    copy = private_directory() / f"data-{job.data_sha256[:16]}"
-    for place in (job.data, copy):
-        if place.is_dir() and hash_of([place], place) == job.data_sha256:
+def _with_files_here(job: Job, run: KeptRun) -> Job:
+    """The job with its data, and the model that it starts from, where this node has them."""
+    data = _here(job.data, "", job.data_sha256, run)
+    start = job.start and (_here(job.start[0], WEIGHTS, job.start[1], run), job.start[1])
+    return replace(job, data=data, start=start)
+
+
+def _here(directory: Path, part: str, sha256: str, run: KeptRun) -> Path:
+    """A directory of the driver on this node: itself where this node sees the same, else a copy for this user alone.
+
+    The hash is that of `part`, or of the whole directory where that is empty.
+    """
+    copy = private_directory() / f"data-{sha256[:16]}"
+    for place in (directory, copy):
+        if (place / part).exists() and hash_of([place / part], place) == sha256:
             return place
     with new_directory(copy) as partial:
-        for name, content in run.pack(job.data).items():
+        for name, content in run.pack(directory).items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(content)
     return copy

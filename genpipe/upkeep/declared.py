@@ -64,7 +64,7 @@ def _models(package: Path) -> list[str]:
 def model_imports(package: Path = dependencies.PACKAGE) -> Iterator[str]:
     """Models that import another model: what they share is a brick."""
     for model in _models(package):
-        used = dependencies.closure([f"models.{model}"], {"model": model}, package)
+        used = dependencies.closure([f"models.{model}"], {"models": {model}}, package)
         for other in sorted(
             {f"models/{name}" for name in _models(package)} & used.keys() - {f"models/{model}"}
         ):
@@ -76,7 +76,7 @@ def dynamic_imports(package: Path = dependencies.PACKAGE) -> Iterator[str]:
     used = {
         name
         for model in _models(package)
-        for name in dependencies.closure([f"models.{model}"], {"model": model}, package)
+        for name in dependencies.closure([f"models.{model}"], {"models": {model}}, package)
     }
     for name in sorted(used):
         path = package / f"{name}.py" if (package / f"{name}.py").exists() else package / name / "__init__.py"

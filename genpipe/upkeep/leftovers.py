@@ -17,7 +17,7 @@ import psutil
 
 from genpipe import lease
 from genpipe.dvc_command import dvc
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import REMAINS, temporary_name
 from genpipe.params.project import Params, read_params
 from genpipe.upkeep.holders import held_leases
@@ -74,11 +74,9 @@ def current_keys(root: Path, recipe: str, params: Params) -> set[str] | None:
 
     if recipe not in params.recipes:
         return set()
-    with contextlib.suppress(BadInput):
-        block = params.recipes[recipe]
-        cards = (
-            identity(root, recipe, block, block.train, params.seed, device) for device in ("cpu", "cuda")
-        )
+    with contextlib.suppress(GenpipeError):
+        training = params.recipes[recipe].train
+        cards = (identity(root, recipe, params, training, params.seed, device) for device in ("cpu", "cuda"))
         return {run_key(card) for card in cards}
     return None
 
