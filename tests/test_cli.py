@@ -30,8 +30,7 @@ def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project")
     tiny.write_images(root / "artifacts" / "encoded" / "images")
     tiny.write_pairs(root / "artifacts" / "encoded" / "pairs")
-    tones = root / "artifacts" / "datasets" / "tiny" / "tones.tsv"
-    tones.parent.mkdir(parents=True)
+    tones = root / "artifacts" / "encoded" / "pairs" / "tones.tsv"
     tones.write_text("character\ttone\tcount\tshare\n天\t平\t3\t1.0\n地\t仄\t3\t1.0\n", encoding="utf-8")
     blocks = {name: tiny.block(name) for name in tiny.BLOCKS}
     datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
@@ -287,7 +286,8 @@ def test_a_judge_of_other_images_is_refused(project, trained_ogan, tmp_path, cap
         assert main([*root, *words]) == 0
     assert main([*root, "evaluate", "ogan"]) == 2
     assert (
-        "'classifier' knows images of (1, 8, 8) pixels, and these have (1, 16, 16)" in capsys.readouterr().err
+        "models/classifier knows images of (1, 8, 8) pixels, and these have (1, 16, 16)"
+        in capsys.readouterr().err
     )
 
 

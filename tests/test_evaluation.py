@@ -41,7 +41,7 @@ class Some:
 
 
 def bits(model, images):
-    trial = Trial(model, Some(images), "images", "test", Path(), Quadrants, None, Path(), 0)
+    trial = Trial(model, Some(images), "images", "test", Path(), Quadrants, None, 0)
     return bits_per_dim(trial)["bits_per_dim"]
 
 
