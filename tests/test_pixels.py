@@ -86,7 +86,7 @@ def test_a_black_image_is_black_in_the_units_of_a_density(tmp_path):
     np.save(directory / "test_labels.npy", np.zeros(100, np.uint8))
     trial = Trial(
         recipe=Watching(), data=open_data(directory), kind="images", split="test", samples=tmp_path,
-        yardstick=lambda: pytest.fail("not needed"), speller=None, tables=tmp_path, seed=0,
+        yardstick=lambda: pytest.fail("not needed"), speller=None, seed=0,
     )  # fmt: skip
     bits_per_dim(trial)
     assert DEQUANTISED.to_bytes(seen[0]).max() == 0
