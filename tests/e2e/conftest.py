@@ -51,7 +51,8 @@ def _make_small(path: Path, recipes: Sequence[str], cluster: dict[str, Any]) -> 
     params["promotion"] = {"classifier": [{"metric": "accuracy", "direction": "maximise", "min_gain": 0}]}
     for recipe in params["recipes"].values():
         recipe["train"] |= TINY
-    params["corpora"] = {"couplets": params["corpora"]["couplets"]}
+    for block in ("corpora", "encodings"):
+        params[block] = {"couplets": params[block]["couplets"]}
     params["datasets"].pop("tang")
     path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
