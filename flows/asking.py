@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput, GenpipeError, kind_of
+from genpipe.errors import BadInput, BadState, GenpipeError, kind_of
 from genpipe.git import commit_of, files_of, git
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
@@ -66,7 +66,7 @@ class SweepRequest:
         read_params(root).named("recipes", self.recipe)
         read_plan(root, [f"evaluate@{self.recipe}"]).require_inputs()
         if "dvc.yaml" not in files_of(root):
-            raise BadInput(
+            raise BadState(
                 "dvc.yaml: not tracked by Git, and a trial copies only what is; git add what the stages need"
             )
         for settings in combinations(self.grid, self.random, self.seed):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import read_json, write_json
 from genpipe.params.project import read_params
 from genpipe.sources.pin import Seen, directory_md5, pinned_md5
@@ -124,6 +124,6 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path)
     except FileNotFoundError:
         return {}
-    except BadInput:  # these files are written whole; one that is not JSON was damaged from outside
+    except BadState:  # these files are written whole; one that is not JSON was damaged from outside
         path.unlink()
         return {}

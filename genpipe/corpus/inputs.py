@@ -6,13 +6,14 @@ names, and sorted within a name, so that the same names give the same shards.
 
 import contextlib
 import os
+import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 
 Kind = Literal["lines", "file", "jsonl", "parquet", "dataset"]
 Compression = Literal["gzip", "zstd"]
@@ -23,6 +24,7 @@ KINDS: dict[str, Kind] = {".txt": "lines", ".jsonl": "jsonl", ".parquet": "parqu
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 KNOWN = "a .txt file (a document a line), .jsonl (a record a line), either also with .gz or .zst, or .parquet"
 HUB = "hf://"
+NO_ANSWER = (ConnectionError, TimeoutError, socket.gaierror)
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,32 @@ def readable(input: Input) -> Iterator[None]:
     """Turns what the libraries say of a missing or broken file into a BadInput."""
     try:
         yield
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        _require_answer(input.path, error)
         raise BadInput(
             f"{input.path}: no such file any more, or not on this machine; put it back and run this again"
         ) from None
     except _faults() as error:
+        _require_answer(input.path, error)
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's or the network's fault: PyArrow and gzip give no number to broken content
+            raise  # the disk's fault: PyArrow and gzip give no number to broken content
         kind = input.compression or input.kind
         raise BadInput(
             f"{input.path}: wanted a whole {kind} file, but {_line(error)}; fetch or write it again"
         ) from None
+
+
+def _require_answer(name: str, error: BaseException) -> None:
+    """Raise Unavailable where a URL cannot be read because its server does not answer."""
+    cause: BaseException | None = error
+    while (
+        "://" in name and cause is not None
+    ):  # fsspec raises FileNotFoundError from the error of the connection
+        if isinstance(cause, NO_ANSWER):
+            raise Unavailable(
+                f"{name}: no answer ({_line(cause)}); check the name and the network, and try again"
+            )
+        cause = cause.__cause__
 
 
 def _faults() -> tuple[type[Exception], ...]:
@@ -117,7 +134,8 @@ def _find(name: str) -> list[Found]:
         return _find_glob(fs, path, name)
     try:
         info: dict[str, Any] = fs.info(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        _require_answer(name, error)
         raise BadInput(f"{name}: no such file or directory; name {KNOWN}, or a folder of them") from None
     if info["type"] != "directory":
         return [_known(_full(fs, path))]
@@ -155,6 +173,7 @@ def _find_on_hub(name: str) -> list[Found]:
     try:
         found = load_dataset(path, split=split or None)
     except (OSError, ValueError) as error:
+        _require_answer(name, error)
         raise BadInput(
             f"{name}: cannot be loaded ({_line(error)}); see to the name and the network, or name local files"
         ) from None

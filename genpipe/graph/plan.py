@@ -8,7 +8,7 @@ from typing import Any
 
 import networkx
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 
 ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
 LEAST = {"attempts": 1}  # of the numbers in meta.genpipe; 0 of the others
@@ -70,10 +70,10 @@ class Plan:
         return tuple(stage for stage in self.stages if stage.is_stale)
 
     def require_inputs(self) -> None:
-        """Raise BadInput when raw data is missing or was changed: no stage can mend that."""
+        """Raise BadState where raw data is missing or was changed: no stage can fix that."""
         if self.problems:
             first, *others = self.problems
-            raise BadInput(first + (f" (and {len(others)} more)" if others else ""))
+            raise BadState(first + (f" (and {len(others)} more)" if others else ""))
 
     def describe(self) -> str:
         """The plan in words: a line for each stage that is out of date."""

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.blocks import Block, Free, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
@@ -116,7 +116,7 @@ def read_params(root: Path) -> Params:
     try:
         return check_params(yaml_text.read(path))
     except (FileNotFoundError, IsADirectoryError):
-        raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
+        raise BadState(f"{path}: no such file; run genpipe from the root of a project") from None
 
 
 def check_params(values: Any) -> Params:

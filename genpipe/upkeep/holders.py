@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, Busy
 from genpipe.files import new_file
 from genpipe.lease import open_own
 
@@ -65,7 +65,7 @@ def release(root: Path) -> list[Holder]:
     if all(holder.is_alive for holder in holders(root)):
         return []
     if not (root / GUARD).exists() or _is_hard_link(root / GUARD):
-        raise BadInput(f"{root / TABLE}: {NAMELESS}")  # DVC would not see our lock on its table
+        raise BadState(f"{root / TABLE}: {NAMELESS}")  # DVC would not see our lock on its table
     with _guarded(root / GUARD):
         dead = [holder for holder in _table_holders(root) if not holder.is_alive]
         with new_file(root / TABLE) as partial:
@@ -142,7 +142,7 @@ def _table(root: Path) -> dict[str, Any]:
     while True:
         try:
             return _read_table(path)
-        except BadInput:  # DVC writes it in place, and is seen in the middle of that
+        except BadState:  # DVC writes it in place, and is seen in the middle of that
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
@@ -158,7 +158,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise BadInput(
+    raise BadState(
         f"{path}: wanted DVC's table of busy paths, found something else; where no DVC runs, delete it"
     )
 
@@ -206,6 +206,6 @@ def _guarded(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise BadInput(f"{path}: DVC is editing its table; try again") from None
+                    raise Busy(f"{path}: DVC is editing its table; try again") from None
                 time.sleep(0.05)
         yield

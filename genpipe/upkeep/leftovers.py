@@ -17,7 +17,7 @@ import psutil
 
 from genpipe import lease
 from genpipe.dvc_command import dvc
-from genpipe.errors import BadInput, GenpipeError
+from genpipe.errors import BadState, GenpipeError
 from genpipe.files import REMAINS, temporary_name
 from genpipe.params.project import Params, read_params
 from genpipe.upkeep.holders import held_leases
@@ -192,7 +192,7 @@ def require_own_cache(root: Path) -> None:
     """Refuse where other projects may use the cache: only they know what they need."""
     cache = Path(dvc(root, "cache", "dir").strip())
     if not cache.resolve().is_relative_to(root.resolve()):
-        raise BadInput(
+        raise BadState(
             f"{cache}: the cache of DVC lies outside this project, and others may need what is in it; "
             "name them: dvc gc --workspace --all-branches --all-tags --projects PATH …"
         )
