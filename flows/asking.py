@@ -36,7 +36,7 @@ def trials_at_once(root: Path, asked: int | None) -> int:
     """How many trials run at once: as asked, or cluster.max_parallel of params.yaml."""
     limit = read_params(root).cluster.max_parallel if asked is None else asked
     if limit < 1:
-        raise BadInput(f"--max-parallel: wanted 1 or more trials at once, not {limit}")
+        raise BadInput(f"--max-parallel: must be 1 or more trials at once, not {limit}")
     return limit
 
 

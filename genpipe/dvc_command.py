@@ -13,7 +13,7 @@ from pathlib import Path
 from genpipe.errors import BadState, Busy, Unavailable
 from genpipe.git import one_line
 
-# what DVC tells a stage of itself; another DVC is none of that stage's
+# DVC sets these for a stage; a DVC that the stage starts must not see them
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT")
 # DVC believes what it finds there of a file's hash; its own default is one directory for all users of the machine. For a DVC
 # called by hand `make install` names it in .dvc/config.local, absolute; what .dvc/config names is relative to the current

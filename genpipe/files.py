@@ -208,7 +208,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadState(
-            f"{path}: wanted JSON, {error}; write it again by running the stage that makes it"
+            f"{path}: not valid JSON: {error}; write it again by running the stage that makes it"
         ) from None
 
 

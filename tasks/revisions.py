@@ -44,5 +44,5 @@ def _datasets_at(root: Path, commit: str) -> dict[str, Any]:
     except (BadInput, KeyError, TypeError):
         raise BadInput(f"{PARAMS} has no datasets there; name a later revision") from None
     if not isinstance(datasets, dict):
-        raise BadInput(f"{PARAMS}: datasets: wanted a block there, found {datasets!r}; name another revision")
+        raise BadInput(f"{PARAMS}: datasets: must be a block there, not {datasets!r}; name another revision")
     return datasets

@@ -90,8 +90,8 @@ def _settled(root: Path) -> dict[str, str]:
 
 def _identity(root: Path, before: dict[str, str], now: dict[str, str]) -> str:
     """A new one for each change: data that goes back to what it was has changed too."""
-    told = json.dumps([str(root), before, now, time.time_ns()], sort_keys=True)
-    return str(uuid.UUID(bytes=hashlib.sha256(told.encode()).digest()[:16], version=4))
+    content = json.dumps([str(root), before, now, time.time_ns()], sort_keys=True)
+    return str(uuid.UUID(bytes=hashlib.sha256(content.encode()).digest()[:16], version=4))
 
 
 def _look(source: Path, before: dict[str, Seen]) -> dict[str, Seen]:

@@ -59,8 +59,8 @@ def key_of(root: Path, contents: Contents) -> str:
     ]  # it tells what was made, no input
     files = {name: hashlib.sha256(_bytes(root, name, contents)).hexdigest() for name in names}
     data = data_state(root) if contents.pins is None else {}  # else the pins are among the files
-    told = json.dumps([files, data, contents.targets], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([files, data, contents.targets], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -82,10 +82,10 @@ def test_a_checkpoint_has_no_pickle_time_or_path(tmp_path):
 def test_broken_weights_are_named(tmp_path):
     file = tmp_path / "weights.safetensors"
     save_weights({"a": torch.zeros(100)}, file)
-    with pytest.raises(BadInput, match=r"weights.safetensors: a: wanted nothing, found \(100,\)"):
+    with pytest.raises(BadInput, match=r"weights.safetensors: a: the recipe has nothing, the file \(100,\)"):
         load_weights(nn.Linear(2, 2), file)
     truncate(file)
-    with pytest.raises(BadInput, match="wanted a whole safetensors file"):
+    with pytest.raises(BadInput, match="not a whole safetensors file"):
         read_weights(file)
 
 
@@ -178,7 +178,7 @@ def test_a_metric_that_is_not_logged_cannot_tell_the_best(tmp_path):
     with pytest.raises(BadInput, match=r"no 'fit.los'; there is: fit.loss"):
         toys.trainer(Run(tmp_path / "a"), best={"metric": "fit.los"}).fit()
     with pytest.raises(
-        BadInput, match=r"wanted UPDATE.METRIC of critic, fit, generator, which have a turn within"
+        BadInput, match=r"must be UPDATE.METRIC of critic, fit, generator, which have a turn within"
     ):
         toys.trainer(Run(tmp_path / "b"), best={"metric": "loss"})
 
@@ -347,5 +347,5 @@ def test_pieces_beyond_the_checkpoint_that_a_training_went_on_from_are_dropped(t
 
 
 def test_a_storage_that_is_none_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"cluster.storage: wanted a directory or a URL, nowhere://x"):
+    with pytest.raises(BadInput, match=r"cluster.storage: must be a directory or a URL, not nowhere://x"):
         Run(tmp_path, "nowhere://x")

@@ -190,15 +190,15 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("{ray: 1}", "wanted true or false, not 1"),
-        ("{priority: 1.5}", "wanted a whole number >= 0, not 1.5"),
-        ("{cpus: true}", "wanted a number >= 0, not True"),
+        ("{ray: 1}", "must be true or false, not 1"),
+        ("{priority: 1.5}", "must be a whole number >= 0, not 1.5"),
+        ("{cpus: true}", "must be a number >= 0, not True"),
         ("{retry: 2}", "retry: no such key; it knows retries"),
-        ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
-        ("{attempts: 0}", "wanted a whole number >= 1, not 0"),
-        ("{timeout: .inf}", "wanted a number >= 0, not inf"),
-        ("3", "wanted keys and values, as {retries: 1}, not 3"),
-        ("[retries]", "wanted keys and values"),
+        ("{retries: two}", "must be a whole number >= 0, not 'two'"),
+        ("{attempts: 0}", "must be a whole number >= 1, not 0"),
+        ("{timeout: .inf}", "must be a number >= 0, not inf"),
+        ("3", "must be keys and values, as {retries: 1}, not 3"),
+        ("[retries]", "must be keys and values"),
     ],
 )
 def test_a_wrong_meta_is_named(project: Path, wrong: str, message: str) -> None:

@@ -28,7 +28,7 @@ def test_our_own_parameters_are_valid():
     [
         (
             lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr_multipliers={"(": 2}),
-            "wanted a regular expression, '(' is none",
+            "'(' is not a valid regular expression",
         ),
         (
             lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(betas=[1.5, 0.9]),

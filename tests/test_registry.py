@@ -74,7 +74,7 @@ def test_models_that_pass_are_versions_in_production_here_and_on_the_remote(root
     }
     message = run(root, "git", "tag", "--list", "--format=%(taggername): %(subject)", "nice#prod#2")
     assert message.startswith(
-        "genpipe: promotion of v0.0.2 over v0.0.1: bits_per_dim is 3, wanted at most 4.5;"
+        "genpipe: promotion of v0.0.2 over v0.0.1: bits_per_dim is 3, must be at most 4.5;"
     )
 
 
@@ -82,7 +82,10 @@ def test_a_worse_model_leaves_production_as_it_is_and_is_told_why(root: Path) ->
     rerun(root, nice=1.5)
     decision = release(root)
     assert decision.action == "refuse"
-    assert decision.why == "bits_per_dim is 3.5, v0.0.2 has 3: a gain of -0.5, wanted 0.1 (missed by 0.6)"
+    assert (
+        decision.why
+        == "bits_per_dim is 3.5, v0.0.2 has 3: a gain of -0.5, must be at least 0.1 (missed by 0.6)"
+    )
     assert tags(root) == remote_tags(root) == FOUR
     assert not is_outstanding(root, read_params(root).promotion)
 
@@ -368,7 +371,7 @@ def test_pull_of_what_is_nowhere_or_damaged_leaves_nothing(root: Path, tmp_path:
 
 @pytest.mark.parametrize("name", ["../nice@prod", "nice@", "@prod", "a/b", "nice prod", ""])
 def test_a_name_that_is_no_model_is_one_line(name: str) -> None:
-    with pytest.raises(BadInput, match="wanted MODEL, MODEL@VERSION or MODEL@STAGE"):
+    with pytest.raises(BadInput, match="name a model as MODEL, MODEL@VERSION or MODEL@STAGE"):
         split_name(name)
 
 

@@ -327,7 +327,7 @@ def test_no_weight_file_runs_code(write, tmp_path):
         write(Bomb(mark), file)
     with pytest.raises(BadInput) as refused:
         read_weights(path)
-    assert str(refused.value).startswith(f"{path}: wanted a whole safetensors file")
+    assert str(refused.value).startswith(f"{path}: not a whole safetensors file")
     assert "\n" not in str(refused.value)
     assert not mark.exists()
     save_weights({"a": torch.ones(2)}, path)

@@ -336,7 +336,7 @@ def test_idx_files_come_back_and_damaged_ones_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="begins with 00000801"):
         read_idx(path, 1)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BadInput, match=r"wanted 7,840 bytes .* found 7,839"):
+    with pytest.raises(BadInput, match=r"must have 7,840 bytes .* has 7,839"):
         read_idx(path, 3)
 
 
@@ -473,8 +473,8 @@ def test_poems_become_documents_without_empty_ones(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b'{"paragraphs": []}\n{"paragraphs"', "poems.jsonl: line 2: wanted a JSON object"),
-        (b"\n[1]\n", "poems.jsonl: line 2: wanted a JSON object, found list"),
+        (b'{"paragraphs": []}\n{"paragraphs"', "poems.jsonl: line 2: not a JSON object"),
+        (b"\n[1]\n", "poems.jsonl: line 2: must be a JSON object, not list"),
         (b'{"text": ""}\n', "poems.jsonl: line 1: 'paragraphs' must be a list of strings"),
         (b'{"paragraphs": []}\n{"a": "\xff"}\n', "found byte 0xff at offset 26 (line 2)"),
         (b"\n", "no poem with text"),
@@ -506,7 +506,7 @@ def test_digits_become_arrays(root: Path, wheel: Path) -> None:
         np.testing.assert_array_equal(images, source[0][order][:, None])
         np.testing.assert_array_equal(labels, source[1][order])
     (root / "data/digits/test-labels-idx1-ubyte").write_bytes(files["source.json"])
-    with pytest.raises(BadInput, match="test-labels-idx1-ubyte: wanted an IDX file"):
+    with pytest.raises(BadInput, match="test-labels-idx1-ubyte: not an IDX file"):
         made(root, "digits", kind="digits", source="data/digits")
     assert json.loads(files["source.json"])["counts"]["train_images.npy"] == 17
 

@@ -170,7 +170,7 @@ def test_mixup_wants_labels():
     net, mixup_of_x = Net(), {"batch": [{"do": "mixup", "inputs": ["x"]}]}
     with pytest.raises(BadInput, match="mixup wants labelled data, with num_classes; this has: image_shape"):
         solver_of(net, net.loss, mixup_of_x, {"image_shape": (1, 8, 8)})
-    with pytest.raises(BadInput, match="wanted 'labels' in the batch, which has: x"):
+    with pytest.raises(BadInput, match="'labels' is not in the batch, which has: x"):
         solver_of(net, net.loss, mixup_of_x, CLASSES).loss({"x": labelled()["x"]}, 0)
 
 
@@ -662,7 +662,7 @@ BAD_NORMALISATIONS = {
         {"weight": "spectral", "head.weight": "weight"},
         "both in the name of the parameter head",
     ),
-    "a vector": (Net, {"head": "spectral"}, r"wanted a matrix or a kernel, head\.bias is a vector"),
+    "a vector": (Net, {"head": "spectral"}, r"must be a matrix or a kernel, head\.bias is a vector"),
     "all 0, weight": (
         zeros(slice(None)),
         {"weight": "weight"},
@@ -721,9 +721,9 @@ REFUSED = {
     ),
     "an end before the start": (
         {"batch": [{"do": "sample_pairing", "start": 5, "stop": 5}]},
-        "wanted a step after start",
+        "must be a step after start",
     ),
-    "no regular expression": (fgm(parameters="("), "wanted a regular expression"),
+    "no regular expression": (fgm(parameters="("), "is not a valid regular expression"),
     "the old key": ({"clip_norm": 1.0}, "Extra inputs are not permitted"),
 }
 

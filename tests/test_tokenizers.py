@@ -347,9 +347,9 @@ def test_a_version_changes_with_the_content_of_the_file_alone(tmp_path):
 def test_a_wrong_name_or_file_is_refused_with_its_remedy(tmp_path, files):
     for name, file, message in [
         ("character", None, "no tokenizer 'character'; there are: jieba, jieba_python, char"),
-        ("bpe", None, "tokenizer bpe: wanted the file that defines it"),
-        ("lexicon", None, "tokenizer lexicon: wanted the file that defines it"),
-        ("char", files["bpe"], "tokenizer char: wanted no file, got"),
+        ("bpe", None, "tokenizer bpe: needs the file that defines it"),
+        ("lexicon", None, "tokenizer lexicon: needs the file that defines it"),
+        ("char", files["bpe"], "tokenizer char: takes no file, got"),
         ("bpe", tmp_path / "none.json", "none.json: no such file"),
         ("bpe", files["unigram"], "its model must have the type BPE, not Unigram"),
         ("wordpiece", files["lexicon"], "not a valid Hugging Face tokenizer with a model of type WordPiece"),
@@ -437,14 +437,14 @@ def test_truncation_padding_and_added_tokens_of_a_file_change_no_count(tmp_path)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "line 1: wanted word<TAB>count"),
-        ("明月\t5\n月 3\n".encode(), "line 2: wanted word<TAB>count"),
-        ("明月\t0\n".encode(), "line 1: wanted"),
-        ("明月\t-1\n".encode(), "line 1: wanted"),
-        ("明月\t1.5\n".encode(), "line 1: wanted"),
-        ("明月\t٣\n".encode(), "line 1: wanted"),
-        ("明 月\t1\n".encode(), "line 1: wanted"),
-        (b"\t1\n", "line 1: wanted"),
+        (b"", "line 1: must be word<TAB>count"),
+        ("明月\t5\n月 3\n".encode(), "line 2: must be word<TAB>count"),
+        ("明月\t0\n".encode(), "line 1: must be"),
+        ("明月\t-1\n".encode(), "line 1: must be"),
+        ("明月\t1.5\n".encode(), "line 1: must be"),
+        ("明月\t٣\n".encode(), "line 1: must be"),
+        ("明 月\t1\n".encode(), "line 1: must be"),
+        (b"\t1\n", "line 1: must be"),
         ("明月\t1\n光\t2\n明月\t1\n".encode(), "line 3: '明月' was there before"),
         ("明月\t5\n".encode("gb18030"), "not valid UTF-8 at byte 0"),
     ],
@@ -581,8 +581,8 @@ def test_bad_training_is_refused(tmp_path):
     for table, kind, size, spaced, message in [
         (counts, "word", 60, False, "no kind of tokenizer 'word' can be trained; there are: bpe,"),
         (counts, "wordpiece", 60, True, "drop --spaced"),
-        (counts, "bpe", characters, False, f"size: wanted {characters + 1} or more"),
-        (none, "bpe", 60, False, "wanted counts of words to train on, there are none"),
+        (counts, "bpe", characters, False, f"size: must be {characters + 1} or more"),
+        (none, "bpe", 60, False, "there are no counts of words to train on"),
     ]:
         with pytest.raises(BadInput, match=message):
             training.train_tokenizer(table, kind, size, tmp_path / "t.json", spaced=spaced)
@@ -629,4 +629,4 @@ def test_a_tokenizer_is_trained_and_used_from_the_command_line(tmp_path, capsys)
     assert cli.main([*count, "--tokenizer", "character"]) == 2
     assert "no tokenizer 'character'" in capsys.readouterr().err
     assert cli.main(["tokenizer", "train", *learn[:1], str(text), *learn[2:]]) == 2
-    assert "wanted the Parquet file of genpipe count" in capsys.readouterr().err
+    assert "not the Parquet file of genpipe count" in capsys.readouterr().err

@@ -217,7 +217,7 @@ def _refuse_beside_corpus(arguments: argparse.Namespace) -> None:
     for name, unused in arguments.unused.items():
         if getattr(arguments, name) != unused:
             raise BadInput(
-                f"--{name.replace('_', '-')}: wanted none beside --corpus {arguments.corpus}, whose block in params.yaml "
+                f"--{name.replace('_', '-')}: not valid beside --corpus {arguments.corpus}, whose block in params.yaml "
                 "says how it is counted; change it there, or name files"
             )
 

@@ -70,7 +70,7 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         metavar="DIR",
         help="another trained model than artifacts/models/RECIPE; wants --out",
     )
-    evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; wanted with --model")
+    evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; needed with --model")
     evaluate.add_argument(
         "--out", type=new_file, metavar="FILE", help="default: artifacts/metrics/RECIPE.json"
     )

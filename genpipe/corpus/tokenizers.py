@@ -173,13 +173,11 @@ def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = N
         raise BadInput(f"no tokenizer {name!r}; there are: {', '.join(NAMES)}")
     if name in FILE_TOKENIZERS:
         if file is None:
-            raise BadInput(
-                f"tokenizer {name}: wanted the file that defines it, got none; name a tokenizer file"
-            )
+            raise BadInput(f"tokenizer {name}: needs the file that defines it; name a tokenizer file")
         return _from_file(name, tuple(normalise), file)
     if file is not None:
         raise BadInput(
-            f"tokenizer {name}: wanted no file, got {file}; drop it, or take one of: {', '.join(FILE_TOKENIZERS)}"
+            f"tokenizer {name}: takes no file, got {file}; drop it, or take one of: {', '.join(FILE_TOKENIZERS)}"
         )
     return _built_in(name, tuple(normalise))
 
@@ -292,7 +290,7 @@ def _cut_at_space(text: pl.Expr) -> pl.Expr:
 
 
 def _cut_characters(text: pl.Expr) -> pl.Expr:
-    # newlines stay, so that lines can be told apart again
+    # newlines stay, so that lines can be separated again
     return text.str.replace_all(r"[^\S\n]+", "").str.split("")
 
 

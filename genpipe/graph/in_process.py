@@ -72,7 +72,7 @@ def _read_plan(root: Path, targets: list[str] | None) -> Plan:
 def inputs_of(root: Path, name: str) -> str | None:
     """A hash of all that decides what the stage makes: its command, and what it depends on as that is now.
 
-    None when it cannot be told, as while another command holds DVC's lock.
+    None when it cannot be computed, as while another command holds DVC's lock.
     """
     with contextlib.suppress(DvcException), Repo(str(root), config=_private(root)) as repo, lock_repo(repo):
         for node in repo.index.stages:

@@ -44,7 +44,7 @@ class Stage:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a run would mend it: not where it is stale only because DVC runs it, or one upstream, every time."""
+        """Whether a run would fix it: not where it is stale only because DVC runs it, or one upstream, every time."""
         return any(reason != ALWAYS and not UPSTREAM.fullmatch(reason) for reason in self.reasons)
 
 
@@ -157,7 +157,7 @@ def needs_of(stage: str, meta: Any) -> Needs:
     values = meta.get("genpipe") or {} if isinstance(meta, Mapping) else {}
     if not isinstance(values, Mapping):
         raise BadInput(
-            f"dvc.yaml: {stage}.meta.genpipe: wanted keys and values, as {{retries: 1}}, not {values!r}"
+            f"dvc.yaml: {stage}.meta.genpipe: must be keys and values, as {{retries: 1}}, not {values!r}"
         )
     kinds = {field.name: field.type for field in fields(Needs)}
     for key, value in values.items():
@@ -165,10 +165,10 @@ def needs_of(stage: str, meta: Any) -> Needs:
         if key not in kinds:
             raise BadInput(f"{where}: no such key; it knows {', '.join(kinds)}")
         if not _fits(value, kinds[key], LEAST.get(key, 0)):
-            wanted = {bool: "true or false", int: f"a whole number >= {LEAST.get(key, 0)}"}.get(
+            form = {bool: "true or false", int: f"a whole number >= {LEAST.get(key, 0)}"}.get(
                 kinds[key], "a number >= 0"
             )
-            raise BadInput(f"{where}: wanted {wanted}, not {value!r}")
+            raise BadInput(f"{where}: must be {form}, not {value!r}")
     return Needs(**values)
 
 

@@ -111,6 +111,6 @@ def _parse(text: bytes, where: str) -> Lock:
             raise TypeError("a stage is not a mapping")
     except (GenpipeError, TypeError, KeyError, AttributeError) as error:
         raise BadState(
-            f"{where}: wanted what DVC writes, {' '.join(str(error).split())}; restore it from Git"
+            f"{where}: not what DVC writes: {' '.join(str(error).split())}; restore it from Git"
         ) from None
     return Lock(stages, where)

@@ -21,7 +21,7 @@ def pull(root: Path, model: str, commit: str, out: Path) -> None:
         got = directory_md5(partial / "model")
         if got != weights:
             raise BadState(
-                f"{MODELS}/{model}: wanted {weights}, DVC gave {got}; its cache is damaged: remove that and fetch again"
+                f"{MODELS}/{model}: DVC gave {got} instead of {weights}; its cache is damaged: remove that and fetch again"
             )
         for file in (partial / "model").iterdir():
             file.rename(partial / file.name)

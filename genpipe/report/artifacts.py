@@ -42,7 +42,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     value = read_json(path)
     if not isinstance(value, dict):
-        raise BadState(f"{path}: wanted a JSON object, not {type(value).__name__}; {_again(path)}")
+        raise BadState(f"{path}: must be a JSON object, not {type(value).__name__}; {_again(path)}")
     return value
 
 
@@ -51,7 +51,7 @@ def read_numbers(path: Path) -> dict[str, float] | None:
     values = read_record(path)
     for name, value in (values or {}).items():
         if not isinstance(value, int | float):
-            raise BadState(f"{path}: {name}: wanted a number, not {value!r}; {_again(path)}")
+            raise BadState(f"{path}: {name}: must be a number, not {value!r}; {_again(path)}")
     return values
 
 
@@ -62,14 +62,14 @@ def read_table(path: Path, *wanted: str) -> Table | None:
     try:
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise BadState(f"{path}: wanted UTF-8, {error}; {_again(path)}") from None
+        raise BadState(f"{path}: not valid UTF-8, {error}; {_again(path)}") from None
     header, *rows = (line.split("\t") for line in lines)
     if missing := [name for name in wanted if name not in header]:
         raise BadState(f"{path}: no column {', '.join(missing)}; it has: {', '.join(header)}; {_again(path)}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise BadState(
-                f"{path}: line {number}: wanted {len(header)} columns, found {len(row)}; {_again(path)}"
+                f"{path}: line {number}: must have {len(header)} columns, has {len(row)}; {_again(path)}"
             )
     return [dict(zip(header, row, strict=True)) for row in rows]
 
@@ -83,7 +83,7 @@ def read_columns(path: Path, *wanted: str) -> dict[str, list[float]] | None:
     try:
         return {name: [float(row[name]) for row in table] for name in names}
     except ValueError as error:
-        raise BadState(f"{path}: wanted numbers, {error}; {_again(path)}") from None
+        raise BadState(f"{path}: must hold numbers: {error}; {_again(path)}") from None
 
 
 def read_text(path: Path) -> str | None:
@@ -114,7 +114,7 @@ def _picture(path: Path) -> Picture:
     try:
         width, height = Image.open(io.BytesIO(data)).size
     except UnidentifiedImageError:
-        raise BadState(f"{path}: wanted a PNG picture, found something else; {_again(path)}") from None
+        raise BadState(f"{path}: not a PNG picture; {_again(path)}") from None
     return Picture(path.stem, width, height, "data:image/png;base64," + base64.b64encode(data).decode())
 
 

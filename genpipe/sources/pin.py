@@ -31,7 +31,7 @@ def pinned_md5(root: Path) -> str | None:
         return str(out["md5"])
     except (GenpipeError, KeyError, TypeError, ValueError):
         raise BadState(
-            f"{path}: wanted one output with an md5, as `dvc add data` writes it; git checkout data.dvc"
+            f"{path}: must have one output with an md5, as `dvc add data` writes it; git checkout data.dvc"
         ) from None
 
 
@@ -73,7 +73,7 @@ def verify(root: Path, wanted: str, seen: dict[str, Seen], parts: set[str], rewr
         return False
     remedy = "`dvc pull data.dvc` or `git checkout data.dvc`" if rewritten else "`genpipe data --force`"
     raise BadState(
-        f"data/{_changed(root, seen)} differs from data.dvc: wanted md5 {wanted}, found {found}; mend it with {remedy}"
+        f"data/{_changed(root, seen)} differs from data.dvc: its md5 is {found}, and must be {wanted}; fix it with {remedy}"
     )
 
 

@@ -90,7 +90,7 @@ def _permutation(batch: Batch, wanted: Sequence[str], where: str) -> Tensor:
     for name in wanted:
         if name not in batch:
             raise BadInput(
-                f"{where}.batch: wanted {name!r} in the batch, which has: {', '.join(batch)}; name one"
+                f"{where}.batch: {name!r} is not in the batch, which has: {', '.join(batch)}; name one of them"
             )
         if not batch[name].dim():
             raise BadInput(

@@ -82,7 +82,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Finish what is being written; where the training itself failed, that is what is told."""
+        """Finish what is being written; where the training itself failed, that error is raised."""
         with contextlib.suppress(*(() if kind is None else (Exception,))):
             self.wait()
         self._thread.shutdown()
@@ -209,7 +209,7 @@ def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:
         if found != wanted:
             raise BadState(
                 f"{run.place}/{directory}/{name}: the checkpoint is damaged: "
-                f"wanted sha256 {wanted[:12]}…, found {found[:12]}…"
+                f"its SHA-256 is {found[:12]}…, and must be {wanted[:12]}…"
             )
     tensors = {part: load(contents[f"{part}.safetensors"]) for part in PARTS}
     best = state["best"] and Score(**state["best"])
@@ -229,7 +229,7 @@ def read_weights(path: Path) -> Tensors:
         return load_file(existing(path, "train the model first"))
     except (SafetensorError, OSError) as error:
         raise BadState(
-            f"{path}: wanted a whole safetensors file: {error}; train again to write it anew"
+            f"{path}: not a whole safetensors file: {error}; train again to write it anew"
         ) from None
 
 
@@ -262,7 +262,7 @@ def load_weights(recipe: nn.Module, path: Path) -> None:
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise BadState(
-                f"{path}: {name}: wanted {wanted.get(name, 'nothing')}, found {found.get(name, 'nothing')}; "
+                f"{path}: {name}: the recipe has {wanted.get(name, 'nothing')}, the file {found.get(name, 'nothing')}; "
                 "the model was trained with other parameters, train it again"
             )
     with torch.no_grad():

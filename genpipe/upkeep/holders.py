@@ -38,7 +38,7 @@ class Holder:
     def describe(self) -> str:
         """One line about it."""
         if self.pid is None:
-            return f"{self.what}: held by a process that cannot be told ({self.command})"
+            return f"{self.what}: held by a process that cannot be identified ({self.command})"
         if self.is_alive:
             return f"{self.what}: held by process {self.pid} ({self.command})"
         return f"{self.what}: left by process {self.pid} ({self.command}), which has ended"
@@ -80,7 +80,7 @@ def is_running(pid: int, command: str) -> bool:
         words = process.cmdline()
         is_zombie = process.status() == psutil.STATUS_ZOMBIE
     except psutil.AccessDenied:
-        return True  # somebody else's: it cannot be told, so it counts as alive
+        return True  # another user's, and hidden from us, so it counts as alive
     except psutil.NoSuchProcess:
         return False
     return not is_zombie and _is_same(words, command)
@@ -158,9 +158,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise BadState(
-        f"{path}: wanted DVC's table of busy paths, found something else; where no DVC runs, delete it"
-    )
+    raise BadState(f"{path}: not DVC's table of busy paths; where no DVC runs, delete it")
 
 
 def _entries(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -26,7 +26,7 @@ from genpipe.upkeep.sizes import readable, size_of
 RECENT = 3600.0  # seconds: a process number says nothing of a worker on another machine; its files are recent
 DAY = 86400.0  # seconds
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
-TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
+TRIALS = "trials"  # workspaces below .genpipe, made again where needed, and the lease of who uses them
 NUMBERED = ("determinism", "ray")  # below .genpipe: NAME-PID of who works there
 NOT_OURS = {".git", ".venv", ".dvc", ".dvc-state"}
 
@@ -53,7 +53,7 @@ def leftovers(root: Path, days: float) -> list[Leftover]:
 
 
 def old_runs(root: Path) -> Iterator[Leftover]:
-    """Directories of runs whose key no recipe has now; all of a recipe stay where its key cannot be told."""
+    """Directories of runs whose key no recipe has now; all of a recipe stay where its key cannot be computed."""
     runs = [(path, found) for path in _children(root, "runs") if (found := RUN.fullmatch(path.name))]
     if not runs:
         return
