@@ -99,7 +99,7 @@ def _named(known: list[Version], name: str) -> list[Version]:
         if version.model == model and (not at or wanted in (version.version, *version.stages))
     ]
     if not found:
-        raise BadState(f"{name}: no such model in the registry; genpipe models lists what there is")
+        raise BadInput(f"{name}: no such model in the registry; genpipe models lists what there is")
     return found
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadState
+from genpipe.errors import BadInput
 from genpipe.registry.promotion import metrics_at
 from genpipe.registry.tags import Model, read_models
 
@@ -12,7 +12,7 @@ def rows(root: Path, name: str | None = None) -> list[dict[str, Any]]:
     """A row for each version of each model, or of one: its number, stages, date, commit and metrics; newest first."""
     models = read_models(root)
     if name is not None and name not in models:
-        raise BadState(
+        raise BadInput(
             f"{name}: no version of it is registered; there is {', '.join(models) or 'none of any model'}"
         )
     chosen = models.values() if name is None else [models[name]]

@@ -17,7 +17,7 @@ from gto.constants import Action
 from gto.tag import parse_name
 from gto.versions import SemVer
 
-from genpipe.errors import BadState
+from genpipe.errors import BadInput
 from genpipe.git import BOT, GitFailed, commit_of, git, is_on_remote, lines_of
 from genpipe.progress import tell
 
@@ -100,7 +100,7 @@ class Model:
         """The version of a number (`v0.0.2`) or in a stage (`prod`), or the error that lists what there is."""
         found = {version.name: version for version in self.versions} | self._in_stages
         if wanted not in found:
-            raise BadState(
+            raise BadInput(
                 f"{self.name}@{wanted}: no such version or stage; there is {', '.join(found) or 'none yet'}"
             )
         return found[wanted]

