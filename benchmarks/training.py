@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks import measure
 from genpipe.assembly import build, keep_freed_memory
-from genpipe.data.loader import Data
+from genpipe.data.loader import Batches
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import existing, read_json, write_json
@@ -88,7 +88,7 @@ class Named:
 class Clocked:
     """Data that notes when the batch of each step was asked for: a training's steps, timed from outside."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Batches) -> None:
         self.facts = data.facts
         self.times: list[float] = []
         self._data = data
@@ -107,7 +107,7 @@ class Alternating(Recipe):
     """The game of the O-GAN in two turns: the encoder's against detached fakes, then the generator's."""
 
     def __init__(
-        self, image_shape: tuple[int, int], latent_dim: int, width: int, correlation_weight: float
+        self, image_shape: tuple[int, int, int], latent_dim: int, width: int, correlation_weight: float
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -142,7 +142,7 @@ class Alternating(Recipe):
         return torch.randn(len(like), self.latent_dim, dtype=like.dtype, device=like.device)
 
 
-def bare_loop(recipe: Recipe, data: Data, train: Training, num_slices: int = 1) -> None:
+def bare_loop(recipe: Recipe, data: Batches, train: Training, num_slices: int = 1) -> None:
     """What one would write by hand for a recipe of one update; with slices, their gradients add up before a step."""
     (update,) = recipe.phases()[0].updates
     optimiser = bare_optimiser(train.solvers[update.name], list(recipe.parameters()))

@@ -333,7 +333,7 @@ def test_idx_files_come_back_and_damaged_ones_are_named(tmp_path: Path) -> None:
     path = tmp_path / "images"
     write_idx(path, digit_pixels())
     np.testing.assert_array_equal(read_idx(path, 3), digit_pixels())
-    with pytest.raises(BadInput, match="begins with .* not with 00000801"):
+    with pytest.raises(BadInput, match=r"begins with .* not with 00000801"):
         read_idx(path, 1)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BadInput, match=r"must have 7,840 bytes .* has 7,839"):
