@@ -13,7 +13,7 @@ import pytest
 
 from genpipe.corpus.processes import Processes
 from genpipe.corpus.tasks import Away, Event, Task, supervised
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from tests.clusters import RayCluster, can_mount, ray_cluster
 
 ENCODE = """
@@ -135,6 +135,6 @@ def fail() -> None:
 def test_a_task_that_cannot_travel_says_what_it_wants():
     with (
         supervised(Blind(), 1) as does,
-        pytest.raises(BadInput, match="put it on a disk that all nodes share"),
+        pytest.raises(BadState, match="put it on a disk that all nodes share"),
     ):
         does.run([Task("a", fail)], ignore)

@@ -146,7 +146,7 @@ def test_an_unknown_target_is_answered_with_the_stages_there_are(project: Path) 
 def test_missing_raw_data_is_no_stage_s_work(project: Path) -> None:
     shutil.rmtree(project / "data")
     plan = read_plan(project)
-    with pytest.raises(BadInput, match=r"^data.* is missing; fetch it with `genpipe data`"):
+    with pytest.raises(BadState, match=r"^data.* is missing; fetch it with `genpipe data`"):
         plan.require_inputs()
     assert "cannot run: data" in plan.describe()
 
@@ -164,14 +164,14 @@ def test_raw_data_of_a_fresh_clone_is_missing_and_not_changed(
 def test_changed_raw_data_is_restored_or_accepted_by_a_person(project: Path) -> None:
     (project / "data/raw.txt").write_text("autumn\n")
     with pytest.raises(
-        BadInput, match=r"differs from what data\.dvc pins; `genpipe data --force` .*`dvc commit"
+        BadState, match=r"differs from what data\.dvc pins; `genpipe data --force` .*`dvc commit"
     ):
         read_plan(project).require_inputs()
 
 
 def test_a_missing_source_file_is_named(project: Path) -> None:
     (project / "code.txt").unlink()
-    with pytest.raises(BadInput, match=r"code\.txt: train@\w+ needs it and it is missing"):
+    with pytest.raises(BadState, match=r"code\.txt: train@\w+ needs it and it is missing"):
         read_plan(project).require_inputs()
 
 
@@ -225,7 +225,7 @@ def test_a_project_without_stages_is_one_line(project: Path) -> None:
 
 
 def test_a_directory_that_is_no_project_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="not the root of a DVC project"):
+    with pytest.raises(BadState, match="not the root of a DVC project"):
         read_plan(tmp_path)
 
 

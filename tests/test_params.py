@@ -4,7 +4,7 @@ import pytest
 import yaml
 from gto.tag import parse_name
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.project import read_params
 
 PROJECT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def test_a_wrong_key_or_value_is_one_line_that_names_it(change, complaint, tmp_p
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"params.yaml: no such file; run genpipe from the root"):
+    with pytest.raises(BadState, match=r"params.yaml: no such file; run genpipe from the root"):
         read_params(tmp_path)
     (tmp_path / "params.yaml").write_text("seed: [")
     with pytest.raises(BadInput, match="not valid YAML"):

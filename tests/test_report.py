@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import write_json
 from genpipe.params.project import Params
 from genpipe.report import metrics, plots
@@ -281,7 +281,7 @@ def test_a_broken_artifact_is_named_and_leaves_no_page(tmp_path, file, text, mes
     path.write_text(text, encoding="utf-8")
     if path.parent.name == "nice" and path.name != "panels.json":
         write_panels(path.parent, (path.name, "Samples"))
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(BadState) as raised:
         write_report(tmp_path, PARAMS)
     assert message in str(raised.value)
     assert str(path) in str(raised.value)
