@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
-from genpipe.errors import BadState
+from genpipe.errors import BadInput, BadState
 from genpipe.files import existing
 from genpipe.training.log import Lines, store, stored
 from genpipe.training.runs import RunFiles
