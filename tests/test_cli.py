@@ -171,7 +171,7 @@ def test_steps_and_seed_can_be_given(project):
         ),
         (["train", "nice", "--steps=-5"], "argument --steps: must be 1 or more optimiser steps, not '-5'"),
         (["prepare", "faces"], "no 'faces' in datasets of params.yaml"),
-        (["count"], "count wants either files or --corpus NAME"),
+        (["count"], "count needs either files or --corpus NAME"),
         (["count", "--corpus", "v", "--tokenizer", "word"], "--tokenizer: not valid beside --corpus v"),
         (["count", "--corpus", "v", "--whole-files"], "--whole-files: not valid beside --corpus v"),
         (["count", "missing.txt", "--workers", "0"], "missing.txt"),

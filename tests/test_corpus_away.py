@@ -112,7 +112,7 @@ class Blind(Processes):
 
 
 def ignore(*_: object) -> None:
-    """Nobody wants to hear of progress."""
+    """Reports no progress."""
 
 
 def test_who_sees_nothing_is_sent_the_work_and_what_comes_back_is_kept():

@@ -84,7 +84,7 @@ def count_sha256(text: Path, directory: Path, workers: int, where: str = "ray", 
 
 
 def ignore(*_: object) -> None:
-    """Nobody wants to hear of progress."""
+    """Reports no progress."""
 
 
 def tasks_of(text: Path, work) -> list[Task]:

@@ -117,7 +117,7 @@ def test_uncommitted_changes_are_refused_before_a_stage_runs(
     before = (root / "dvc.lock").read_bytes()
     state = run_flow(publish=True)
     assert state.is_failed()
-    assert "uncommitted changes, found params.yaml" in str(state.message)
+    assert "uncommitted changes, and there are params.yaml" in str(state.message)
     assert main(["--publish"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert (root / "dvc.lock").read_bytes() == before

@@ -281,8 +281,8 @@ def test_normalisation_steps_in_their_order(steps, text, normal):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (("nfc", "nfkc"), "nfc or nfkc, not both"),
-        (("casefold", "lower"), "lower or casefold, not both"),
+        (("nfc", "nfkc"), "nfc and nfkc exclude each other"),
+        (("casefold", "lower"), "lower and casefold exclude each other"),
         (("lower", "nfc", "lower"), "lower is there 2 times"),
         (("upper",), "no step 'upper'; name some of: nfc, nfkc,"),
         (("",), "no step ''"),
@@ -596,13 +596,13 @@ def corpus(**values) -> Corpus:
     return Corpus.model_validate({"dataset": "d", "files": ["t.txt"], **values})
 
 
-def test_a_corpus_names_a_file_exactly_where_one_is_wanted(tmp_path):
+def test_a_corpus_names_a_file_exactly_where_one_is_needed(tmp_path):
     write_lexicon(tmp_path / "l.tsv", {"明月": 5})
     chosen = corpus(tokenizer="lexicon", tokenizer_file="l.tsv", normalise=["simplified"])
     assert corpus_tokenizer(tmp_path, chosen).split("明月頭") == ["明月", "头"]
     for name in NAMES:
         file = None if name in FILE_TOKENIZERS else "l.tsv"
-        with pytest.raises(ValidationError, match=f"tokenizer_file: tokenizer {name} wants"):
+        with pytest.raises(ValidationError, match=f"tokenizer_file: the tokenizer {name} (needs|takes no)"):
             corpus(tokenizer=name, tokenizer_file=file)
 
 

@@ -177,7 +177,7 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.params.project import read_params
 
     if bool(arguments.corpus) == bool(arguments.names):
-        raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
+        raise BadInput("count needs either files or --corpus NAME; see genpipe count --help")
     cluster = _cluster(root, arguments)
     _clean_up_when_ended()
     if arguments.corpus:

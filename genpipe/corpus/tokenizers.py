@@ -24,7 +24,6 @@ import polars as pl
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
-from genpipe.files import existing
 from genpipe.params.tokenizers import FILE_TOKENIZERS, TokenizerName
 
 if TYPE_CHECKING:
@@ -260,7 +259,9 @@ def _version(name: str, needs: str, normalise: Sequence[str]) -> str:
 
 def _read(file: Path) -> str:
     try:
-        return existing(file, "name a tokenizer file that exists").read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{file}: no such file or directory; name a tokenizer file that exists") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not valid UTF-8 at byte {error.start}; convert the file first") from None
 

@@ -62,7 +62,7 @@ def batch_transform(technique: Mixup | SamplePairing, facts: Mapping[str, Any], 
         return _sample_pairing_of(technique, where)
     if "num_classes" not in facts:
         raise BadInput(
-            f"{where}.batch: mixup wants labelled data, with num_classes; this has: {', '.join(facts) or 'nothing'}"
+            f"{where}.batch: mixup needs labelled data, with num_classes; this has: {', '.join(facts) or 'nothing'}"
         )
     return _mixup_of(technique, facts["num_classes"], where)
 

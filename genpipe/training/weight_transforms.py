@@ -100,7 +100,7 @@ def refuse_vector(weight: Tensor, technique: Bounded | Exact, name: str, where: 
     """Only clipping makes sense of a vector."""
     if weight.dim() < 2 and technique.do != "clip":
         raise BadInput(
-            f"{where}: {technique.do} wants matrices or kernels, {technique.parameters!r} is in the name of {name}, a "
+            f"{where}: {technique.do} needs matrices or kernels, {technique.parameters!r} is in the name of {name}, a "
             "vector; end the pattern with weight$"
         )
 
