@@ -108,11 +108,11 @@ def compare(
 
 
 def chosen(parts: Sequence[str], known: Iterable[str]) -> list[str]:
-    """The parts of a benchmark, all without a choice, or the error that one is none; argparse 3.11 lets no choices be left out."""
+    """The parts of a benchmark, all without a choice, or the error that names an unknown one; argparse 3.11 lets no choices be left out."""
     *some, last = known
     for part in parts:
         if part not in (*some, last):
-            raise BadInput(f"PART: wanted {', '.join(some)} or {last}, not {part}; without one, all run")
+            raise BadInput(f"PART: must be {', '.join(some)} or {last}, not {part}; without one, all run")
     return list(parts) or [*some, last]
 
 
@@ -214,10 +214,8 @@ def _check_counts(rows: Mapping[str, Row], families: Mapping[str, str]) -> None:
                 found.setdefault(families.get(row.name, ""), {})[run.counts] = row.name
     for hashes in found.values():
         if len(hashes) > 1:
-            told = ", ".join(f"{name}: {digest[:12]}" for digest, name in hashes.items())
-            raise BadInput(
-                f"wanted the same counts of all, found {told}; a ratio of unequal work means nothing"
-            )
+            counts = ", ".join(f"{name}: {digest[:12]}" for digest, name in hashes.items())
+            raise BadInput(f"the counts differ: {counts}; a ratio of unequal work means nothing")
 
 
 def _look(process: subprocess.Popen[bytes], tree: Tree, memory: bool) -> None:

@@ -2,7 +2,7 @@
 
 python -m benchmarks.reducer TEXT [--memory 256]
 
-Each partition is added up in a process of its own, range by range, as a worker does; what is told is its peak of resident
+Each partition is added up in a process of its own, range by range, as a worker does; what is reported is its peak of resident
 memory, and how much of that the libraries take before the work.
 """
 

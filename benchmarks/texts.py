@@ -45,7 +45,7 @@ def write_english(directory: Path) -> list[Path]:
     """News, tales, speeches and documentation."""
     documents = shuffled(tidy(english()))
     if sum(map(_size, documents)) < ENGLISH_BYTES:
-        raise BadInput(f"english.txt: wanted {ENGLISH_BYTES:,} bytes, the packages hold fewer")
+        raise BadInput(f"english.txt: the packages hold fewer than {ENGLISH_BYTES:,} bytes")
     return [write(directory / "english.txt", up_to(ENGLISH_BYTES, documents))]
 
 
@@ -99,7 +99,7 @@ def _write_package(directory: Path, part: Files) -> Path:
                 broken = _AFTER_VALUE.sub("\n", line) if len(line) > LONG_LINE else line
                 file.write(broken + "\n")
     if read != part.bytes:
-        raise BadInput(f"{part.archive.package}: wanted {part.bytes:,} bytes of text, found {read:,}")
+        raise BadInput(f"{part.archive.package}: must hold {part.bytes:,} bytes of text, holds {read:,}")
     return path
 
 

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import spawn
 
 from benchmarks import measure
 from genpipe.assembly import build, keep_freed_memory
-from genpipe.data.loader import Data
+from genpipe.data.loader import Batches
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import existing, read_json, write_json
@@ -88,7 +88,7 @@ class Named:
 class Clocked:
     """Data that notes when the batch of each step was asked for: a training's steps, timed from outside."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Batches) -> None:
         self.facts = data.facts
         self.times: list[float] = []
         self._data = data
@@ -107,7 +107,7 @@ class Alternating(Recipe):
     """The game of the O-GAN in two turns: the encoder's against detached fakes, then the generator's."""
 
     def __init__(
-        self, image_shape: tuple[int, int], latent_dim: int, width: int, correlation_weight: float
+        self, image_shape: tuple[int, int, int], latent_dim: int, width: int, correlation_weight: float
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -142,7 +142,7 @@ class Alternating(Recipe):
         return torch.randn(len(like), self.latent_dim, dtype=like.dtype, device=like.device)
 
 
-def bare_loop(recipe: Recipe, data: Data, train: Training, num_slices: int = 1) -> None:
+def bare_loop(recipe: Recipe, data: Batches, train: Training, num_slices: int = 1) -> None:
     """What one would write by hand for a recipe of one update; with slices, their gradients add up before a step."""
     (update,) = recipe.phases()[0].updates
     optimiser = bare_optimiser(train.solvers[update.name], list(recipe.parameters()))
@@ -161,7 +161,9 @@ def bare_optimiser(solver: Solver, parameters: list[nn.Parameter]) -> torch.opti
         return torch.optim.RMSprop(parameters, solver.lr, solver.alpha, solver.eps)
     if solver.optimiser == "adam":
         return torch.optim.Adam(parameters, solver.lr, solver.betas, solver.eps, fused=True)
-    raise BadInput(f"wanted a recipe trained with adam or rmsprop, not {solver.optimiser}; name another one")
+    raise BadInput(
+        f"the recipe must be trained with adam or rmsprop, not {solver.optimiser}; name another one"
+    )
 
 
 def changed(train: Training, **changes: Any) -> Training:
@@ -199,7 +201,7 @@ def mean_step(seconds: list[float]) -> float:
 
 
 def alternated(contestants: Mapping[str, Contestant], setting: Setting, title: str) -> dict[str, list[float]]:
-    """The seconds of each, round by round; a first round is not counted. Without a title, nothing is told meanwhile."""
+    """The seconds of each, round by round; a first round is not counted. Without a title, nothing is reported meanwhile."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(setting.rounds + 1):
         for name in measure.rotated(list(contestants), number):
@@ -209,8 +211,8 @@ def alternated(contestants: Mapping[str, Contestant], setting: Setting, title: s
             if number:
                 seconds[name].append(value)
             if title:
-                told = f"round {number} of {setting.rounds}: {title}, {name}: {value * 1e3:.2f} ms"
-                print(told, file=sys.stderr, flush=True)
+                line = f"round {number} of {setting.rounds}: {title}, {name}: {value * 1e3:.2f} ms"
+                print(line, file=sys.stderr, flush=True)
     return seconds
 
 
@@ -226,11 +228,11 @@ class Row:
     seconds: list[float]
     base: list[float] | None = None  # a ratio of speeds where there is one
     step: list[float] | None = None  # a share of a step where there is one
-    wanted: str = ""
+    target: str = ""
 
     def __str__(self) -> str:
         time_taken = spread([value * 1e3 for value in self.seconds])
-        return f"| {self.title} | {self.what} | {time_taken} | {self._beside()} | {self.wanted} |"
+        return f"| {self.title} | {self.what} | {time_taken} | {self._beside()} | {self.target} |"
 
     def _beside(self) -> str:
         if self.base:
@@ -245,7 +247,7 @@ class Row:
 def table(rows: list[Row]) -> str:
     """Markdown; ratios are those of speeds within a round."""
     head = [
-        "| model | what | ms, median (min-max) | ratio, median (min-max) | wanted |",
+        "| model | what | ms, median (min-max) | ratio, median (min-max) | target |",
         "|---|---|---|---|---|",
     ]
     return "\n".join([*head, *map(str, rows)])
@@ -274,7 +276,7 @@ def loop(setting: Setting) -> list[Row]:
         seconds = alternated(contestants, setting, name)
         bars = dict(zip(contestants, ("", ">= 0.95", "", ">= 0.85"), strict=True))
         base = seconds["bare loop"]
-        rows += [Row(name, what, taken, base, wanted=bars[what]) for what, taken in seconds.items()]
+        rows += [Row(name, what, taken, base, target=bars[what]) for what, taken in seconds.items()]
     return rows
 
 
@@ -290,9 +292,9 @@ def processes(setting: Setting) -> list[Row]:
         measured = {title: read_json(Path(scratch) / f"{title}.json") for title in cases}
     rows = []
     for title, seconds in measured.items():
-        wanted = ">= 1.7" if title != "nice" else ""
-        bars = {"1 process": "", "2 processes, exact": wanted, "2 processes, fast": ""}
-        rows += [Row(title, what, seconds[what], seconds["1 process"], wanted=bars[what]) for what in bars]
+        target = ">= 1.7" if title != "nice" else ""
+        bars = {"1 process": "", "2 processes, exact": target, "2 processes, fast": ""}
+        rows += [Row(title, what, seconds[what], seconds["1 process"], target=bars[what]) for what in bars]
     return rows
 
 
@@ -351,7 +353,7 @@ def log(setting: Setting) -> list[Row]:
         steps = alternated({"a step": step}, setting, name)["a step"]
         metrics = first_metrics(case)
         taken = [log_seconds(metrics, seconds) for seconds in steps]
-        rows.append(Row(name, "the log, a step", taken, step=steps, wanted="< 1 %"))
+        rows.append(Row(name, "the log, a step", taken, step=steps, target="< 1 %"))
     return rows
 
 

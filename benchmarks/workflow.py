@@ -81,12 +81,12 @@ class Row:
     what: str
     seconds: list[float]
     base: list[float] | None = None
-    wanted: str = ""
+    target: str = ""
 
     def __str__(self) -> str:
         ratios = [b / s for s, b in zip(self.seconds, self.base or [], strict=bool(self.base))]
         beside = spread(ratios) if ratios else ""
-        return f"| {self.part} | {self.what} | {spread(self.seconds)} | {beside} | {self.wanted} |"
+        return f"| {self.part} | {self.what} | {spread(self.seconds)} | {beside} | {self.target} |"
 
 
 class Repository:
@@ -120,7 +120,7 @@ class Repository:
         seconds = time.perf_counter() - started
         if done.returncode:
             raise BadInput(f"{' '.join(command)}: ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-        return seconds, _told(done.stdout, seconds)
+        return seconds, _seconds_in(done.stdout, seconds)
 
     def wall(self, *command: str, anew: bool = False) -> Contestant:
         """A contestant: the seconds of a command, after all was made out of date if `anew`."""
@@ -141,7 +141,7 @@ def _stage(name: str, above: Sequence[str], seconds: float) -> dict[str, object]
     return {"cmd": " ".join(words), "deps": ["step.py", *(above or ["tick"])], "outs": [name]}
 
 
-def _told(output: str, otherwise: float) -> float:
+def _seconds_in(output: str, otherwise: float) -> float:
     last = (output.strip().splitlines() or [""])[-1]
     return json.loads(last)["seconds"] if last.startswith('{"seconds"') else otherwise
 
@@ -173,8 +173,8 @@ def plan(setting: Setting, scratch: Path) -> list[Row]:
         setting,
         "plan",
     )
-    wanted = {"genpipe plan": "< 0.5 s", "read_plan, after import": ""}
-    return rows("30 stages", seconds, "dvc status", wanted)
+    target = {"genpipe plan": "< 0.5 s", "read_plan, after import": ""}
+    return rows("30 stages", seconds, "dvc status", target)
 
 
 PLAN = """
@@ -200,8 +200,8 @@ def idle(setting: Setting, scratch: Path) -> list[Row]:
         setting,
         "idle",
     )
-    wanted = {"flow, after import": "< 2 s", "flow by Prefect, after import": "< 2 s"}
-    return rows("nothing to do, 8 stages", seconds, "dvc repro", wanted)
+    target = {"flow, after import": "< 2 s", "flow by Prefect, after import": "< 2 s"}
+    return rows("nothing to do, 8 stages", seconds, "dvc repro", target)
 
 
 def parallel(setting: Setting, scratch: Path) -> list[Row]:
@@ -242,7 +242,7 @@ def overhead(setting: Setting, scratch: Path) -> list[Row]:
         found += [
             Row(title, "dvc repro -s", alone),
             Row(title, "flow, after import", ours, alone),
-            Row(title, "what the flow adds", above, wanted="< 1 s"),
+            Row(title, "what the flow adds", above, target="< 1 s"),
         ]
     return found
 
@@ -273,7 +273,7 @@ def ray(setting: Setting, scratch: Path) -> list[Row]:
 def kedro(setting: Setting, scratch: Path) -> list[Row]:
     """Eight steps of a twentieth of the CPU seconds each; then once more, when nothing has changed."""
     if not setting.kedro:
-        raise BadInput("--kedro: wanted a Python that has benchmarks/peers/requirements-workflow.txt")
+        raise BadInput("--kedro: must be a Python that has benchmarks/peers/requirements-workflow.txt")
     each = setting.seconds / 20
     ours, theirs = (Repository(scratch / name, CHAIN, each) for name in ("kedro-ours", "kedro-theirs"))
     steps = (setting.kedro, str(KEDRO), ".", "--graph", json.dumps(CHAIN), "--seconds", str(each))
@@ -323,20 +323,20 @@ def alternated(contestants: Mapping[str, Contestant], setting: Setting, title: s
             value = contestants[name]()
             if number:
                 seconds[name].append(value)
-            told = f"round {number} of {setting.rounds}: {title}, {name}: {value:.2f} s"
-            print(told, file=sys.stderr, flush=True)
+            line = f"round {number} of {setting.rounds}: {title}, {name}: {value:.2f} s"
+            print(line, file=sys.stderr, flush=True)
     return seconds
 
 
-def rows(part: str, seconds: Mapping[str, list[float]], base: str, wanted: Mapping[str, str]) -> list[Row]:
+def rows(part: str, seconds: Mapping[str, list[float]], base: str, target: Mapping[str, str]) -> list[Row]:
     """A row for each contestant, with the ratio of its speed to that of the base."""
-    return [Row(part, name, taken, seconds[base], wanted.get(name, "")) for name, taken in seconds.items()]
+    return [Row(part, name, taken, seconds[base], target.get(name, "")) for name, taken in seconds.items()]
 
 
 def table(found: Sequence[Row]) -> str:
     """Markdown; ratios are those of speeds within a round, to the first row of a part."""
     head = [
-        "| part | what | s, median (min-max) | x the first, median (min-max) | wanted |",
+        "| part | what | s, median (min-max) | x the first, median (min-max) | target |",
         "|---|---|---|---|---|",
     ]
     return "\n".join([*head, *map(str, found)])

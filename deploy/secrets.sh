@@ -23,15 +23,15 @@ secret() { od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 
 [[ " $* " != *" --help "* ]] || { usage; exit 0; }
 directory=${1:-}
-[[ -n $directory && $directory != --* ]] || refuse "wanted a directory for the files, got ${directory:-nothing}"
+[[ -n $directory && $directory != --* ]] || refuse "name a directory for the files, not ${directory:-nothing}"
 shift
 database=127.0.0.1:5432 server=http://127.0.0.1:4200/api
 while (($#)); do
-    (($# > 1)) || refuse "wanted a value after $1, got nothing"
+    (($# > 1)) || refuse "$1 needs a value after it"
     case $1 in
     --database) database=$2 ;;
     --server) server=$2 ;;
-    *) refuse "wanted --database or --server, got $1; see secrets.sh --help" ;;
+    *) refuse "the options are --database and --server, not $1; see secrets.sh --help" ;;
     esac
     shift 2
 done

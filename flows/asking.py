@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput, GenpipeError, kind_of
+from genpipe.errors import BadInput, BadState, GenpipeError, kind_of
 from genpipe.git import commit_of, files_of, git
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
@@ -36,7 +36,7 @@ def trials_at_once(root: Path, asked: int | None) -> int:
     """How many trials run at once: as asked, or cluster.max_parallel of params.yaml."""
     limit = read_params(root).cluster.max_parallel if asked is None else asked
     if limit < 1:
-        raise BadInput(f"--max-parallel: wanted 1 or more trials at once, not {limit}")
+        raise BadInput(f"--max-parallel: must be 1 or more trials at once, not {limit}")
     return limit
 
 
@@ -66,7 +66,7 @@ class SweepRequest:
         read_params(root).named("recipes", self.recipe)
         read_plan(root, [f"evaluate@{self.recipe}"]).require_inputs()
         if "dvc.yaml" not in files_of(root):
-            raise BadInput(
+            raise BadState(
                 "dvc.yaml: not tracked by Git, and a trial copies only what is; git add what the stages need"
             )
         for settings in combinations(self.grid, self.random, self.seed):

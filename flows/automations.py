@@ -15,7 +15,7 @@ import httpx
 import yaml
 
 from flows.starting import prepare_prefect, status_of
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, Unavailable
 
 AUTOMATIONS, NOTIFICATIONS = (Path("deploy/prefect") / f"{name}.yaml" for name in ("automations", "notifications"))  # fmt: skip
 BLOCK = "BLOCK"  # the word that stands for the user's block in NOTIFICATIONS
@@ -47,7 +47,7 @@ def _give(root: Path, block: str | None) -> None:
         automations.replace([_with_block(automation, identity) for automation in wanted])
         automations.watch_schedules()
     except httpx.TransportError as error:
-        raise BadInput(f"automations: no Prefect server answers ({error}); start it: prefect server start") from None  # fmt: skip
+        raise Unavailable(f"automations: no Prefect server answers ({error}); start it: prefect server start") from None  # fmt: skip
     for automation in wanted:
         print(f"{automation['name']}: {automation['description']}")
 
@@ -56,7 +56,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))["automations"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: not a file of automations ({error}); git checkout {path}") from None
+        raise BadState(f"{path}: not a file of automations ({error}); git checkout {path}") from None
 
 
 def _with_block(automation: dict[str, Any], block: str) -> dict[str, Any]:

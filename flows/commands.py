@@ -151,7 +151,9 @@ def _evaluate(root: Path, models: list[str]) -> None:
 
 def _watch(root: Path, every: float | None) -> None:
     if every is not None and not 0 < every <= threading.TIMEOUT_MAX:
-        raise BadInput(f"--every: wanted more than 0 seconds, and less than centuries, not {every:g}")
+        raise BadInput(
+            f"--every: must be more than 0 and at most {threading.TIMEOUT_MAX:.0f} seconds, not {every:g}"
+        )
     with lease.hold(root, WATCH_LEASE):
         _look_once(root)
         while every is not None:

@@ -37,7 +37,7 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
     params = read_params(root)  # all of it is checked before anything is run
     limit = params.cluster.max_parallel if max_parallel is None else max_parallel
     if limit < 1:
-        raise BadInput(f"--max-parallel: wanted 1 or more stages at once, not {limit}")
+        raise BadInput(f"--max-parallel: must be 1 or more stages at once, not {limit}")
     plan = read_plan(root, targets)
     plan.require_inputs()
     for stage in plan.stages:
@@ -49,7 +49,7 @@ def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> 
 def _run(root: Path, arguments: argparse.Namespace) -> None:
     asked = vars(arguments) | {"targets": arguments.targets or None}
     if arguments.allow_dirty and not arguments.publish:
-        raise BadInput("--allow-dirty: wanted beside --publish only; without it nothing is committed")
+        raise BadInput("--allow-dirty: valid beside --publish only; without it nothing is committed")
     with lease.hold(root, LEASE):
         targets = targets_of(root, asked["targets"], arguments.set_name)
         _, plan = prepare(root, targets, arguments.max_parallel)

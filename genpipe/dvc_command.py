@@ -1,6 +1,7 @@
 """DVC by its own command, in a process of its own. Its classes are read in genpipe/graph/in_process.py and nowhere else."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,16 +10,18 @@ from configparser import Error as ConfigError
 from contextlib import suppress
 from pathlib import Path
 
-from genpipe.errors import BadState, Unavailable
+from genpipe.errors import BadState, Busy, Unavailable
 from genpipe.git import one_line
 
-# what DVC tells a stage of itself; another DVC is none of that stage's
+# DVC sets these for a stage; a DVC that the stage starts must not see them
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT")
 # DVC believes what it finds there of a file's hash; its own default is one directory for all users of the machine. For a DVC
 # called by hand `make install` names it in .dvc/config.local, absolute; what .dvc/config names is relative to the current
 # directory, so it serves in the root only, in a clone whose environment is another's.
 STATE = ".dvc-state"
 STATE_VARIABLE = "DVC_SITE_CACHE_DIR"
+LOCKED = re.compile(r"Unable to acquire lock|it is being blocked by")  # of the project, of a path
+OUTSIDE = "not inside of a DVC repository"
 OTHER_STATE = f"name a directory of your own in {STATE_VARIABLE}"
 
 
@@ -27,13 +30,20 @@ class DvcFailed(Unavailable):
 
 
 def dvc(root: Path, *words: str) -> str:
-    """What `dvc words…` prints; DvcFailed when it does not end well."""
+    """What `dvc words…` prints; DvcFailed when it does not end well, Busy when another DVC command holds the lock."""
     done = subprocess.run(
         command(*words), cwd=root, env=environment(root), capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        raise DvcFailed(f"dvc {verb(words)}: {one_line(done.stderr) or 'it said nothing'}")
-    return done.stdout
+    if done.returncode == 0:
+        return done.stdout
+    line = f"dvc {verb(words)}: {one_line(done.stderr) or 'it said nothing'}"
+    if LOCKED.search(done.stderr):
+        raise Busy(f"{root}: another DVC command is at work here; run this again when it has ended ({line})")
+    if OUTSIDE in done.stderr:
+        raise BadState(
+            f"{root}: not the root of a DVC project (no .dvc there); go to the root of the project"
+        )
+    raise DvcFailed(line)
 
 
 def command(*words: str) -> list[str]:

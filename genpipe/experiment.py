@@ -15,7 +15,7 @@ from genpipe.assembly import fit, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
 from genpipe.data.loader import Data, read_description
 from genpipe.data.opening import open_data
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import (
@@ -174,7 +174,7 @@ def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, 
     expected = {"model": params.model, "data_sha256": hash_of([data_directory], data_directory)}
     for key, value in expected.items():
         if card.get(key) != value:
-            raise BadInput(
+            raise BadState(
                 f"{directory}: the {key} of this model is {card.get(key)!s:.16}, not {value:.16}; train it again"
             )
     return load_trained(directory).recipe, open_data(data_directory, card["train"].get("batches", {}))

@@ -173,14 +173,14 @@ def scratch_directory(parent: Path, name: str) -> Iterator[Path]:
 def private_directory() -> Path:
     """One directory of this user alone below the system's temporary directory, the same in each call.
 
-    BadInput where another user has taken its name, or where others may enter it: what they put there would be believed.
+    BadState where another user has taken its name, or where others may enter it: what they put there would be believed.
     """
     path = Path(tempfile.gettempdir()) / f"genpipe-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     found = path.lstat()  # not of what a link leads to
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise BadInput(
+        raise BadState(
             f"{path}: not a directory of this user alone; remove it, or set TMPDIR to another place"
         )
     return path
@@ -207,8 +207,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadInput(
-            f"{path}: wanted JSON, {error}; write it again by running the stage that makes it"
+        raise BadState(
+            f"{path}: not valid JSON: {error}; write it again by running the stage that makes it"
         ) from None
 
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from genpipe.errors import Unavailable
+from genpipe.errors import BadState, Unavailable
 from genpipe.redaction import masker
 
 BOT = {
@@ -19,6 +19,7 @@ NEVER_ASK = {  # nobody sits before a nightly run
     "GIT_ASKPASS": "true",
     "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
 }
+OUTSIDE = "not a git repository"
 PATIENCE = 300.0  # seconds that a remote may take
 
 
@@ -27,14 +28,18 @@ class GitFailed(Unavailable):
 
 
 def git(root: Path, *words: str, given: str | None = None, extra: Mapping[str, str] | None = None) -> str:
-    """What `git words…` prints, without the last newline; GitFailed when it does not end well."""
+    """What `git words…` prints, without the last newline; GitFailed when it does not end well, BadState without a repository."""
     try:
         done = _run(root, words, given, extra or {})
     except subprocess.TimeoutExpired:
         raise GitFailed(f"git {words[0]}: no answer in {PATIENCE:g} seconds") from None
     if done.returncode != 0:
-        told = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
-        raise GitFailed(f"git {words[0]}: {one_line(told) or f'exit status {done.returncode}'}")
+        output = done.stderr.decode(errors="replace") or done.stdout.decode(errors="replace")
+        if OUTSIDE in output:
+            raise BadState(
+                f"{root}: not in a Git repository; go to the root of the project, or begin one with git init"
+            )
+        raise GitFailed(f"git {words[0]}: {one_line(output) or f'exit status {done.returncode}'}")
     return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
 

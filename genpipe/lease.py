@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from genpipe.errors import EXIT_STATUS, BadInput, Busy
+from genpipe.errors import EXIT_STATUS, BadState, Busy
 
 BUSY = EXIT_STATUS[Busy]
 
@@ -34,7 +34,7 @@ def hold(root: Path, name: str) -> IO[str]:
 
 
 def open_own(path: Path) -> IO[str]:
-    """Open a file of ours to read it and to write at its end; BadInput where a link or something else has its name.
+    """Open a file of ours to read it and to write at its end; BadState where a link or something else has its name.
 
     Whoever can place a link there would otherwise choose which file is written.
     """
@@ -43,12 +43,12 @@ def open_own(path: Path) -> IO[str]:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise
-        raise BadInput(
+        raise BadState(
             f"{path}: a file of genpipe belongs there, and it is a link or no file; remove it"
         ) from None
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise BadInput(f"{path}: a file of genpipe belongs there, and it is no file; remove it")
+        raise BadState(f"{path}: a file of genpipe belongs there, and it is no file; remove it")
     return os.fdopen(number, "a+", encoding="utf-8")
 
 

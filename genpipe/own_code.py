@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import hash_of
 
 PACKAGE = Path(__file__).parent
@@ -44,16 +44,16 @@ def become(root: Path, words: Sequence[str]) -> None:
 
 
 def require(root: Path, *parts: str) -> None:
-    """Raise BadInput where the project has other code of its own than what was imported; it may have none."""
+    """Raise BadState where the project has other code of its own than what was imported; it may have none."""
     for part in parts:
         if not _is_ours(root, part) and digest(_imported(part)) != digest(root / part):
             raise _refusal(root, part)
 
 
 def require_same(wanted: str) -> None:
-    """Raise BadInput in a worker whose genpipe is not the code with this digest."""
+    """Raise BadState in a worker whose genpipe is not the code with this digest."""
     if digest() != wanted:
-        raise BadInput(
+        raise BadState(
             f"{socket.gethostname()}: the genpipe of this node, in {PACKAGE.parent}, is not the code of the process that "
             "gives it work; install the same version on every node"
         )
@@ -69,8 +69,8 @@ def _imported(part: str) -> Path:
     return Path(importlib.import_module(part).__path__[0])
 
 
-def _refusal(root: Path, part: str) -> BadInput:
-    return BadInput(
+def _refusal(root: Path, part: str) -> BadState:
+    return BadState(
         f"{root} has its own {part}, and what was imported is other code, {_imported(part)}; use the environment of this "
         f"project, or put PYTHONPATH={root} before the command"
     )

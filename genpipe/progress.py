@@ -22,7 +22,7 @@ class Progress:
         self.done = 0.0
         self.note = ""
         self.began: tuple[float, float] | None = None  # when the first progress was seen, and how far it was
-        self.told = time.monotonic()
+        self.reported = time.monotonic()
         self.bar = tqdm(desc=name, total=round(total), unit=unit) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Progress":
@@ -45,11 +45,11 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(round(done) - self.bar.n)
-        elif time.monotonic() - self.told >= SECONDS:
+        elif time.monotonic() - self.reported >= SECONDS:
             self._tell()
 
     def _tell(self) -> None:
-        self.told = time.monotonic()
+        self.reported = time.monotonic()
         percent = int(100 * self.done / self.total + 1e-6) if self.total else 100  # a sum may end just below
         parts = [f"{self.done:,.0f} of {self.total:,.0f} {self.unit}", self.note, self._left()]
         tell(f"{self.name}: {percent} % ({', '.join(part for part in parts if part)})")
@@ -57,12 +57,12 @@ class Progress:
     def _left(self) -> str:
         if self.began is None or self.done <= self.began[1] or self.done >= self.total * (1 - 1e-9):
             return ""
-        seconds = (self.told - self.began[0]) / (self.done - self.began[1]) * (self.total - self.done)
+        seconds = (self.reported - self.began[0]) / (self.done - self.began[1]) * (self.total - self.done)
         return f"{seconds:.0f} s left"
 
 
 def shown(items: Sequence[Item], name: str, unit: str) -> Iterator[Item]:
-    """The items one by one; how many are done is told."""
+    """The items one by one; reports how many are done."""
     with Progress(name, len(items), unit) as progress:
         for done, item in enumerate(items):
             progress.reach(done)

@@ -9,7 +9,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 
 WATCHED = "genpipe.schedule.watched"  # from this event on, runs of a schedule are missed
 
@@ -73,6 +73,6 @@ def watch_schedules() -> None:
 
 def _require_server() -> None:
     if PREFECT_API_URL.value() is None:
-        raise BadInput(
+        raise BadState(
             "automations: no Prefect server is set; start one and set PREFECT_API_URL to its address"
         )

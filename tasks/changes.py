@@ -15,12 +15,12 @@ def require_clean(root: Path, allow_dirty: bool) -> None:
     """Refuse, before anything is run, to publish from a tree with code that no commit has."""
     if commit_of(root, "HEAD") is None:
         raise BadState(
-            f"{root}: publishing wants a Git repository with a commit; git init, git add and git commit"
+            f"{root}: publishing needs a Git repository with a commit; git init, git add and git commit"
         )
     changed = [] if allow_dirty else [*changed_files(root), *_uncommitted_inputs(root, _untracked(root))]
     if changed:
         raise BadState(
-            f"publishing wants a tree without uncommitted changes, found {some(changed)}; commit them, or say --allow-dirty"
+            f"publishing needs a tree without uncommitted changes, and there are {some(changed)}; commit them, or add --allow-dirty"
         )
     if not allow_dirty:
         require_declared(root)

@@ -3,7 +3,7 @@
 Killing `dvc` leaves the command of its stage running, and a second copy would then write the same outputs. So a task
 starts this guard, which starts the command in a session of its own and ends that whole group when
 - its standard input closes: the task closed it, or the task's process is gone, even by SIGKILL;
-- it is told to end (SIGTERM), or the time limit is over.
+- it gets SIGTERM, or the time limit is over.
 On Linux it adopts what the command leaves behind, so that processes which left the group end as well; and the command
 ends with a guard that is killed.
 
@@ -60,22 +60,22 @@ def run(
     """What a guarded command printed, and its status; it ends with this process, however that ends."""
     pipe = subprocess.PIPE
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
             guarded(command),
             cwd=root,
             env=environment,
             stdin=pipe,
             stdout=pipe,
-            stderr=told,
+            stderr=errors,
             encoding="utf-8",
             errors="replace",
         ) as process,
     ):
         printed = process.stdout.read() if process.stdout else ""  # all of it: the guard has ended then
         status = process.wait()
-        told.seek(0)
-        return subprocess.CompletedProcess(command, status, printed, told.read())
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, status, printed, errors.read())
 
 
 def _start(command: list[str], prctl: Callable[..., object]) -> subprocess.Popen[bytes]:

@@ -75,7 +75,7 @@ def judge(root: Path, version: Version) -> dict[str, float]:
     directory = root / JUDGED / version.name
     model, samples, metrics = directory / "model", directory / "samples", directory / "metrics.json"
     genpipe(root, "pull", version.name, "--out", str(model))
-    _give_data_of_now(root, model)
+    _give_current_data(root, model)
     given = ("--model", str(model))
     genpipe(root, "sample", version.model, *given, "--out", str(samples))
     genpipe(root, "evaluate", version.model, *given, "--samples", str(samples), "--out", str(metrics))
@@ -103,7 +103,7 @@ def _named(known: list[Version], name: str) -> list[Version]:
     return found
 
 
-def _give_data_of_now(root: Path, model: Path) -> None:
+def _give_current_data(root: Path, model: Path) -> None:
     """Let genpipe load a model that was trained on other images than the current ones.
 
     The card of this copy gets the hash of the data that it is judged on, and keeps the hash of those it was trained on.

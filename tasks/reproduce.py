@@ -221,7 +221,7 @@ def _failure(lines: list[str], status: int, is_ending: bool, verdict: str | None
         return f"its files are being worked on by {blockers(lines) or 'another DVC command'}", "busy"
     if lines and (failed := DVC_FAILED.fullmatch(lines[-1])):
         return failed["why"], "died"
-    told = [line for line in lines if not HOUSEKEEPING.match(line) and not PROGRESS.fullmatch(line)]
+    telling = [line for line in lines if not HOUSEKEEPING.match(line) and not PROGRESS.fullmatch(line)]
     exited = re.search(r"exited with (-?\d+)$", lines[-1]) if lines else None
-    reason = (told or lines or [f"exit status {status}"])[-1].strip()
+    reason = (telling or lines or [f"exit status {status}"])[-1].strip()
     return reason, FAULTS.get(int(exited[1]), "died") if exited else "died"

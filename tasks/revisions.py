@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 from genpipe.git import files_at, files_of, show
 from genpipe.params.project import check_params
 from tasks.workspace import Contents
@@ -29,7 +29,9 @@ def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
 def _content(root: Path, commit: str, name: str) -> bytes:
     content = show(root, commit, name)
     if content is None:
-        raise BadInput(f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost")
+        raise Unavailable(
+            f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost"
+        )
     return content
 
 
@@ -42,5 +44,5 @@ def _datasets_at(root: Path, commit: str) -> dict[str, Any]:
     except (BadInput, KeyError, TypeError):
         raise BadInput(f"{PARAMS} has no datasets there; name a later revision") from None
     if not isinstance(datasets, dict):
-        raise BadInput(f"{PARAMS}: datasets: wanted a block there, found {datasets!r}; name another revision")
+        raise BadInput(f"{PARAMS}: datasets: must be a block there, not {datasets!r}; name another revision")
     return datasets

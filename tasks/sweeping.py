@@ -19,7 +19,7 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
     """`train.solvers.nll.lr=1e-3,2e-3`: a path below the recipe's block, and the values to try there."""
     path, sign, values = text.partition("=")
     if not sign or not all(path.split(".")):
-        raise BadInput(f"--set {text}: wanted a path and values, as in train.steps=100,200")
+        raise BadInput(f"--set {text}: must be a path and values, as in train.steps=100,200")
     try:
         found = yaml_text.parse(f"[{values}]", "--set")
     except BadInput:
@@ -27,7 +27,7 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
             f"--set {text}: {values!r} is not a list of values; put commas between them, and quotes around text with signs in it"
         ) from None
     if not found:
-        raise BadInput(f"--set {text}: wanted one value or more after the equals sign")
+        raise BadInput(f"--set {text}: needs one value or more after the equals sign")
     return path, found
 
 
@@ -48,7 +48,7 @@ def combinations(grid: Mapping[str, Sequence[Any]], number: int | None, seed: in
     if number is None or number >= len(trials):
         return trials
     if number < 1:
-        raise BadInput(f"--random: wanted 1 or more combinations, not {number}")
+        raise BadInput(f"--random: must be 1 or more combinations, not {number}")
     return [trials[index] for index in sorted(random.Random(seed).sample(range(len(trials)), number))]
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import read_json, write_json
 from genpipe.params.project import read_params
 from genpipe.sources.pin import Seen, directory_md5, pinned_md5
@@ -90,8 +90,8 @@ def _settled(root: Path) -> dict[str, str]:
 
 def _identity(root: Path, before: dict[str, str], now: dict[str, str]) -> str:
     """A new one for each change: data that goes back to what it was has changed too."""
-    told = json.dumps([str(root), before, now, time.time_ns()], sort_keys=True)
-    return str(uuid.UUID(bytes=hashlib.sha256(told.encode()).digest()[:16], version=4))
+    content = json.dumps([str(root), before, now, time.time_ns()], sort_keys=True)
+    return str(uuid.UUID(bytes=hashlib.sha256(content.encode()).digest()[:16], version=4))
 
 
 def _look(source: Path, before: dict[str, Seen]) -> dict[str, Seen]:
@@ -124,6 +124,6 @@ def _read(path: Path) -> dict[str, Any]:
         return read_json(path)
     except FileNotFoundError:
         return {}
-    except BadInput:  # these files are written whole; one that is not JSON was damaged from outside
+    except BadState:  # these files are written whole; one that is not JSON was damaged from outside
         path.unlink()
         return {}

@@ -20,7 +20,7 @@ from configobj import ConfigObj
 
 from genpipe import yaml_text
 from genpipe.dvc_command import DvcFailed, dvc
-from genpipe.errors import BadInput
+from genpipe.errors import Unavailable
 from genpipe.files import new_directory
 from genpipe.git import files_of
 from tasks.watching import data_state, sources_of
@@ -59,8 +59,8 @@ def key_of(root: Path, contents: Contents) -> str:
     ]  # it tells what was made, no input
     files = {name: hashlib.sha256(_bytes(root, name, contents)).hexdigest() for name in names}
     data = data_state(root) if contents.pins is None else {}  # else the pins are among the files
-    told = json.dumps([files, data, contents.targets], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([files, data, contents.targets], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def _fetch(target: Path, pins: Collection[str]) -> None:
         for verb in ("fetch", "checkout"):
             dvc(target, "--wait-for-lock", verb, "--quiet", *pins)
     except DvcFailed as error:
-        raise BadInput(
-            f"{', '.join(pins)}: the raw data is neither in the cache of DVC nor in its remote ({error}); "
-            "`dvc push` it from where it is"
+        raise Unavailable(
+            f"{', '.join(pins)}: the raw data is not in the cache of DVC, and its remote did not give it ({error}); "
+            "run this again when the remote answers; if it lacks the data, `dvc push` it from where it is"
         ) from None

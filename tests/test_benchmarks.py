@@ -80,7 +80,7 @@ def test_compare_alternates_and_makes_a_table() -> None:
 def test_equal_counts_in_another_order_pass_and_others_do_not() -> None:
     measure.compare({"a": writing("x\t2\ny\t1\n"), "b": writing("y\t1\nx\t2\n")}, 1)
     unequal = {"a": writing("x\t2\n"), "b": writing("x\t3\n")}
-    with pytest.raises(BadInput, match="wanted the same counts of all"):
+    with pytest.raises(BadInput, match="the counts differ"):
         measure.compare(unequal, 1)
     measure.compare(unequal, 1, families={"a": "one", "b": "another"})
 
@@ -186,7 +186,7 @@ def test_a_checkpoint_is_charged_with_what_its_shadow_takes_beyond_usual_steps()
 
 
 def test_speeds_are_compared_within_a_round_and_shares_too() -> None:
-    row = training.Row("net", "ours", [2.0, 4.0, 4.0], base=[1.0, 4.0, 2.0], wanted=">= 0.9")
+    row = training.Row("net", "ours", [2.0, 4.0, 4.0], base=[1.0, 4.0, 2.0], target=">= 0.9")
     assert str(row) == "| net | ours | 4e+03 (2e+03-4e+03) | 0.5 (0.5-1) x | >= 0.9 |"
     share = training.Row("net", "log", [0.001, 0.002], step=[0.1, 0.1])
     assert str(share) == "| net | log | 1.5 (1-2) | 1.5 (1-2) % of a step |  |"
@@ -222,7 +222,7 @@ def test_an_unknown_part_is_told_with_those_there_are(
     monkeypatch.setattr(sys, "argv", ["training", "lop"])
     with pytest.raises(SystemExit):
         training.main()
-    assert "wanted loop, processes, checkpoints, log or gan, not lop" in capsys.readouterr().err
+    assert "must be loop, processes, checkpoints, log or gan, not lop" in capsys.readouterr().err
 
 
 def test_a_fifth_of_the_labels_is_drawn_anew() -> None:

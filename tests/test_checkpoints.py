@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from genpipe.errors import BadInput, Unavailable
+from genpipe.errors import BadInput, BadState, Unavailable
 from genpipe.training.checkpoint import (
     Checkpoint,
     Keeping,
@@ -66,7 +66,7 @@ def test_where_no_checkpoint_is_whole_the_remedy_is_named(tmp_path):
     toys.trainer(Run(tmp_path)).fit()
     for path in (tmp_path / "checkpoints").glob("step-*/*"):
         truncate(path)
-    with pytest.raises(BadInput, match="none of its 2 checkpoints can be used; delete"):
+    with pytest.raises(BadState, match="none of its 2 checkpoints can be used; delete"):
         toys.trainer(Run(tmp_path)).fit()
 
 
@@ -82,10 +82,10 @@ def test_a_checkpoint_has_no_pickle_time_or_path(tmp_path):
 def test_broken_weights_are_named(tmp_path):
     file = tmp_path / "weights.safetensors"
     save_weights({"a": torch.zeros(100)}, file)
-    with pytest.raises(BadInput, match=r"weights.safetensors: a: wanted nothing, found \(100,\)"):
+    with pytest.raises(BadState, match=r"weights.safetensors: a: the recipe has nothing, the file \(100,\)"):
         load_weights(nn.Linear(2, 2), file)
     truncate(file)
-    with pytest.raises(BadInput, match="wanted a whole safetensors file"):
+    with pytest.raises(BadState, match="not a whole safetensors file"):
         read_weights(file)
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_best_checkpoint_is_an_error_not_another_best_one(tmp_path):
     run = Run(tmp_path)
     assert saved(run, [3.0, 1.0, 2.0, 5.0, 4.0], Keeping(2, "lowest")) == ["2", "4", "5"]
     change_state(tmp_path, 2, lambda state: {**state, "best": {"step": 2, "value": 9.0}})
-    with pytest.raises(BadInput, match=r"step-00000002.*damaged: .*it is the best one: delete"):
+    with pytest.raises(BadState, match=r"step-00000002.*damaged: .*it is the best one: delete"):
         best_of(run)
 
 
@@ -178,7 +178,7 @@ def test_a_metric_that_is_not_logged_cannot_tell_the_best(tmp_path):
     with pytest.raises(BadInput, match=r"no 'fit.los'; there is: fit.loss"):
         toys.trainer(Run(tmp_path / "a"), best={"metric": "fit.los"}).fit()
     with pytest.raises(
-        BadInput, match=r"wanted UPDATE.METRIC of critic, fit, generator, which have a turn within"
+        BadInput, match=r"must be UPDATE.METRIC of critic, fit, generator, which have a turn within"
     ):
         toys.trainer(Run(tmp_path / "b"), best={"metric": "loss"})
 
@@ -215,7 +215,7 @@ def test_a_path_with_colons_is_a_path(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     saved(Run(tmp_path / "a"), [0.0], Keeping(2))
     (tmp_path / "a").rename(tmp_path / "b")
-    with pytest.raises(BadInput, match="none of its 1 checkpoints can be used"):
+    with pytest.raises(BadState, match="none of its 1 checkpoints can be used"):
         latest_checkpoint(Run(tmp_path / "b"))
 
 
@@ -327,7 +327,7 @@ def test_a_damaged_piece_of_the_log_is_taken_from_the_stream_or_named(damage, tm
     assert latest_checkpoint(trainer.run).log == before
     assert "log is damaged; the lines of metrics.jsonl are whole" in capsys.readouterr().err
     (tmp_path / "metrics.jsonl").write_bytes(before.text.replace(b'"step": 1,', b'"step": 7,'))
-    with pytest.raises(BadInput, match="none of its 2 checkpoints can be used"):
+    with pytest.raises(BadState, match="none of its 2 checkpoints can be used"):
         latest_checkpoint(trainer.run)
     assert "log: the log is damaged: its first 10 lines are not those of step 10" in capsys.readouterr().err
 
@@ -347,5 +347,5 @@ def test_pieces_beyond_the_checkpoint_that_a_training_went_on_from_are_dropped(t
 
 
 def test_a_storage_that_is_none_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"cluster.storage: wanted a directory or a URL, nowhere://x"):
+    with pytest.raises(BadInput, match=r"cluster.storage: must be a directory or a URL, not nowhere://x"):
         Run(tmp_path, "nowhere://x")

@@ -161,19 +161,19 @@ def test_steps_and_seed_can_be_given(project):
     [
         (["train", "vae"], "no 'vae' in recipes of params.yaml; it has: "),
         (["train", "nice", "--workers", "9"], "--workers 9: recipes.nice has 4 logical workers"),
-        (["train", "nice", "--workers", "two"], "wanted a number of processes, 0 or more, not 'two'"),
+        (["train", "nice", "--workers", "two"], "must be a number of processes, 0 or more, not 'two'"),
         (["train", "nice", "--workers", "3-2"], "or a range from 1 up as in 1-4, not '3-2'"),
         (["train", "nice", "--workers", "2-9"], "--workers 9: recipes.nice has 4 logical workers"),
-        (["train", "nice", "--seed", str(2**64)], "argument --seed: wanted a number from 0 to 2^63 - 1"),
+        (["train", "nice", "--seed", str(2**64)], "argument --seed: must be a number from 0 to 2^63 - 1"),
         (
             ["train", "nice", "--out", "."],
             "which this command did not write; move that, or name another directory",
         ),
-        (["train", "nice", "--steps=-5"], "argument --steps: wanted 1 or more optimiser steps, not '-5'"),
+        (["train", "nice", "--steps=-5"], "argument --steps: must be 1 or more optimiser steps, not '-5'"),
         (["prepare", "faces"], "no 'faces' in datasets of params.yaml"),
-        (["count"], "count wants either files or --corpus NAME"),
-        (["count", "--corpus", "v", "--tokenizer", "word"], "--tokenizer: wanted none beside --corpus v"),
-        (["count", "--corpus", "v", "--whole-files"], "--whole-files: wanted none beside --corpus v"),
+        (["count"], "count needs either files or --corpus NAME"),
+        (["count", "--corpus", "v", "--tokenizer", "word"], "--tokenizer: not valid beside --corpus v"),
+        (["count", "--corpus", "v", "--whole-files"], "--whole-files: not valid beside --corpus v"),
         (["count", "missing.txt", "--workers", "0"], "missing.txt"),
         (
             ["sample", "nice", "--model", "nowhere", "--out", "there"],
@@ -190,8 +190,11 @@ def test_steps_and_seed_can_be_given(project):
         ),
         (["unknown"], "invalid choice: 'unknown'"),
         (["count", "params.yaml", "--out", "artifacts"], "'artifacts' is a directory; name a file in it"),
-        (["count", "params.yaml", "--out", "params.yaml/x"], "params.yaml/x: File exists; name another"),
-        (["count", "params.yaml", "--out", "/proc/x"], "wanted a file that can be written, /proc/x: "),
+        (
+            ["count", "params.yaml", "--out", "params.yaml/x"],
+            "params.yaml/x cannot be written: File exists; name another",
+        ),
+        (["count", "params.yaml", "--out", "/proc/x"], "/proc/x cannot be written: "),
         (["count", "params.yaml", "--out", "x" * 300], "File name too long; name another"),
         (
             ["count", "text.txt", "--out", "text.txt"],
@@ -319,7 +322,7 @@ def test_a_truncated_model_is_named_and_nothing_is_written(project, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     done = run("sample", "nice", "--model", str(tmp_path / "m"), "--out", str(tmp_path / "s"), cwd=project)
     assert done.returncode == 2
-    assert "weights.safetensors: wanted a whole safetensors file" in done.stderr
+    assert "weights.safetensors: not a whole safetensors file" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 

@@ -127,13 +127,13 @@ def test_a_list_of_strings_is_one_document_of_lines(tmp_path):
     [
         ("t.txt", b"good\nb\xffd\n", "byte 6 is 0xff"),
         ("t.txt", "床前".encode("gb18030"), "iconv"),
-        ("t.jsonl", b'{"text": "a"}\n{"text"\n', "line 2: wanted a JSON record"),
+        ("t.jsonl", b'{"text": "a"}\n{"text"\n', "line 2: not a JSON record"),
         ("t.jsonl", b'{"text": "a"}\n[1]\n', "line 2: no field 'text'; the line has: no record but list"),
         ("t.jsonl", b'{"title": "a", "p": 1}\n', "line 1: no field 'text'; the line has: title, p"),
-        ("t.jsonl", b'{"text": 3}\n', "line 1: field 'text': wanted a string or a list of strings, not 3"),
-        ("t.jsonl", b'{"text": ["a", null]}\n', "wanted a string or a list of strings"),
+        ("t.jsonl", b'{"text": 3}\n', "line 1: field 'text': must be a string or a list of strings, not 3"),
+        ("t.jsonl", b'{"text": ["a", null]}\n', "must be a string or a list of strings"),
         ("t.jsonl", b'{"text": "\\ud800"}\n', "line 1: field 'text' has half a surrogate pair"),
-        ("t.csv", b"a\n", "wanted a .txt file"),
+        ("t.csv", b"a\n", "not a known kind of file; name a .txt file"),
     ],
 )
 @pytest.mark.parametrize("shard_bytes", [1, 1000])
@@ -150,7 +150,7 @@ def test_bad_text_is_named_with_its_place_and_a_remedy(tmp_path, name, data, mes
 def test_a_missing_file_and_a_shard_of_no_bytes_are_refused(tmp_path):
     with pytest.raises(BadInput, match="no such file"):
         count(tmp_path / "t.txt")
-    with pytest.raises(BadInput, match="wanted 1 or more, not 0"):
+    with pytest.raises(BadInput, match="must be 1 or more, not 0"):
         count(write_text(tmp_path / "t.txt", VERSES), shard_bytes=0)
 
 

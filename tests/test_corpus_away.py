@@ -13,7 +13,7 @@ import pytest
 
 from genpipe.corpus.processes import Processes
 from genpipe.corpus.tasks import Away, Event, Task, supervised
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from tests.clusters import RayCluster, can_mount, ray_cluster
 
 ENCODE = """
@@ -112,7 +112,7 @@ class Blind(Processes):
 
 
 def ignore(*_: object) -> None:
-    """Nobody wants to hear of progress."""
+    """Reports no progress."""
 
 
 def test_who_sees_nothing_is_sent_the_work_and_what_comes_back_is_kept():
@@ -135,6 +135,6 @@ def fail() -> None:
 def test_a_task_that_cannot_travel_says_what_it_wants():
     with (
         supervised(Blind(), 1) as does,
-        pytest.raises(BadInput, match="put it on a disk that all nodes share"),
+        pytest.raises(BadState, match="put it on a disk that all nodes share"),
     ):
         does.run([Task("a", fail)], ignore)

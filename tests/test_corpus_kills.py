@@ -44,7 +44,7 @@ def count_or_die(piece: Shard, counting: Counting, when: str, mark: Path) -> Run
 
 
 def ignore(*_: object) -> None:
-    """Nobody wants to hear of progress."""
+    """Reports no progress."""
 
 
 def table_of(runs: list[Run], counting: Counting, directory: Path) -> bytes:

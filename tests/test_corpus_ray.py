@@ -84,7 +84,7 @@ def count_sha256(text: Path, directory: Path, workers: int, where: str = "ray", 
 
 
 def ignore(*_: object) -> None:
-    """Nobody wants to hear of progress."""
+    """Reports no progress."""
 
 
 def tasks_of(text: Path, work) -> list[Task]:
@@ -184,7 +184,7 @@ def test_a_task_that_kills_three_actors_is_named_after_the_others_are_done():
 def test_bad_text_reaches_the_user_as_one_line(tmp_path):
     path = tmp_path / "bad.txt"
     path.write_bytes("床前明月光\n".encode() * 3000 + b"\xff\n")
-    with pytest.raises(BadInput, match=r"wanted UTF-8, but byte 48000 is 0xff") as raised:
+    with pytest.raises(BadInput, match=r"not valid UTF-8: byte 48000 is 0xff") as raised:
         count_sha256(path, tmp_path, 2)
     assert "\n" not in str(raised.value)
     assert raised.value.__suppress_context__

@@ -14,7 +14,7 @@ from torch import Tensor
 from genpipe.data.loader import Data, shuffled_rows
 from genpipe.data.opening import open_data, require_whole_groups
 from genpipe.data.pairs import Pairs
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import write_json
 
 SIZES = {5: 40, 7: 25, 4: 3}  # pairs of a length
@@ -225,7 +225,7 @@ def test_an_option_of_a_wrong_type_is_refused(tmp_path) -> None:
 def test_a_kind_that_nothing_trains_on_is_named_with_those_that_there_are(tmp_path) -> None:
     with pytest.raises(BadInput, match=r"kind 'text' cannot be trained on.*images, points, stream"):
         open_data(describe(tmp_path, "text"))
-    with pytest.raises(BadInput, match=r"data\.json: no such file"):
+    with pytest.raises(BadState, match=r"data\.json: no such file"):
         open_data(tmp_path.parent)
 
 

@@ -229,20 +229,23 @@ def refusal(words: list[str], env: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("", "wanted head or worker, got nothing"),
-        ("tail", "wanted head or worker, got tail"),
-        ("worker", "wanted the head's HOST:PORT after worker, got nothing"),
-        ("worker http://head:6379", "got http://head:6379"),
+        ("", "the role must be head or worker, not nothing"),
+        ("tail", "the role must be head or worker, not tail"),
+        ("worker", "worker must be followed by the head's HOST:PORT, not nothing"),
+        ("worker http://head:6379", "not http://head:6379"),
         ("worker 127.0.0.1:6379", "127.0.0.1:6379 is this machine alone"),
-        ("worker head:6379 --interface localhost", "wanted the address that the others reach, got localhost"),
+        (
+            "worker head:6379 --interface localhost",
+            "must be the address that the others reach, not localhost",
+        ),
         ("worker head:6379 --port 6380", "--port is the head's"),
         ("worker a..b:6379", "no head answers at a..b:6379"),
-        ("head --port", "wanted a value after --port"),
-        ("head --port x", "--port: wanted 1024 to 65535, got x"),
-        ("head --port 80", "got 80"),
-        ("head --port 70000", "got 70000"),
-        ("head --ports 6379", "got --ports"),
-        ("head --interface 0.0.0.0", "wanted the address that the others reach"),
+        ("head --port", "--port needs a value after it"),
+        ("head --port x", "--port: must be 1024 to 65535, not x"),
+        ("head --port 80", "not 80"),
+        ("head --port 70000", "not 70000"),
+        ("head --ports 6379", "not --ports"),
+        ("head --interface 0.0.0.0", "must be the address that the others reach"),
         ("head --interface 198.51.100.7", "cannot listen at 198.51.100.7:6379"),
     ],
 )
@@ -273,9 +276,9 @@ def test_start_refuses_a_token_that_others_can_read_or_that_is_empty(tmp_path):
     words = ["head", "--port", str(free_port()), "--token", str(tmp_path / "token")]
     (tmp_path / "token").write_text("t" * 64)
     (tmp_path / "token").chmod(0o644)
-    assert "wanted mode 600" in refusal(words, environment(tmp_path))
+    assert "must have mode 600" in refusal(words, environment(tmp_path))
     (tmp_path / "token").write_text("")
-    assert "found none" in refusal(words, environment(tmp_path))
+    assert "the cluster's token is not there" in refusal(words, environment(tmp_path))
 
 
 def test_start_makes_no_token_for_a_worker_and_wants_a_head_that_answers(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.log import rows_of
 from genpipe.training.logical import Fast, Processes
@@ -81,7 +81,7 @@ def _complain(rank: int, directory: Path, fault: str, complaints) -> None:
         trainer.data = Drifting(trainer)
     try:
         trainer.fit()
-    except BadInput as error:
+    except GenpipeError as error:
         complaints.put(str(error))
 
 

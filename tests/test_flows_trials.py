@@ -204,18 +204,18 @@ def test_a_trial_that_diverged_is_the_last_and_never_the_best(project: Path) -> 
         (["nice", "--set", "train.steps.more=1"], "recipes.nice.train.steps.more: steps is a value"),
         (["nice", "--set", "train.network.widht=8"], "recipes.nice.train.network.widht: the model nice has"),
         (["nice", "--set", "train.network.hidden_dim=wide"], "recipes.nice.train.network.hidden_dim"),
-        (["nice", "--set", "train.steps"], "--set train.steps: wanted a path and values"),
-        (["nice", "--set", "train.steps="], "--set train.steps=: wanted one value or more"),
+        (["nice", "--set", "train.steps"], "--set train.steps: must be a path and values"),
+        (["nice", "--set", "train.steps="], "--set train.steps=: needs one value or more"),
         (["nice", "--set", "train.steps=[1"], "--set train.steps=[1: '[1' is not a list of values"),
         (
             ["nice", "--set", "train.steps=1", "--set", "train.steps=2"],
             "--set train.steps: named twice; write all its values after one equals sign",
         ),
         (["mice", "--set", "train.steps=1"], "no 'mice' in recipes of params.yaml"),
-        (["nice", "--set", "train.steps=1,2", "--random", "0"], "--random: wanted 1 or more"),
+        (["nice", "--set", "train.steps=1,2", "--random", "0"], "--random: must be 1 or more"),
         (
             ["nice", "--set", "train.steps=1", "--max-parallel", "0"],
-            "--max-parallel: wanted 1 or more trials",
+            "--max-parallel: must be 1 or more trials",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def test_a_better_model_passes_and_a_worse_one_is_told_by_how_much() -> None:
     assert not verdict.passed
     assert (
         verdict.describe()
-        == "bits_per_dim is 3.95, v0.0.1 has 4: a gain of 0.05, wanted 0.1 (missed by 0.05)"
+        == "bits_per_dim is 3.95, v0.0.1 has 4: a gain of 0.05, must be at least 0.1 (missed by 0.05)"
     )
 
 
@@ -41,10 +41,10 @@ def test_a_metric_that_is_maximised_counts_the_other_way() -> None:
     production = judged("v0.0.1", accuracy=0.95)
     assert gate(judged("classifier", accuracy=0.97), production, rules).passed
     assert not gate(judged("classifier", accuracy=0.95), production, rules).passed
-    assert "wanted at least 0.9 (missed by 0.02)" in gate(judged("c", accuracy=0.88), None, rules).describe()
+    assert "must be at least 0.9 (missed by 0.02)" in gate(judged("c", accuracy=0.88), None, rules).describe()
 
 
-def test_a_gain_of_just_what_is_wanted_is_enough() -> None:
+def test_a_gain_of_exactly_the_bound_is_enough() -> None:
     """0.3 - 0.2 is 0.09999999999999998 in binary."""
     assert gate(
         judged("nice", bits_per_dim=0.2), judged("v0.0.1", bits_per_dim=0.3), [rule(min_gain=0.1)]
@@ -62,7 +62,7 @@ def test_every_rule_must_hold_and_those_that_fail_are_told() -> None:
     rules = [rule(bound=4.5), rule(metric="cross_entropy", bound=1.0)]
     verdict = gate(judged("nice", bits_per_dim=4.0, cross_entropy=2.0), None, rules)
     assert [check.passed for check in verdict.checks] == [True, False]
-    assert verdict.describe().startswith("cross_entropy is 2, wanted at most 1 (missed by 1)")
+    assert verdict.describe().startswith("cross_entropy is 2, must be at most 1 (missed by 1)")
     assert "loss" not in verdict.describe()
 
 
@@ -94,7 +94,7 @@ def test_a_metric_that_is_no_number_never_passes(value: float) -> None:
     verdict = gate(
         judged("nice", bits_per_dim=value), judged("v0.0.1", bits_per_dim=4.0), [rule(min_gain=-1)]
     )
-    assert verdict.describe() == f"bits_per_dim is {value}, wanted a finite number"
+    assert verdict.describe() == f"bits_per_dim is {value}, must be a finite number"
     assert not verdict.passed
 
 
@@ -107,7 +107,7 @@ def test_what_is_no_number_is_no_metric() -> None:
     assert metrics_in(b'{"loss": 1, "word": "low", "none": null, "flag": true}', "here") == {"loss": 1}
     assert metrics_in(None, "here") == {}
     for text in (b"[1, 2]", b"no json", b"\xff"):
-        with pytest.raises(BadInput, match=r"^here: wanted JSON with a number for each metric"):
+        with pytest.raises(BadInput, match=r"^here: not JSON with a number for each metric"):
             metrics_in(text, "here")
 
 

@@ -187,7 +187,7 @@ def test_a_twentieth_of_the_chains_start_anew():
 
 def test_a_replay_buffer_smaller_than_its_slice_of_the_batch_is_refused():
     model = energy(num_replay=4)
-    with pytest.raises(BadInput, match="num_replay: wanted 8 or more rows for each logical worker"):
+    with pytest.raises(BadInput, match="num_replay: must be 8 or more rows for each logical worker"):
         model.contrastive_loss({**batch(), "replay": model.replay})
 
 
@@ -280,5 +280,5 @@ def test_the_mapper_does_not_move_the_codes():
 
 
 def test_more_latent_dimensions_than_pixels_are_refused():
-    with pytest.raises(BadInput, match="latent_dim: wanted 16 or fewer, the pixels of an image, not 17"):
+    with pytest.raises(BadInput, match="latent_dim: must be 16 or fewer, the pixels of an image, not 17"):
         GLANN((1, 4, 4), num_images=20, latent_dim=17)

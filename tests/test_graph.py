@@ -146,7 +146,7 @@ def test_an_unknown_target_is_answered_with_the_stages_there_are(project: Path) 
 def test_missing_raw_data_is_no_stage_s_work(project: Path) -> None:
     shutil.rmtree(project / "data")
     plan = read_plan(project)
-    with pytest.raises(BadInput, match=r"^data.* is missing; fetch it with `genpipe data`"):
+    with pytest.raises(BadState, match=r"^data.* is missing; fetch it with `genpipe data`"):
         plan.require_inputs()
     assert "cannot run: data" in plan.describe()
 
@@ -164,14 +164,14 @@ def test_raw_data_of_a_fresh_clone_is_missing_and_not_changed(
 def test_changed_raw_data_is_restored_or_accepted_by_a_person(project: Path) -> None:
     (project / "data/raw.txt").write_text("autumn\n")
     with pytest.raises(
-        BadInput, match=r"differs from what data\.dvc pins; `genpipe data --force` .*`dvc commit"
+        BadState, match=r"differs from what data\.dvc pins; `genpipe data --force` .*`dvc commit"
     ):
         read_plan(project).require_inputs()
 
 
 def test_a_missing_source_file_is_named(project: Path) -> None:
     (project / "code.txt").unlink()
-    with pytest.raises(BadInput, match=r"code\.txt: train@\w+ needs it and it is missing"):
+    with pytest.raises(BadState, match=r"code\.txt: train@\w+ needs it and it is missing"):
         read_plan(project).require_inputs()
 
 
@@ -190,15 +190,15 @@ def test_how_a_stage_is_run_is_read_from_meta(project: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("{ray: 1}", "wanted true or false, not 1"),
-        ("{priority: 1.5}", "wanted a whole number >= 0, not 1.5"),
-        ("{cpus: true}", "wanted a number >= 0, not True"),
+        ("{ray: 1}", "must be true or false, not 1"),
+        ("{priority: 1.5}", "must be a whole number >= 0, not 1.5"),
+        ("{cpus: true}", "must be a number >= 0, not True"),
         ("{retry: 2}", "retry: no such key; it knows retries"),
-        ("{retries: two}", "wanted a whole number >= 0, not 'two'"),
-        ("{attempts: 0}", "wanted a whole number >= 1, not 0"),
-        ("{timeout: .inf}", "wanted a number >= 0, not inf"),
-        ("3", "wanted keys and values, as {retries: 1}, not 3"),
-        ("[retries]", "wanted keys and values"),
+        ("{retries: two}", "must be a whole number >= 0, not 'two'"),
+        ("{attempts: 0}", "must be a whole number >= 1, not 0"),
+        ("{timeout: .inf}", "must be a number >= 0, not inf"),
+        ("3", "must be keys and values, as {retries: 1}, not 3"),
+        ("[retries]", "must be keys and values"),
     ],
 )
 def test_a_wrong_meta_is_named(project: Path, wrong: str, message: str) -> None:
@@ -225,7 +225,7 @@ def test_a_project_without_stages_is_one_line(project: Path) -> None:
 
 
 def test_a_directory_that_is_no_project_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="not the root of a DVC project"):
+    with pytest.raises(BadState, match="not the root of a DVC project"):
         read_plan(tmp_path)
 
 

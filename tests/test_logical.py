@@ -167,7 +167,9 @@ def test_rows_that_belong_to_slices_reach_every_process():
 
 
 def test_rows_that_slices_do_not_divide_are_refused():
-    with pytest.raises(BadInput, match=r"TwoPlayers.replay: wanted rows that 7 .* found 24; take 21"):
+    with pytest.raises(
+        BadInput, match=r"TwoPlayers.replay: 7 logical workers do not divide its 24 rows; take 21"
+    ):
         Buffers(toys.TwoPlayers(), 7)
 
 

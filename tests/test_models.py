@@ -80,7 +80,7 @@ def test_ogan_learns_to_score_real_above_fake():
 
 
 def test_ogan_refuses_two_latent_dimensions():
-    with pytest.raises(BadInput, match="latent_dim: wanted 3 or more"):
+    with pytest.raises(BadInput, match="latent_dim: must be 3 or more"):
         OGAN(image_shape=(1, 8, 8), latent_dim=2)
 
 

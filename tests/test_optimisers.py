@@ -393,7 +393,7 @@ def test_a_piecewise_schedule_is_linear_between_its_points():
 REFUSED = {
     "a knob of another optimiser": ({"optimiser": "sgd", "eps": 1e-8}, "eps has no effect on sgd"),
     "decay of polyak": ({"optimiser": "polyak", "weight_decay": 0.1}, "weight_decay has no effect on polyak"),
-    "momentum without any": ({"optimiser": "momentum"}, "wanted more than 0"),
+    "momentum without any": ({"optimiser": "momentum"}, "must be more than 0"),
     "two schedules": ({"piecewise": {0: 1.0}, "decay": "linear"}, "piecewise is the whole schedule"),
     "polyak clipped": (
         {"optimiser": "polyak", "gradients": [{"do": "clip_norm", "bound": 1.0}]},

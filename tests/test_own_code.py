@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genpipe import own_code
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from tests.repository import as_somebody, commit, make_repository, run
 
 HERE = Path(__file__).parent.parent
@@ -129,7 +129,7 @@ def test_a_project_without_code_of_its_own_has_nothing_to_check(tmp_path: Path) 
 
 def test_a_worker_with_other_code_is_refused_by_name() -> None:
     own_code.require_same(own_code.digest())
-    with pytest.raises(BadInput, match="is not the code of the process that gives it work"):
+    with pytest.raises(BadState, match="is not the code of the process that gives it work"):
         own_code.require_same("0" * 64)
 
 

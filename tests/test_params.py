@@ -4,7 +4,7 @@ import pytest
 import yaml
 from gto.tag import parse_name
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.project import read_params
 
 PROJECT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def test_our_own_parameters_are_valid():
     [
         (
             lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(lr_multipliers={"(": 2}),
-            "wanted a regular expression, '(' is none",
+            "'(' is not a valid regular expression",
         ),
         (
             lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(betas=[1.5, 0.9]),
@@ -80,7 +80,7 @@ def test_a_wrong_key_or_value_is_one_line_that_names_it(change, complaint, tmp_p
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"params.yaml: no such file; run genpipe from the root"):
+    with pytest.raises(BadState, match=r"params.yaml: no such file; run genpipe from the root"):
         read_params(tmp_path)
     (tmp_path / "params.yaml").write_text("seed: [")
     with pytest.raises(BadInput, match="not valid YAML"):

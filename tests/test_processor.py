@@ -20,7 +20,7 @@ import json, sys
 from pathlib import Path
 import torch
 from genpipe.assembly import fit
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.files import hash_of
 from genpipe.params.training import Training
 from genpipe.training.job import Job
@@ -35,7 +35,7 @@ job = Job("classifier", data, "", Training.model_validate(tiny.training("classif
 try:
     fit(Processes(), torch.device("cpu"), job, Run(place / "run"))
     print("trained")
-except BadInput as error:
+except GenpipeError as error:
     print(error)
 """
 

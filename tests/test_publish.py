@@ -288,7 +288,7 @@ def test_a_dirty_tree_is_refused_before_anything_is_run(root: Path) -> None:
     require_clean(root, allow_dirty=False)  # what the run wrote is no dirt
     (root / "README.md").write_text("edited\n")
     with pytest.raises(
-        BadState, match=r"uncommitted changes, found README.md; commit them, or say --allow-dirty"
+        BadState, match=r"uncommitted changes, and there are README.md; commit them, or add --allow-dirty"
     ):
         require_clean(root, allow_dirty=False)
     require_clean(root, allow_dirty=True)
@@ -373,10 +373,10 @@ def test_a_branch_that_went_another_way_is_published_as_it_is(root: Path) -> Non
 
 
 def test_a_directory_without_commits_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadState, match="wants a Git repository with a commit"):
+    with pytest.raises(BadState, match="needs a Git repository with a commit"):
         require_clean(tmp_path, allow_dirty=False)
     run(tmp_path, "git", "init", "-q")
-    with pytest.raises(BadState, match="wants a Git repository with a commit"):
+    with pytest.raises(BadState, match="needs a Git repository with a commit"):
         require_clean(tmp_path, allow_dirty=False)
 
 

@@ -86,7 +86,10 @@ def test_a_run_is_published_and_promoted_and_a_worse_one_is_published_only(root:
     state = run_flow(publish=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Completed")
     assert production(root) == "v0.0.1"
-    assert "bits_per_dim is 4.1, v0.0.1 has 4: a gain of -0.1, wanted 0.1 (missed by 0.2)" in verdicts()
+    assert (
+        "bits_per_dim is 4.1, v0.0.1 has 4: a gain of -0.1, must be at least 0.1 (missed by 0.2)"
+        in verdicts()
+    )
     assert "missed by 0.2" in reason("refused", "nice")
     assert len(branches(root.parent / "remote.git")) == 2
     assert run_flow(publish=True).name == "UpToDate"
@@ -114,7 +117,7 @@ def test_uncommitted_changes_are_refused_before_a_stage_runs(
     before = (root / "dvc.lock").read_bytes()
     state = run_flow(publish=True)
     assert state.is_failed()
-    assert "uncommitted changes, found params.yaml" in str(state.message)
+    assert "uncommitted changes, and there are params.yaml" in str(state.message)
     assert main(["--publish"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert (root / "dvc.lock").read_bytes() == before
@@ -148,7 +151,7 @@ def test_the_command_publishes_once_and_then_needs_no_prefect(
     assert main(["--publish"]) == 0
     assert "everything is up to date" in capsys.readouterr().out
     assert main(["--allow-dirty"]) == 2
-    assert "--allow-dirty: wanted beside --publish only" in capsys.readouterr().err
+    assert "--allow-dirty: valid beside --publish only" in capsys.readouterr().err
 
 
 def test_deployments_publish_and_a_newcomer_s_run_does_not() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from tasks.changes import require_clean, require_declared
 from tasks.publish import publish
 from tests.registered_project import commit_sources
@@ -58,11 +58,11 @@ def genpipe(root: Path, *words: str) -> str:
 
 def test_a_commit_without_a_removed_recipe_is_complete_elsewhere(root: Path) -> None:
     remove_recipe(root)
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(BadState) as error:
         publish(root, "second")
     told = "dvc.lock has evaluate@nice, train@nice, which dvc.yaml no longer has; genpipe gc --stages --yes"
     assert told in str(error.value)
-    with pytest.raises(BadInput, match="genpipe gc --stages --yes"):  # also before anything is run
+    with pytest.raises(BadState, match="genpipe gc --stages --yes"):  # also before anything is run
         require_clean(root, allow_dirty=False)
     lock = (root / "dvc.lock").read_text()
     shown = genpipe(root, "gc", "--stages")
@@ -105,7 +105,7 @@ def test_a_file_that_stages_read_and_nobody_else_gets_is_refused_by_name(
     root = with_report(registered_project)
     require_declared(root)
     (root / stray).write_text("{}")
-    with pytest.raises(BadInput, match=f"stages read {stray}, which no stage makes and Git does not track"):
+    with pytest.raises(BadState, match=f"stages read {stray}, which no stage makes and Git does not track"):
         require_declared(root)
 
 

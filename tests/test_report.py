@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import write_json
 from genpipe.params.project import Params
 from genpipe.report import metrics, plots
@@ -265,14 +265,14 @@ def test_no_recipes_and_no_corpora_make_a_page_too(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("metrics/nice.json", "[1]", "wanted a JSON object, not list"),
-        ("metrics/nice.json", '{"a": "b"}', "a: wanted a number, not 'b'"),
-        ("curves/nice.tsv", "step\tloss\n1\n", "line 2: wanted 2 columns, found 1"),
+        ("metrics/nice.json", "[1]", "must be a JSON object, not list"),
+        ("metrics/nice.json", '{"a": "b"}', "a: must be a number, not 'b'"),
+        ("curves/nice.tsv", "step\tloss\n1\n", "line 2: must have 2 columns, has 1"),
         ("curves/nice.tsv", "loss\n1\n", "no column step; it has: loss"),
-        ("curves/nice.tsv", "step\tloss\n1\tx\n", "wanted numbers"),
+        ("curves/nice.tsv", "step\tloss\n1\tx\n", "must hold numbers"),
         ("samples/nice/panels.json", '[{"file": "grid.png"}]', "not a list of panels with"),
-        ("samples/nice/answers.tsv", "a\tb\n1\n", "line 2: wanted 2 columns, found 1"),
-        ("samples/nice/grid.png", "no picture", "wanted a PNG picture"),
+        ("samples/nice/answers.tsv", "a\tb\n1\n", "line 2: must have 2 columns, has 1"),
+        ("samples/nice/grid.png", "no picture", "not a PNG picture"),
     ],
 )
 def test_a_broken_artifact_is_named_and_leaves_no_page(tmp_path, file, text, message):
@@ -281,7 +281,7 @@ def test_a_broken_artifact_is_named_and_leaves_no_page(tmp_path, file, text, mes
     path.write_text(text, encoding="utf-8")
     if path.parent.name == "nice" and path.name != "panels.json":
         write_panels(path.parent, (path.name, "Samples"))
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(BadState) as raised:
         write_report(tmp_path, PARAMS)
     assert message in str(raised.value)
     assert str(path) in str(raised.value)

@@ -28,7 +28,7 @@ from genpipe import lease
 from genpipe.dvc_command import command as command_of_dvc
 from genpipe.dvc_command import environment as environment_of_dvc
 from genpipe.dvc_command import private_state
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import private_directory
 from genpipe.params.project import Params, read_params
 from genpipe.training.checkpoint import read_weights, save_weights
@@ -325,9 +325,9 @@ def test_no_weight_file_runs_code(write, tmp_path):
     mark, path = tmp_path / "pwned", tmp_path / "weights.safetensors"
     with path.open("wb") as file:
         write(Bomb(mark), file)
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(BadState) as refused:
         read_weights(path)
-    assert str(refused.value).startswith(f"{path}: wanted a whole safetensors file")
+    assert str(refused.value).startswith(f"{path}: not a whole safetensors file")
     assert "\n" not in str(refused.value)
     assert not mark.exists()
     save_weights({"a": torch.ones(2)}, path)
@@ -349,11 +349,11 @@ def test_a_lease_follows_no_link_and_leaves_what_it_leads_to(tmp_path):
     (tmp_path / "mine").write_text("years of work")
     (tmp_path / ".genpipe" / "leases").mkdir(parents=True)
     (tmp_path / ".genpipe" / "leases" / "train@nice").symlink_to(tmp_path / "mine")
-    with pytest.raises(BadInput, match="it is a link or no file; remove it"):
+    with pytest.raises(BadState, match="it is a link or no file; remove it"):
         lease.hold(tmp_path, "train@nice")
     assert (tmp_path / "mine").read_text() == "years of work"
     os.mkfifo(tmp_path / ".genpipe" / "leases" / "pipe")
-    with pytest.raises(BadInput, match="no file; remove it"):
+    with pytest.raises(BadState, match="no file; remove it"):
         lease.hold(tmp_path, "pipe")
 
 
@@ -429,17 +429,17 @@ def test_what_another_user_has_put_in_the_temporary_directory_is_not_believed(se
     assert (ours, private_directory()) == (seen_by_all / f"genpipe-{os.getuid()}", ours)
     assert not another_user_can("ls", str(ours))
     ours.chmod(0o755)
-    with pytest.raises(BadInput, match="not a directory of this user alone"):
+    with pytest.raises(BadState, match="not a directory of this user alone"):
         private_directory()
     ours.rmdir()
     seen_by_all.chmod(0o1777)
     assert another_user_can("mkdir", "-m", "700", str(ours))
-    with pytest.raises(BadInput, match="not a directory of this user alone"):
+    with pytest.raises(BadState, match="not a directory of this user alone"):
         private_directory()
     ours.rmdir()
     (seen_by_all / "mine").mkdir(mode=0o700)
     ours.symlink_to(seen_by_all / "mine")
-    with pytest.raises(BadInput, match="remove it, or set TMPDIR"):
+    with pytest.raises(BadState, match="remove it, or set TMPDIR"):
         private_directory()
 
 

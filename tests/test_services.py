@@ -256,10 +256,10 @@ def test_passwords_are_long_new_each_time_and_for_their_owner_alone(tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "wanted a directory for the files, got nothing"),
-        (["--database"], "wanted a directory for the files, got --database"),
-        (["DIRECTORY", "--database"], "wanted a value after --database"),
-        (["DIRECTORY", "--port", "1"], "wanted --database or --server, got --port"),
+        ([], "name a directory for the files, not nothing"),
+        (["--database"], "name a directory for the files, not --database"),
+        (["DIRECTORY", "--database"], "--database needs a value after it"),
+        (["DIRECTORY", "--port", "1"], "the options are --database and --server, not --port"),
     ],
 )
 def test_secrets_refuses_bad_words_in_one_line_and_writes_nothing(words, complaint, tmp_path):

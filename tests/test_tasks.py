@@ -31,7 +31,7 @@ def tasks_of(work, numbers=range(12)) -> list[Task]:
 
 
 def ignore(*_: object) -> None:
-    """Nobody wants to hear of progress."""
+    """Reports no progress."""
 
 
 @pytest.mark.parametrize("workers", [1, 3])

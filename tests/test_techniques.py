@@ -168,9 +168,9 @@ def test_the_classifier_learns_from_mixed_labels():
 
 def test_mixup_wants_labels():
     net, mixup_of_x = Net(), {"batch": [{"do": "mixup", "inputs": ["x"]}]}
-    with pytest.raises(BadInput, match="mixup wants labelled data, with num_classes; this has: image_shape"):
+    with pytest.raises(BadInput, match="mixup needs labelled data, with num_classes; this has: image_shape"):
         solver_of(net, net.loss, mixup_of_x, {"image_shape": (1, 8, 8)})
-    with pytest.raises(BadInput, match="wanted 'labels' in the batch, which has: x"):
+    with pytest.raises(BadInput, match="'labels' is not in the batch, which has: x"):
         solver_of(net, net.loss, mixup_of_x, CLASSES).loss({"x": labelled()["x"]}, 0)
 
 
@@ -324,7 +324,7 @@ def test_the_classifier_gives_r_drop_its_logits():
 
 def test_r_drop_names_the_update_whose_loss_has_no_logits():
     net = Net()
-    with pytest.raises(BadInput, match=r"solvers\.toy\.loss: r_drop wants a loss that gives logits"):
+    with pytest.raises(BadInput, match=r"solvers\.toy\.loss: r_drop needs a loss that gives logits"):
         solver_of(net, net.squared, R_DROP).loss(labelled(), 0)
 
 
@@ -511,7 +511,7 @@ def test_a_projection_of_numbers_and_vectors_is_a_clip():
         {},
     )
     assert point.x.tolist() == [1, -1]
-    with pytest.raises(BadInput, match="unit wants matrices or kernels, 'x' is in the name of x, a vector"):
+    with pytest.raises(BadInput, match="unit needs matrices or kernels, 'x' is in the name of x, a vector"):
         solver_of(point, point.loss(quadratic), {"weights": [{"do": "unit", "parameters": "x"}]})
 
 
@@ -662,7 +662,7 @@ BAD_NORMALISATIONS = {
         {"weight": "spectral", "head.weight": "weight"},
         "both in the name of the parameter head",
     ),
-    "a vector": (Net, {"head": "spectral"}, r"wanted a matrix or a kernel, head\.bias is a vector"),
+    "a vector": (Net, {"head": "spectral"}, r"must be a matrix or a kernel, head\.bias is a vector"),
     "all 0, weight": (
         zeros(slice(None)),
         {"weight": "weight"},
@@ -721,9 +721,9 @@ REFUSED = {
     ),
     "an end before the start": (
         {"batch": [{"do": "sample_pairing", "start": 5, "stop": 5}]},
-        "wanted a step after start",
+        "must be a step after start",
     ),
-    "no regular expression": (fgm(parameters="("), "wanted a regular expression"),
+    "no regular expression": (fgm(parameters="("), "is not a valid regular expression"),
     "the old key": ({"clip_norm": 1.0}, "Extra inputs are not permitted"),
 }
 

@@ -281,8 +281,8 @@ def test_normalisation_steps_in_their_order(steps, text, normal):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (("nfc", "nfkc"), "nfc or nfkc, not both"),
-        (("casefold", "lower"), "lower or casefold, not both"),
+        (("nfc", "nfkc"), "nfc and nfkc exclude each other"),
+        (("casefold", "lower"), "lower and casefold exclude each other"),
         (("lower", "nfc", "lower"), "lower is there 2 times"),
         (("upper",), "no step 'upper'; name some of: nfc, nfkc,"),
         (("",), "no step ''"),
@@ -347,9 +347,9 @@ def test_a_version_changes_with_the_content_of_the_file_alone(tmp_path):
 def test_a_wrong_name_or_file_is_refused_with_its_remedy(tmp_path, files):
     for name, file, message in [
         ("character", None, "no tokenizer 'character'; there are: jieba, jieba_python, char"),
-        ("bpe", None, "tokenizer bpe: wanted the file that defines it"),
-        ("lexicon", None, "tokenizer lexicon: wanted the file that defines it"),
-        ("char", files["bpe"], "tokenizer char: wanted no file, got"),
+        ("bpe", None, "tokenizer bpe: needs the file that defines it"),
+        ("lexicon", None, "tokenizer lexicon: needs the file that defines it"),
+        ("char", files["bpe"], "tokenizer char: takes no file, got"),
         ("bpe", tmp_path / "none.json", "none.json: no such file"),
         ("bpe", files["unigram"], "its model must have the type BPE, not Unigram"),
         ("wordpiece", files["lexicon"], "not a valid Hugging Face tokenizer with a model of type WordPiece"),
@@ -437,14 +437,14 @@ def test_truncation_padding_and_added_tokens_of_a_file_change_no_count(tmp_path)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "line 1: wanted word<TAB>count"),
-        ("明月\t5\n月 3\n".encode(), "line 2: wanted word<TAB>count"),
-        ("明月\t0\n".encode(), "line 1: wanted"),
-        ("明月\t-1\n".encode(), "line 1: wanted"),
-        ("明月\t1.5\n".encode(), "line 1: wanted"),
-        ("明月\t٣\n".encode(), "line 1: wanted"),
-        ("明 月\t1\n".encode(), "line 1: wanted"),
-        (b"\t1\n", "line 1: wanted"),
+        (b"", "line 1: must be word<TAB>count"),
+        ("明月\t5\n月 3\n".encode(), "line 2: must be word<TAB>count"),
+        ("明月\t0\n".encode(), "line 1: must be"),
+        ("明月\t-1\n".encode(), "line 1: must be"),
+        ("明月\t1.5\n".encode(), "line 1: must be"),
+        ("明月\t٣\n".encode(), "line 1: must be"),
+        ("明 月\t1\n".encode(), "line 1: must be"),
+        (b"\t1\n", "line 1: must be"),
         ("明月\t1\n光\t2\n明月\t1\n".encode(), "line 3: '明月' was there before"),
         ("明月\t5\n".encode("gb18030"), "not valid UTF-8 at byte 0"),
     ],
@@ -581,8 +581,8 @@ def test_bad_training_is_refused(tmp_path):
     for table, kind, size, spaced, message in [
         (counts, "word", 60, False, "no kind of tokenizer 'word' can be trained; there are: bpe,"),
         (counts, "wordpiece", 60, True, "drop --spaced"),
-        (counts, "bpe", characters, False, f"size: wanted {characters + 1} or more"),
-        (none, "bpe", 60, False, "wanted counts of words to train on, there are none"),
+        (counts, "bpe", characters, False, f"size: must be {characters + 1} or more"),
+        (none, "bpe", 60, False, "there are no counts of words to train on"),
     ]:
         with pytest.raises(BadInput, match=message):
             training.train_tokenizer(table, kind, size, tmp_path / "t.json", spaced=spaced)
@@ -596,13 +596,13 @@ def corpus(**values) -> Corpus:
     return Corpus.model_validate({"dataset": "d", "files": ["t.txt"], **values})
 
 
-def test_a_corpus_names_a_file_exactly_where_one_is_wanted(tmp_path):
+def test_a_corpus_names_a_file_exactly_where_one_is_needed(tmp_path):
     write_lexicon(tmp_path / "l.tsv", {"明月": 5})
     chosen = corpus(tokenizer="lexicon", tokenizer_file="l.tsv", normalise=["simplified"])
     assert corpus_tokenizer(tmp_path, chosen).split("明月頭") == ["明月", "头"]
     for name in NAMES:
         file = None if name in FILE_TOKENIZERS else "l.tsv"
-        with pytest.raises(ValidationError, match=f"tokenizer_file: tokenizer {name} wants"):
+        with pytest.raises(ValidationError, match=f"tokenizer_file: the tokenizer {name} (needs|takes no)"):
             corpus(tokenizer=name, tokenizer_file=file)
 
 
@@ -629,4 +629,4 @@ def test_a_tokenizer_is_trained_and_used_from_the_command_line(tmp_path, capsys)
     assert cli.main([*count, "--tokenizer", "character"]) == 2
     assert "no tokenizer 'character'" in capsys.readouterr().err
     assert cli.main(["tokenizer", "train", *learn[:1], str(text), *learn[2:]]) == 2
-    assert "wanted the Parquet file of genpipe count" in capsys.readouterr().err
+    assert "not the Parquet file of genpipe count" in capsys.readouterr().err

@@ -118,7 +118,7 @@ def test_a_metric_of_two_numbers_is_refused_by_name(tmp_path):
     solvers = {"sum": {"optimiser": "sgd", "lr": 0.1}}
     trainer = Trainer(Pairs(2.0), toys.Points(), toys.training(solvers=solvers), 0, Alone(), Run(tmp_path))
     with pytest.raises(
-        BadInput, match=r"'sum' of Pairs at step 0: wanted one number for pair, found shape \[2\]"
+        BadInput, match=r"'sum' of Pairs at step 0: pair must be one number, not of shape \[2\]"
     ):
         trainer.fit()
 
@@ -128,7 +128,7 @@ def test_a_training_in_which_nothing_happens_is_refused():
         complaints.refuse_idle(
             [Phase("rare", (Update("u", None, (), every=2),))], [0, 1], toys.training(steps=1)
         )
-    with pytest.raises(BadInput, match="wanted a share above 0"):
+    with pytest.raises(BadInput, match="none has a share above 0"):
         complaints.refuse_ambiguous([Phase("none", (), share=0.0)])
 
 
@@ -203,7 +203,10 @@ class Backwards(Broken):
 
 @pytest.mark.parametrize(
     ("recipe", "words"),
-    [(Ambiguous, "two updates are called 'sum'; rename one"), (Backwards, "wanted a turn every 1 or more")],
+    [
+        (Ambiguous, "two updates are called 'sum'; rename one"),
+        (Backwards, "must have a turn every 1 or more"),
+    ],
 )
 def test_updates_that_cannot_be_told_apart_or_never_play_are_refused(recipe, words, tmp_path):
     params = toys.training(solvers={"sum": {}})
@@ -240,7 +243,9 @@ def test_the_average_of_a_shared_parameter_has_both_its_names(tmp_path):
 
 
 def test_solvers_must_be_those_of_the_recipe(tmp_path):
-    with pytest.raises(BadInput, match=r"wanted \['critic', 'fit', 'generator'\], found \['elbo'\]"):
+    with pytest.raises(
+        BadInput, match=r"must be those of the updates, \['critic', 'fit', 'generator'\], not \['elbo'\]"
+    ):
         toys.trainer(Run(tmp_path), solvers={"elbo": {}})
 
 
@@ -437,7 +442,7 @@ def test_without_tensorboard_the_option_says_so(tmp_path):
     if importlib.util.find_spec("tensorboard"):
         pytest.skip("tensorboard is installed")
     with (
-        pytest.raises(BadInput, match="wanted the package tensorboard, found none; pip install"),
+        pytest.raises(BadInput, match="the package tensorboard is not installed; pip install"),
         watched("a", tmp_path, 1, tmp_path / "board"),
     ):
         pass

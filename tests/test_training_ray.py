@@ -189,7 +189,7 @@ def test_a_cluster_without_the_gpus_that_are_wanted_is_one_line(project, ray_tem
     finally:
         (project / "params.yaml").write_text(yaml.safe_dump(params))
     assert process.returncode == 2
-    assert "wanted 99 GPUs for the training processes, the Ray cluster has" in errors.splitlines()[-1]
+    assert "the training processes need 99 GPUs, the Ray cluster has" in errors.splitlines()[-1]
 
 
 def command(workers: str, out: str) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import genpipe
 from genpipe.cli import main
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import write_json
 from tests import tiny
 from tests.reference import registered
@@ -169,7 +169,7 @@ def test_a_model_without_the_facts_of_its_data_is_refused(models, tmp_path, caps
     shutil.copytree(model(models, "ogan"), tmp_path / "old")
     (tmp_path / "old/data.json").unlink()
     assert "train it again" in refused(capsys, "encode", tmp_path / "old", picture(tmp_path / "a.png"))
-    with pytest.raises(BadInput, match=r"data\.json: no such file"):
+    with pytest.raises(BadState, match=r"data\.json: no such file"):
         genpipe.load(tmp_path / "old")
 
 

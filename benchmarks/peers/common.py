@@ -62,10 +62,10 @@ def finish(counts: Mapping[str, int], out: str, started: float) -> None:
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     with open(out, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{token}\t{count}\n" for token, count in rows)
-    told(started, sum(counts.values()), len(rows))
+    report(started, sum(counts.values()), len(rows))
 
 
-def told(started: float, tokens: int, types: int) -> None:
+def report(started: float, tokens: int, types: int) -> None:
     """The line that benchmarks.measure reads: seconds of work, start-up and dictionaries not included."""
     print(json.dumps({"seconds": time.perf_counter() - started, "tokens": tokens, "types": types}))
     sys.stdout.flush()

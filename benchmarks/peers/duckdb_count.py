@@ -3,7 +3,7 @@
 import time
 
 import duckdb
-from common import arguments, told
+from common import arguments, report
 
 # A column a line: the delimiter is a character that the texts do not have
 COUNT = """
@@ -34,7 +34,7 @@ def main() -> None:
     connection.execute(WRITE.format(out=given.out))
     seconds = time.perf_counter() - started
     tokens, types = connection.execute("SELECT sum(count), count(*) FROM counts").fetchall()[0]
-    told(time.perf_counter() - seconds, int(tokens), int(types))
+    report(time.perf_counter() - seconds, int(tokens), int(types))
 
 
 if __name__ == "__main__":

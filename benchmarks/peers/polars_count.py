@@ -3,7 +3,7 @@
 import os
 import time
 
-from common import arguments, told
+from common import arguments, report
 
 TOKENIZERS = ("whitespace", "unicode-space", "word")
 
@@ -35,7 +35,7 @@ def main() -> None:
     )
     counts.write_csv(given.out, include_header=False, separator="\t", quote_style="never")
     seconds = time.perf_counter() - started
-    told(time.perf_counter() - seconds, int(counts["count"].sum()), len(counts))
+    report(time.perf_counter() - seconds, int(counts["count"].sum()), len(counts))
 
 
 if __name__ == "__main__":

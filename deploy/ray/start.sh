@@ -40,13 +40,13 @@ is_loopback() { [[ $1 == localhost || $1 == 127.* || $1 == ::1 ]]; }
 
 [[ " $* " != *" --help "* ]] || { usage; exit 0; }
 role=${1:-nothing}
-[[ $role == head || $role == worker ]] || refuse "wanted head or worker, got $role; see start.sh --help"
+[[ $role == head || $role == worker ]] || refuse "the role must be head or worker, not $role; see start.sh --help"
 shift
 
 head=''
 if [[ $role == worker ]]; then
     head=${1:-nothing}
-    [[ $head =~ ^[^:/[:space:]]+:[0-9]{1,5}$ ]] || refuse "wanted the head's HOST:PORT after worker, got $head"
+    [[ $head =~ ^[^:/[:space:]]+:[0-9]{1,5}$ ]] || refuse "worker must be followed by the head's HOST:PORT, not $head"
     shift
 fi
 
@@ -54,19 +54,19 @@ interface='' port=6379 token=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 while (($#)); do
     case $1 in
     --) shift; break ;;
-    --interface | --port | --token) (($# > 1)) || refuse "wanted a value after $1, got nothing" ;;&
+    --interface | --port | --token) (($# > 1)) || refuse "$1 needs a value after it" ;;&
     --interface) interface=$2; shift 2 ;;
     --port)
         [[ $role == head ]] || refuse "--port is the head's; a worker's port is that in HOST:PORT"
         port=$2; shift 2 ;;
     --token) token=$2; shift 2 ;;
-    *) refuse "wanted --interface, --port, --token or --, got $1; see start.sh --help" ;;
+    *) refuse "the options are --interface, --port, --token and --, not $1; see start.sh --help" ;;
     esac
 done
 
-[[ $port =~ ^[1-9][0-9]{3,4}$ ]] || refuse "--port: wanted 1024 to 65535, got $port"
-((port >= 1024 && port <= 65535)) || refuse "--port: wanted 1024 to 65535, got $port"
-[[ $interface != 0.0.0.0 ]] || refuse "--interface: wanted the address that the others reach, got 0.0.0.0"
+[[ $port =~ ^[1-9][0-9]{3,4}$ ]] || refuse "--port: must be 1024 to 65535, not $port"
+((port >= 1024 && port <= 65535)) || refuse "--port: must be 1024 to 65535, not $port"
+[[ $interface != 0.0.0.0 ]] || refuse "--interface: must be the address that the others reach, not 0.0.0.0"
 command -v ray >/dev/null || refuse "found no ray; activate genpipe's environment first"
 
 if [[ $role == head ]]; then
@@ -81,7 +81,7 @@ else
     ! is_loopback "${head%:*}" ||
         refuse "$head is this machine alone; start the head with --interface, and name that address"
     ! is_loopback "$interface" ||
-        refuse "--interface: wanted the address that the others reach, got $interface"
+        refuse "--interface: must be the address that the others reach, not $interface"
     reason=$(socket create_connection "${head%:*}" "${head##*:}")
     [[ -z $reason ]] || refuse "no head answers at $head ($reason); start it, or open the firewall"
     [[ -z $interface ]] || reason=$(socket create_server "$interface" 0)
@@ -92,9 +92,9 @@ if [[ $role == head && ! -e $token ]]; then
     mkdir -p -m 700 "$(dirname "$token")"
     (umask 077 && od -An -v -tx1 -N32 /dev/urandom | tr -d ' \n' >"$token")
 fi
-[[ -s $token ]] || refuse "wanted the cluster's token in $token, found none; copy it from the head, mode 600"
+[[ -s $token ]] || refuse "$token: the cluster's token is not there; copy it from the head, mode 600"
 [[ -n $(find -L "$token" -prune -perm 600) ]] ||
-    refuse "$token: wanted mode 600, since whoever reads it owns the cluster; chmod 600 it"
+    refuse "$token: must have mode 600, since whoever reads it owns the cluster; chmod 600 it"
 token=$(realpath "$token")
 
 unset RAY_AUTH_TOKEN # it would win over the file

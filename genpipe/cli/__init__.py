@@ -22,6 +22,16 @@ An artifact is a function of data, code and parameters, never of the cluster.
   genpipe plan                  what is out of date, and why
 """
 
+EXITS = """\
+exit status, of these commands and of python -m flows.NAME:
+  0    all went well
+  1    a part of the work failed, or a check found something wrong; a traceback is a defect of genpipe
+  2    what was given or the state of the project is not valid; the line says what to change
+  69   Ray, a network, Git, DVC, storage or the disk is unavailable; run the same command later
+  75   another process does this work or holds the lock; wait for it
+  130  interrupted; the same command goes on where it stopped
+"""
+
 OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE ended
 
 
@@ -75,7 +85,10 @@ def _output_is_closed() -> bool:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="genpipe", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="genpipe",
+        description=DESCRIPTION,
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

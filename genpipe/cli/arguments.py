@@ -32,28 +32,28 @@ def new_file(text: str) -> Path:
     try:
         if not path.name or path.is_dir():
             raise argparse.ArgumentTypeError(
-                f"wanted a file to write, {text!r} is a directory; name a file in it"
+                f"must be a file to write, {text!r} is a directory; name a file in it"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
             pass
     except OSError as error:
         raise argparse.ArgumentTypeError(
-            f"wanted a file that can be written, {text}: {error.strerror}; name another"
+            f"{text} cannot be written: {error.strerror}; name another"
         ) from None
     return path
 
 
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"wanted a number, 1 or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number, 1 or more, not {text!r}")
     return int(text)
 
 
 def orders(text: str) -> tuple[int, ...]:
     orders = {int(part) if part.isdecimal() else 0 for part in text.split(",")}
     if not orders <= set(range(1, 7)):
-        raise argparse.ArgumentTypeError(f"wanted orders of n-grams from 1 to 6, as in 1,2,3, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be orders of n-grams from 1 to 6, as in 1,2,3, not {text!r}")
     return tuple(sorted(orders))
 
 
@@ -63,7 +63,7 @@ def workers(text: str) -> int:
     except ValueError:
         workers = -1
     if workers < 0:
-        raise argparse.ArgumentTypeError(f"wanted a number of processes, 0 or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of processes, 0 or more, not {text!r}")
     return workers
 
 
@@ -73,7 +73,7 @@ def range_of_workers(text: str) -> tuple[int, int]:
         return workers(text), workers(text)
     if not (fewest.isdecimal() and most.isdecimal() and 1 <= int(fewest) <= int(most)):
         raise argparse.ArgumentTypeError(
-            f"wanted a number of processes, or a range from 1 up as in 1-4, not {text!r}"
+            f"must be a number of processes, or a range from 1 up as in 1-4, not {text!r}"
         )
     return int(fewest), int(most)
 
@@ -94,11 +94,11 @@ def new_directory(ours: Collection[str]) -> Callable[[str], Path]:
 
 def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError(f"wanted a number from 0 to 2^63 - 1, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 2^63 - 1, not {text!r}")
     return int(text)
 
 
 def steps(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"wanted 1 or more optimiser steps, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be 1 or more optimiser steps, not {text!r}")
     return int(text)

@@ -177,7 +177,7 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.params.project import read_params
 
     if bool(arguments.corpus) == bool(arguments.names):
-        raise BadInput("count wants either files or --corpus NAME; see genpipe count --help")
+        raise BadInput("count needs either files or --corpus NAME; see genpipe count --help")
     cluster = _cluster(root, arguments)
     _clean_up_when_ended()
     if arguments.corpus:
@@ -217,7 +217,7 @@ def _refuse_beside_corpus(arguments: argparse.Namespace) -> None:
     for name, unused in arguments.unused.items():
         if getattr(arguments, name) != unused:
             raise BadInput(
-                f"--{name.replace('_', '-')}: wanted none beside --corpus {arguments.corpus}, whose block in params.yaml "
+                f"--{name.replace('_', '-')}: not valid beside --corpus {arguments.corpus}, whose block in params.yaml "
                 "says how it is counted; change it there, or name files"
             )
 

@@ -65,7 +65,7 @@ def _rollback(root: Path, arguments: argparse.Namespace) -> None:
     name, wanted = split_name(arguments.model)
     if wanted is not None:
         raise BadInput(
-            f"wanted MODEL alone, not {arguments.model!r}; say genpipe rollback {name} --to {wanted}"
+            f"name MODEL alone, not {arguments.model!r}; run genpipe rollback {name} --to {wanted}"
         )
     with lease.hold(root, "registry"):
         before, now = rollback(root, name, arguments.to, remote_of(root))
@@ -79,7 +79,9 @@ def _pull(root: Path, arguments: argparse.Namespace) -> None:
 
     name, wanted = split_name(arguments.model)
     if wanted is None:
-        raise BadInput(f"wanted MODEL@VERSION or MODEL@STAGE, as in {name}@prod, not {arguments.model!r}")
+        raise BadInput(
+            f"name the model as MODEL@VERSION or MODEL@STAGE, as in {name}@prod, not {arguments.model!r}"
+        )
     version = read_model(root, name).named(wanted)
     pull(root, name, version.commit, arguments.out)
     print(f"{version.tag} is in {arguments.out}")

@@ -29,9 +29,9 @@ def _add_train(commands: Commands) -> None:
         "default: cluster.workers",
     )
     train.add_argument(
-        "--steps", type=steps, metavar="S", help="instead of recipes.RECIPE.train.steps; wants --out"
+        "--steps", type=steps, metavar="S", help="instead of recipes.RECIPE.train.steps; needs --out"
     )
-    train.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; wants --out")
+    train.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; needs --out")
     train.add_argument(
         "--out", type=new_directory(TRAINED), metavar="DIR", help="default: artifacts/models/RECIPE"
     )
@@ -39,7 +39,7 @@ def _add_train(commands: Commands) -> None:
         "--tensorboard",
         type=Path,
         metavar="DIR",
-        help="write the metrics there too; wants pip install tensorboard",
+        help="write the metrics there too; needs pip install tensorboard",
     )
     train.set_defaults(run=_train)
 
@@ -54,9 +54,9 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         "--model",
         type=Path,
         metavar="DIR",
-        help="another trained model than artifacts/models/RECIPE; wants --out",
+        help="another trained model than artifacts/models/RECIPE; needs --out",
     )
-    sample.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; wants --out")
+    sample.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; needs --out")
     sample.add_argument(
         "--out", type=new_directory(SAMPLES), metavar="DIR", help="default: artifacts/samples/RECIPE"
     )
@@ -68,9 +68,9 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         "--model",
         type=Path,
         metavar="DIR",
-        help="another trained model than artifacts/models/RECIPE; wants --out",
+        help="another trained model than artifacts/models/RECIPE; needs --out",
     )
-    evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; wanted with --model")
+    evaluate.add_argument("--samples", type=Path, metavar="DIR", help="its samples; needed with --model")
     evaluate.add_argument(
         "--out", type=new_file, metavar="FILE", help="default: artifacts/metrics/RECIPE.json"
     )

@@ -28,7 +28,7 @@ from genpipe.dependencies import version_of
 FEW_TYPES = 1000  # are always held in memory
 BYTES_OF_A_ROW = 400  # while it is added up and sorted, more than was seen, for ranges are not equal;
 COPIES_OF_A_TOKEN = 6  # and of its token
-FEW_LENGTHS = 100  # lengths below are told apart, longer ones by their first two digits
+FEW_LENGTHS = 100  # lengths below are counted one by one, longer ones by their first two digits
 
 NO_RUN = (OSError, pl.exceptions.ComputeError)  # not counted yet, or cut off by a power failure
 

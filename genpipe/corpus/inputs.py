@@ -6,13 +6,14 @@ names, and sorted within a name, so that the same names give the same shards.
 
 import contextlib
 import os
+import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, Unavailable
 
 Kind = Literal["lines", "file", "jsonl", "parquet", "dataset"]
 Compression = Literal["gzip", "zstd"]
@@ -23,6 +24,7 @@ KINDS: dict[str, Kind] = {".txt": "lines", ".jsonl": "jsonl", ".parquet": "parqu
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 KNOWN = "a .txt file (a document a line), .jsonl (a record a line), either also with .gz or .zst, or .parquet"
 HUB = "hf://"
+NO_ANSWER = (ConnectionError, TimeoutError, socket.gaierror)
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,32 @@ def readable(input: Input) -> Iterator[None]:
     """Turns what the libraries say of a missing or broken file into a BadInput."""
     try:
         yield
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        _require_answer(input.path, error)
         raise BadInput(
             f"{input.path}: no such file any more, or not on this machine; put it back and run this again"
         ) from None
     except _faults() as error:
+        _require_answer(input.path, error)
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's or the network's fault: PyArrow and gzip give no number to broken content
+            raise  # the disk's fault: PyArrow and gzip give no number to broken content
         kind = input.compression or input.kind
         raise BadInput(
-            f"{input.path}: wanted a whole {kind} file, but {_line(error)}; fetch or write it again"
+            f"{input.path}: not a whole {kind} file: {_line(error)}; fetch or write it again"
         ) from None
+
+
+def _require_answer(name: str, error: BaseException) -> None:
+    """Raise Unavailable where a URL cannot be read because its server does not answer."""
+    cause: BaseException | None = error
+    while (
+        "://" in name and cause is not None
+    ):  # fsspec raises FileNotFoundError from the error of the connection
+        if isinstance(cause, NO_ANSWER):
+            raise Unavailable(
+                f"{name}: no answer ({_line(cause)}); check the name and the network, and try again"
+            )
+        cause = cause.__cause__
 
 
 def _faults() -> tuple[type[Exception], ...]:
@@ -102,8 +119,7 @@ def _open_url(url: str) -> Iterator[BinaryIO]:
         raise
     except ValueError:  # what fsspec says when a server cannot send a part of a file
         raise BadInput(
-            f"{url}: wanted a file that can be read from any place, this server only sends it whole; "
-            "download it first"
+            f"{url}: this server sends the file only as a whole, and parts of it are read; download it first"
         ) from None
 
 
@@ -117,14 +133,17 @@ def _find(name: str) -> list[Found]:
         return _find_glob(fs, path, name)
     try:
         info: dict[str, Any] = fs.info(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        _require_answer(name, error)
         raise BadInput(f"{name}: no such file or directory; name {KNOWN}, or a folder of them") from None
     if info["type"] != "directory":
         return [_known(_full(fs, path))]
     local = Path(path)
     if _is_local(fs) and (local / "dataset_dict.json").exists():
         splits = [str(folder.parent) for folder in sorted(local.glob("*/state.json"))]
-        raise BadInput(f"{name}: wanted one data set, this holds one a split; name {' or '.join(splits)}")
+        raise BadInput(
+            f"{name}: this directory holds one data set for each split; name {' or '.join(splits)}"
+        )
     if _is_local(fs) and (local / "state.json").exists():
         return [(path, "dataset", None)]
     return _find_below(fs, path, name)
@@ -142,7 +161,7 @@ def _find_glob(fs: Any, pattern: str, name: str) -> list[Found]:
 def _find_below(fs: Any, folder: str, name: str) -> list[Found]:
     files = [path for path in fs.find(folder) if _suffixes(path) and not _hidden(path, folder)]
     if not files:
-        raise BadInput(f"{name}: no known file in this folder or below it; wanted {KNOWN}")
+        raise BadInput(f"{name}: no known file in this folder or below it; put {KNOWN} there")
     return [_known(_full(fs, path)) for path in sorted(files)]
 
 
@@ -151,17 +170,18 @@ def _find_on_hub(name: str) -> list[Found]:
 
     path, _, split = name.removeprefix(HUB).partition(":")
     if "[" in split:
-        raise BadInput(f"{name}: wanted a whole split, not a slice of one; name it without [...]")
+        raise BadInput(f"{name}: a slice of a split cannot be counted; name it without [...]")
     try:
         found = load_dataset(path, split=split or None)
     except (OSError, ValueError) as error:
+        _require_answer(name, error)
         raise BadInput(
             f"{name}: cannot be loaded ({_line(error)}); see to the name and the network, or name local files"
         ) from None
     if isinstance(found, DatasetDict):
         if len(found) > 1:
             raise BadInput(
-                f"{name}: wanted one split; name {' or '.join(f'{HUB}{path}:{key}' for key in found)}"
+                f"{name}: it has several splits; name {' or '.join(f'{HUB}{path}:{key}' for key in found)}"
             )
         (found,) = found.values()
     return [(file["filename"], "dataset", None) for file in found.cache_files]
@@ -169,7 +189,7 @@ def _find_on_hub(name: str) -> list[Found]:
 
 def _file_system(name: str) -> tuple[Any, str]:
     if "::" in name:
-        raise BadInput(f"{name}: wanted a path or one URL, not a chain of them; unpack or download it first")
+        raise BadInput(f"{name}: a chain of URLs cannot be read; unpack or download it first")
     import fsspec  # takes longer than counting a small file
 
     try:
@@ -191,7 +211,7 @@ def _full(fs: Any, path: str) -> str:
 def _known(full: str) -> Found:
     suffixes = _suffixes(full)
     if suffixes is None:
-        raise BadInput(f"{full}: wanted {KNOWN}")
+        raise BadInput(f"{full}: not a known kind of file; name {KNOWN}")
     return full, *suffixes
 
 

@@ -69,8 +69,8 @@ def read_lexicon(text: str, name: Path) -> Lexicon:
         word, _, count = line.removesuffix("\r").partition("\t")
         if not re.fullmatch(r"0*[1-9][0-9]{0,17}", count) or word.split() != [word]:
             raise BadInput(
-                f"{name}: line {number}: wanted word<TAB>count, a word without white space and a whole number "
-                f"from 1 up, not {line[:40]!r}; mend the line"
+                f"{name}: line {number}: must be word<TAB>count, a word without white space and a whole number "
+                f"from 1 up, not {line[:40]!r}; fix the line"
             )
         if word in counts:
             raise BadInput(f"{name}: line {number}: {word!r} was there before; add its counts up on one line")

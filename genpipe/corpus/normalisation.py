@@ -48,7 +48,7 @@ def _check(names: Sequence[str]) -> None:
     for first, second in _CONFLICTS:
         if first in names and second in names:
             raise BadInput(
-                f"normalise: wanted {first} or {second}, not both; {second} does more, drop {first}"
+                f"normalise: {first} and {second} exclude each other; {second} does more, drop {first}"
             )
 
 

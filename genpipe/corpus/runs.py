@@ -70,10 +70,10 @@ def join_runs(path: Path, runs: Sequence[Run], about: dict[str, Any]) -> Run:
 
 
 def _write(rows: pl.LazyFrame, run: Run) -> Run:
-    told = {name: value for name, value in vars(run).items() if name != "path"}
+    about = {name: value for name, value in vars(run).items() if name != "path"}
     with new_file(run.path) as partial, _numbered_errors(run.path):
         rows.sink_parquet(
-            partial, compression="lz4", row_group_size=RUN_ROWS, metadata={"genpipe": json.dumps(told)}
+            partial, compression="lz4", row_group_size=RUN_ROWS, metadata={"genpipe": json.dumps(about)}
         )
     return run
 

@@ -36,7 +36,7 @@ class Shard:
 def cut(input: Input, shard_bytes: int) -> list[Shard]:
     """Shards that cover the input once, of about `shard_bytes` bytes where it can be cut."""
     if shard_bytes < 1:
-        raise BadInput(f"shard_bytes: wanted 1 or more, not {shard_bytes}")
+        raise BadInput(f"shard_bytes: must be 1 or more, not {shard_bytes}")
     if input.kind in TABLES:
         from genpipe.corpus.tables import cut_rows  # and with it PyArrow
 
@@ -135,7 +135,7 @@ class Content:
             place, byte = how.path, self.shard.start + self.skipped + at
         unpacked = " of the unpacked file" if how.compression else ""
         return BadInput(
-            f"{place}: wanted UTF-8, but byte {byte}{unpacked} is 0x{part[at]:02x}; convert the file first, "
+            f"{place}: not valid UTF-8: byte {byte}{unpacked} is 0x{part[at]:02x}; convert the file first, "
             "for example: iconv -f GB18030 -t UTF-8 OLD > NEW; or genpipe count --errors replace"
         )
 
@@ -197,7 +197,7 @@ def _unpack(data: bytes, input: Input) -> bytes:
 
 def _field(line: str, shard: Shard, number: int) -> str:
     field = shard.input.field
-    # four times as fast as json; what it does not take may still be good, or is told of below
+    # four times as fast as json; what it does not take may still be good, or is reported below
     with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
         value = orjson.loads(line)[field]
         if isinstance(value, str):
@@ -206,7 +206,7 @@ def _field(line: str, shard: Shard, number: int) -> str:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BadInput(
-            f"{_place(shard, number)}: wanted a JSON record, {error}; mend or delete the line"
+            f"{_place(shard, number)}: not a JSON record: {error}; fix or delete the line"
         ) from None
     if not isinstance(record, dict) or field not in record:
         has = (
@@ -226,15 +226,15 @@ def _text(value: object, shard: Shard, number: int) -> str:
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) < len(parts):
         raise BadInput(
-            f"{_place(shard, number)}: field {field!r}: wanted a string or a list of strings, "
-            f"not {json.dumps(value)[:40]}; mend the line or name another field"
+            f"{_place(shard, number)}: field {field!r}: must be a string or a list of strings, "
+            f"not {json.dumps(value)[:40]}; fix the line or name another field"
         )
     text = "\n".join(texts)
     try:
         text.encode()  # "\\ud800" is valid JSON, yet half a character
     except UnicodeEncodeError:
         raise BadInput(
-            f"{_place(shard, number)}: field {field!r} has half a surrogate pair; mend the line"
+            f"{_place(shard, number)}: field {field!r} has half a surrogate pair; fix the line"
         ) from None
     return text
 

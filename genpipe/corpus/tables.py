@@ -21,7 +21,9 @@ def read_rows(input: Input, start: int, end: int) -> list[bytes]:
     """The values of the rows `start` to `end`; a list of strings is one value of lines."""
     column = _read_parquet(input, start, end) if input.kind == "parquet" else _read_dataset(input, start, end)
     if len(column) != end - start:
-        raise BadInput(f"{input.path}: wanted rows {start} to {end}, but it got shorter; run this again")
+        raise BadInput(
+            f"{input.path}: rows {start} to {end} are missing, since it got shorter; run this again"
+        )
     is_list = _is_list(column.type)
     rows = column.cast(pa.large_list(pa.large_binary()) if is_list else pa.large_binary()).to_pylist()
     return [_value(row, input, number) for number, row in enumerate(rows, start)]
@@ -83,19 +85,19 @@ def _open_dataset(input: Input) -> Any:
     try:
         return load_from_disk(input.path)
     except IndexError:  # datasets 5.2 saves a data set without rows, yet cannot load it
-        raise BadInput(f"{input.path}: wanted a data set with rows, this has none; leave it out") from None
+        raise BadInput(f"{input.path}: the data set has no rows; leave it out") from None
 
 
 def _check_column(schema: pa.Schema, input: Input) -> None:
     if schema.names.count(input.field) != 1:
         has = ", ".join(schema.names) or "none"
         raise BadInput(
-            f"{input.path}: wanted one column {input.field!r}, it has: {has}; name the one with the text"
+            f"{input.path}: must have one column {input.field!r}, it has: {has}; name the one with the text"
         )
     kind = schema.field(input.field).type
     if not _is_text(kind.value_type if _is_list(kind) else kind):
         raise BadInput(
-            f"{input.path}: column {input.field!r}: wanted strings or lists of strings, not {kind}; "
+            f"{input.path}: column {input.field!r}: must hold strings or lists of strings, not {kind}; "
             "name another column"
         )
 
@@ -115,7 +117,7 @@ def _value(row: bytes | list[bytes | None] | None, input: Input, number: int) ->
     values = [part for part in parts if part is not None]
     if len(values) < len(parts):
         raise BadInput(
-            f"{input.path}: row {number} (from 0): column {input.field!r}: wanted a string or a list of strings, "
+            f"{input.path}: row {number} (from 0): column {input.field!r}: must be a string or a list of strings, "
             "not null; fill it or drop the row"
         )
     return b"\n".join(values)

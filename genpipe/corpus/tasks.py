@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from genpipe.errors import BadInput, Unavailable
+from genpipe.errors import BadInput, BadState, Unavailable
 
 IN_HAND = 2  # tasks of a worker: one that runs, one that waits, so that it never idles
 MAX_DEATHS = 3  # of workers, before their task is given up
@@ -293,7 +293,7 @@ def supervised(crew: Crew, workers: int) -> Iterator[Supervisor]:
 
 def _away(task: Task[Result]) -> Away[Result]:
     if task.away is None:
-        raise BadInput(
+        raise BadState(
             f"{task.name}: a worker does not see this project; put it on a disk that all nodes share"
         )
     return task.away

@@ -24,7 +24,6 @@ import polars as pl
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
-from genpipe.files import existing
 from genpipe.params.tokenizers import FILE_TOKENIZERS, TokenizerName
 
 if TYPE_CHECKING:
@@ -173,13 +172,11 @@ def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = N
         raise BadInput(f"no tokenizer {name!r}; there are: {', '.join(NAMES)}")
     if name in FILE_TOKENIZERS:
         if file is None:
-            raise BadInput(
-                f"tokenizer {name}: wanted the file that defines it, got none; name a tokenizer file"
-            )
+            raise BadInput(f"tokenizer {name}: needs the file that defines it; name a tokenizer file")
         return _from_file(name, tuple(normalise), file)
     if file is not None:
         raise BadInput(
-            f"tokenizer {name}: wanted no file, got {file}; drop it, or take one of: {', '.join(FILE_TOKENIZERS)}"
+            f"tokenizer {name}: takes no file, got {file}; drop it, or take one of: {', '.join(FILE_TOKENIZERS)}"
         )
     return _built_in(name, tuple(normalise))
 
@@ -262,7 +259,9 @@ def _version(name: str, needs: str, normalise: Sequence[str]) -> str:
 
 def _read(file: Path) -> str:
     try:
-        return existing(file, "name a tokenizer file that exists").read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{file}: no such file or directory; name a tokenizer file that exists") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file}: not valid UTF-8 at byte {error.start}; convert the file first") from None
 
@@ -292,7 +291,7 @@ def _cut_at_space(text: pl.Expr) -> pl.Expr:
 
 
 def _cut_characters(text: pl.Expr) -> pl.Expr:
-    # newlines stay, so that lines can be told apart again
+    # newlines stay, so that lines can be separated again
     return text.str.replace_all(r"[^\S\n]+", "").str.split("")
 
 

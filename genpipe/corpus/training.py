@@ -52,9 +52,7 @@ def train_tokenizer(counts: pa.Table, kind: Kind, size: int, out: Path, *, space
     if kind not in KINDS:
         raise BadInput(f"no kind of tokenizer {kind!r} can be trained; there are: {', '.join(KINDS)}")
     if spaced and kind == "wordpiece":
-        raise BadInput(
-            "wordpiece: wanted --kind bpe or unigram with --spaced; drop --spaced, its ## marks words"
-        )
+        raise BadInput("wordpiece: --spaced is for --kind bpe and unigram; drop --spaced, its ## marks words")
     words = _words(counts, BEGINS if spaced else "")
     _check_size(words, kind, size)
     model = tokenizers.Tokenizer(_TRAINERS[kind](words, size))
@@ -70,7 +68,7 @@ def read_counts(path: Path) -> pa.Table:
         return pq.read_table(path, columns=["token", "count"])
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(
-            f"{path}: wanted the Parquet file of genpipe count, {' '.join(str(error).split())}; count again"
+            f"{path}: not the Parquet file of genpipe count: {' '.join(str(error).split())}; count again"
         ) from None
 
 
@@ -178,7 +176,7 @@ def _words(counts: pa.Table, before: str) -> Words:
     rows = zip(counts["token"].to_pylist(), counts["count"].to_pylist(), strict=True)
     words = {before + token: count for token, count in rows if token.strip() and token != UNKNOWN}
     if not words:
-        raise BadInput("wanted counts of words to train on, there are none; count a text that has some")
+        raise BadInput("there are no counts of words to train on; count a text that has words")
     return words
 
 
@@ -186,7 +184,7 @@ def _check_size(words: Words, kind: Kind, size: int) -> None:
     needed = 1 + len(_alphabet(words, CONTINUES if kind == "wordpiece" else ""))
     if size < needed:
         raise BadInput(
-            f"size: wanted {needed} or more, room for {UNKNOWN} and each single character, not {size}; "
+            f"size: must be {needed} or more, with room for {UNKNOWN} and each single character, not {size}; "
             "take a larger one, or counts without the rarest words"
         )
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import existing, read_json
 
 Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
@@ -93,7 +93,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     path = existing(directory / "data.json", "run the stage that makes it (genpipe plan names it)")
     described = read_json(path)
     if not isinstance(described, dict) or not {"kind", "splits", "facts"} <= set(described):
-        raise BadInput(f"{path}: kind, splits and facts are missing; run the stage that makes it again")
+        raise BadState(f"{path}: kind, splits and facts are missing; run the stage that makes it again")
     return described
 
 
@@ -140,6 +140,6 @@ def read_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; run the stage that makes it (genpipe plan names it)") from None
+        raise BadState(f"{path}: no such file; run the stage that makes it (genpipe plan names it)") from None
     except (ValueError, EOFError, OSError) as error:
-        raise BadInput(f"{path}: not a NumPy array ({error}); run the stage that makes it again") from None
+        raise BadState(f"{path}: not a NumPy array ({error}); run the stage that makes it again") from None

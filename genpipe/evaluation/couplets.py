@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genpipe.capabilities import Example, Tags
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.evaluation.judge import Trial
 from genpipe.sampling.draw import rows_of
 from genpipe.sampling.panels import answer_of
@@ -51,7 +51,7 @@ def form(
 def spelled(trial: Trial, x: Example) -> Iterable[tuple[str, str]]:
     """Source and target as text."""
     if trial.speller is None:
-        raise BadInput("the data of couplets has no vocabulary.json; encode it again")
+        raise BadState("the data of couplets has no vocabulary.json; encode it again")
     return zip(trial.speller.lines(x["source"]), trial.speller.lines(x["target"]), strict=True)
 
 

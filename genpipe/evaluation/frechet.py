@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genpipe.capabilities import Embeds
 from genpipe.data.loader import read_array
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.nn.pixels import scaled
 from genpipe.sampling.draw import in_chunks, whole
@@ -30,7 +30,7 @@ def judge_samples(yardstick: Embeds, test: Tensor, drawn: Tensor) -> dict[str, f
     """
     n = min(len(drawn), len(test) // 2)
     if drawn.shape[1:] != test.shape[1:]:
-        raise BadInput(
+        raise BadState(
             f"samples.npy has images of {tuple(drawn.shape[1:])} pixels, and the data of {tuple(test.shape[1:])}; sample again"
         )
     num_features = yardstick.embed({"images": scaled(test[:1])}).shape[1]

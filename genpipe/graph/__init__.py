@@ -52,7 +52,7 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
 
 
 def inputs_of(root: Path, name: str) -> str | None:
-    """A hash of a stage's command and of all it depends on, as that is now; None when it cannot be told."""
+    """A hash of a stage's command and of all it depends on, as that is now; None when it cannot be computed."""
     try:
         from genpipe.graph import in_process
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from genpipe import yaml_text
 from genpipe.dvc_command import DvcFailed, dvc
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.graph.plan import (
     Needs,
     Plan,
@@ -28,7 +28,7 @@ EDGE = re.compile(r'"([^"]+)" -> "([^"]+)";?')  # from a stage to one that needs
 def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
     """Read the plan of the project at `root`; with `targets` (stages or groups), of these and all they wait for."""
     if not (root / ".dvc").is_dir():
-        raise BadInput(
+        raise BadState(
             f"{root}: not the root of a DVC project (no .dvc there); go to the root of the project"
         )
     upstream = _upstream(_dvc(root, "dag", "--dot"))
@@ -48,7 +48,9 @@ def _dvc(root: Path, *words: str) -> str:
     try:
         return dvc(root, *words)
     except DvcFailed as error:
-        raise BadInput(f"dvc.yaml: {error}") from None
+        if "dvc.yaml" in str(error):
+            raise BadInput(f"dvc.yaml: {error}") from None
+        raise
 
 
 def _upstream(dot: str) -> dict[str, list[str]]:

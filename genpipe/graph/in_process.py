@@ -23,7 +23,7 @@ from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 from genpipe import lease
 from genpipe.dependencies import CODE, code_of
 from genpipe.dvc_command import private_state
-from genpipe.errors import BadInput, Busy
+from genpipe.errors import BadInput, BadState, Busy
 from genpipe.files import new_file
 from genpipe.graph.plan import (
     Layout,
@@ -72,7 +72,7 @@ def _read_plan(root: Path, targets: list[str] | None) -> Plan:
 def inputs_of(root: Path, name: str) -> str | None:
     """A hash of all that decides what the stage makes: its command, and what it depends on as that is now.
 
-    None when it cannot be told, as while another command holds DVC's lock.
+    None when it cannot be computed, as while another command holds DVC's lock.
     """
     with contextlib.suppress(DvcException), Repo(str(root), config=_private(root)) as repo, lock_repo(repo):
         for node in repo.index.stages:
@@ -162,7 +162,7 @@ def _open(root: Path) -> Iterator[Repo]:
                 raise NotDvcRepoError(str(root))
             yield repo
     except NotDvcRepoError:
-        raise BadInput(
+        raise BadState(
             f"{root}: not the root of a DVC project (no .dvc there); go to the root of the project"
         ) from None
     except LockError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import networkx
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 
 ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
 LEAST = {"attempts": 1}  # of the numbers in meta.genpipe; 0 of the others
@@ -44,7 +44,7 @@ class Stage:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether a run would mend it: not where it is stale only because DVC runs it, or one upstream, every time."""
+        """Whether a run would fix it: not where it is stale only because DVC runs it, or one upstream, every time."""
         return any(reason != ALWAYS and not UPSTREAM.fullmatch(reason) for reason in self.reasons)
 
 
@@ -70,10 +70,10 @@ class Plan:
         return tuple(stage for stage in self.stages if stage.is_stale)
 
     def require_inputs(self) -> None:
-        """Raise BadInput when raw data is missing or was changed: no stage can mend that."""
+        """Raise BadState where raw data is missing or was changed: no stage can fix that."""
         if self.problems:
             first, *others = self.problems
-            raise BadInput(first + (f" (and {len(others)} more)" if others else ""))
+            raise BadState(first + (f" (and {len(others)} more)" if others else ""))
 
     def describe(self) -> str:
         """The plan in words: a line for each stage that is out of date."""
@@ -157,7 +157,7 @@ def needs_of(stage: str, meta: Any) -> Needs:
     values = meta.get("genpipe") or {} if isinstance(meta, Mapping) else {}
     if not isinstance(values, Mapping):
         raise BadInput(
-            f"dvc.yaml: {stage}.meta.genpipe: wanted keys and values, as {{retries: 1}}, not {values!r}"
+            f"dvc.yaml: {stage}.meta.genpipe: must be keys and values, as {{retries: 1}}, not {values!r}"
         )
     kinds = {field.name: field.type for field in fields(Needs)}
     for key, value in values.items():
@@ -165,10 +165,10 @@ def needs_of(stage: str, meta: Any) -> Needs:
         if key not in kinds:
             raise BadInput(f"{where}: no such key; it knows {', '.join(kinds)}")
         if not _fits(value, kinds[key], LEAST.get(key, 0)):
-            wanted = {bool: "true or false", int: f"a whole number >= {LEAST.get(key, 0)}"}.get(
+            form = {bool: "true or false", int: f"a whole number >= {LEAST.get(key, 0)}"}.get(
                 kinds[key], "a number >= 0"
             )
-            raise BadInput(f"{where}: wanted {wanted}, not {value!r}")
+            raise BadInput(f"{where}: must be {form}, not {value!r}")
     return Needs(**values)
 
 

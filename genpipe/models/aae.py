@@ -51,7 +51,7 @@ class AAE(Recipe, Samples, Encodes, Decodes):
         return Loss(F.mse_loss(self.decoder(self.encoder(x)), x))
 
     def critic_loss(self, batch: Batch) -> Loss:
-        """Cross entropy in nats of telling noise from codes, ln 4 where they cannot be told apart."""
+        """Cross entropy in nats of telling noise from codes, ln 4 where the critic cannot distinguish them."""
         with torch.no_grad():  # the critic's turn: nothing flows to the encoder
             code = self.encoder(self._scaled(batch))
         score_noise, score_code = self.critic(torch.cat([torch.randn_like(code), code])).chunk(2)

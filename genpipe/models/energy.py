@@ -70,7 +70,7 @@ class EnergyModel(Recipe, Samples, Energy):
         replay = batch["replay"]
         if len(replay) < len(real):
             raise BadInput(
-                f"num_replay: wanted {len(real)} or more rows for each logical worker, as many as its slice of the "
+                f"num_replay: must be {len(real)} or more rows for each logical worker, as many as its slice of the "
                 f"batch, not {len(replay)}; raise it"
             )
         chosen = torch.randperm(len(replay), device=replay.device)[: len(real)]

@@ -65,7 +65,7 @@ class GLANN(Recipe, Samples, Decodes):
         super().__init__()
         if latent_dim > math.prod(image_shape):
             raise BadInput(
-                f"latent_dim: wanted {math.prod(image_shape)} or fewer, the pixels of an image, not {latent_dim}"
+                f"latent_dim: must be {math.prod(image_shape)} or fewer, the pixels of an image, not {latent_dim}"
             )
         self.latent_dim = latent_dim
         self.noise_dim = noise_dim

@@ -38,7 +38,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes):
     ) -> None:
         super().__init__()
         if latent_dim < 3:
-            raise BadInput(f"latent_dim: wanted 3 or more (with 2 the correlation is ±1), not {latent_dim}")
+            raise BadInput(f"latent_dim: must be 3 or more (with 2 the correlation is ±1), not {latent_dim}")
         self.latent_dim = latent_dim
         self.correlation_weight = correlation_weight
         self.encoder = ConvEncoder(image_shape, width, latent_dim)

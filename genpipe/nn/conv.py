@@ -10,7 +10,7 @@ def quarter(image_shape: tuple[int, int, int]) -> tuple[int, int]:
     _, height, width = image_shape
     if height % 4 or width % 4:
         raise BadInput(
-            f"wanted images whose sides are multiples of 4, not {height}×{width}; set datasets.*.image_size"
+            f"the sides of images must be multiples of 4, not {height}×{width}; set datasets.*.image_size"
         )
     return height // 4, width // 4
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.blocks import Block, Free, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
@@ -116,7 +116,7 @@ def read_params(root: Path) -> Params:
     try:
         return check_params(yaml_text.read(path))
     except (FileNotFoundError, IsADirectoryError):
-        raise BadInput(f"{path}: no such file; run genpipe from the root of a project") from None
+        raise BadState(f"{path}: no such file; run genpipe from the root of a project") from None
 
 
 def check_params(values: Any) -> Params:
@@ -127,7 +127,7 @@ def check_params(values: Any) -> Params:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(map(str, _written(values, first["loc"])))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_told(first)}{more}") from None
+        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_described(first)}{more}") from None
 
 
 def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:
@@ -140,8 +140,10 @@ def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:
             yield key
 
 
-def _told(error: ErrorDetails) -> str:
-    """What was wanted, and what came where pydantic does not say it and it is short."""
+def _described(error: ErrorDetails) -> str:
+    """What pydantic says of a value, and the value itself where that leaves it out and it is short."""
     text, came = error["msg"].removeprefix("Value error, "), error["input"]
-    is_told = error["type"] in ("value_error", "extra_forbidden") or not isinstance(came, str | int | float)
-    return text if is_told else f"{text}, not {came!r:.60}"
+    is_complete = error["type"] in ("value_error", "extra_forbidden") or not isinstance(
+        came, str | int | float
+    )
+    return text if is_complete else f"{text}, not {came!r:.60}"

@@ -1,4 +1,4 @@
-"""The techniques of a solver: each is an item of an ordered list in params.yaml, told from the others by `do`."""
+"""The techniques of a solver: each is an item of an ordered list in params.yaml, named by `do`."""
 
 from typing import Annotated, Literal, Self
 
@@ -33,7 +33,7 @@ class SamplePairing(Block):
     @model_validator(mode="after")
     def _stops_after_start(self) -> Self:
         if self.stop is not None and self.stop <= self.start:
-            raise ValueError(f"stop: wanted a step after start, {self.start}, not {self.stop}")
+            raise ValueError(f"stop: must be a step after start, {self.start}, not {self.stop}")
         return self
 
 

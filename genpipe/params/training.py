@@ -64,7 +64,7 @@ class Solver(Block):
         if idle:
             raise ValueError(f"{idle[0]} has no effect on {self.optimiser}; take it out")
         if self.optimiser == "momentum" and not self.momentum:
-            raise ValueError("momentum: wanted more than 0 for the optimiser momentum; or take sgd")
+            raise ValueError("momentum: must be more than 0 for the optimiser momentum; or take sgd")
         if self.piecewise and (self.warmup or self.decay != "constant"):
             raise ValueError("piecewise is the whole schedule; take warmup and decay out")
         return self
@@ -95,7 +95,7 @@ class Solver(Block):
 
 
 class Best(Block):
-    """By which metric the best checkpoint is told: its mean over the steps since the checkpoint before."""
+    """The metric that picks the best checkpoint, by its mean over the steps since the checkpoint before."""
 
     metric: str = Field(description="UPDATE.METRIC, as the log has it")
     direction: Literal["lowest", "highest"] = "lowest"

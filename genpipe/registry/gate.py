@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.promotion import Rule
 
 
@@ -41,8 +41,8 @@ class Verdict:
 
     def describe(self) -> str:
         """One line: the rules that fail, or all of them when none does."""
-        told = [check for check in self.checks if not check.passed] or self.checks
-        return "; ".join([*(check.why for check in told), *([self.note] if self.note else [])])
+        shown = [check for check in self.checks if not check.passed] or self.checks
+        return "; ".join([*(check.why for check in shown), *([self.note] if self.note else [])])
 
 
 def gate(new: Judged, production: Judged | None, rules: Sequence[Rule]) -> Verdict:
@@ -66,7 +66,7 @@ def _checks(new: Judged, rival: Judged | None, rules: Sequence[Rule]) -> tuple[C
     for rule in rules:
         value = value_of(new, rule.metric)
         if not math.isfinite(value):  # no proof of anything, and nothing could ever be better than -inf
-            checks.append(Check(rule.metric, False, f"{rule.metric} is {value:g}, wanted a finite number"))
+            checks.append(Check(rule.metric, False, f"{rule.metric} is {value:g}, must be a finite number"))
             continue
         if rule.bound is not None:
             checks.append(_bound_check(rule, value, rule.bound))
@@ -81,7 +81,7 @@ def _bound_check(rule: Rule, value: float, bound: float) -> Check:
     return Check(
         rule.metric,
         margin >= 0,
-        f"{rule.metric} is {value:g}, wanted {word} {bound:g}{_missed(margin)}",
+        f"{rule.metric} is {value:g}, must be {word} {bound:g}{_missed(margin)}",
     )
 
 
@@ -91,7 +91,7 @@ def _gain_check(rule: Rule, value: float, rival: Judged, wanted: float) -> Check
     return Check(
         rule.metric,
         gain >= wanted,
-        f"{rule.metric} is {value:g}, {rival.name} has {before:g}: a gain of {gain:g}, wanted {wanted:g}"
+        f"{rule.metric} is {value:g}, {rival.name} has {before:g}: a gain of {gain:g}, must be at least {wanted:g}"
         f"{_missed(gain - wanted)}",
     )
 
@@ -114,7 +114,5 @@ def metrics_in(text: bytes | None, where: str) -> dict[str, float]:
     try:
         values = json.loads(text or b"{}").items()
     except (ValueError, AttributeError):
-        raise BadInput(
-            f"{where}: wanted JSON with a number for each metric; evaluate the model again"
-        ) from None
+        raise BadState(f"{where}: not JSON with a number for each metric; evaluate the model again") from None
     return {name: value for name, value in values if type(value) in (int, float)}

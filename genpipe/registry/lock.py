@@ -8,7 +8,7 @@ from typing import Any
 
 from genpipe import yaml_text
 from genpipe.dependencies import CODE, digest
-from genpipe.errors import BadInput, GenpipeError
+from genpipe.errors import BadState, GenpipeError
 from genpipe.git import show
 
 LOCK = "dvc.lock"
@@ -90,7 +90,7 @@ def read_lock(root: Path, revision: str | None = None) -> Lock:
         return _lock_at(root, revision)
     path = root / LOCK
     if not path.exists():
-        raise BadInput(f"{path}: no such file; make it by running the stages (make run, or dvc repro)")
+        raise BadState(f"{path}: no such file; make it by running the stages (make run, or dvc repro)")
     return _parse(path.read_bytes(), LOCK)
 
 
@@ -98,7 +98,7 @@ def read_lock(root: Path, revision: str | None = None) -> Lock:
 def _lock_at(root: Path, revision: str) -> Lock:
     text = show(root, revision, LOCK)
     if text is None:
-        raise BadInput(
+        raise BadState(
             f"{LOCK} at {revision:.12}: no such file in that commit; name a version of the registry"
         )
     return _parse(text, f"{LOCK} at {revision:.12}")
@@ -110,7 +110,7 @@ def _parse(text: bytes, where: str) -> Lock:
         if not all(isinstance(stage, dict) for stage in stages.values()):
             raise TypeError("a stage is not a mapping")
     except (GenpipeError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(
-            f"{where}: wanted what DVC writes, {' '.join(str(error).split())}; restore it from Git"
+        raise BadState(
+            f"{where}: not what DVC writes: {' '.join(str(error).split())}; restore it from Git"
         ) from None
     return Lock(stages, where)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genpipe.errors import BadInput, GenpipeError
+from genpipe.errors import BadInput, BadState, GenpipeError
 from genpipe.git import GitFailed, show
 from genpipe.params.promotion import Rule, Rules
 from genpipe.registry import tags
@@ -59,13 +59,13 @@ def rollback(root: Path, name: str, wanted: str | None, remote: str | None) -> t
     model = tags.read_model(root, name)
     *before, now = model.history() or [None]
     if now is None:
-        raise BadInput(
+        raise BadState(
             f"{name}: no version is in production, so there is nothing to go back from; see genpipe models"
         )
     earlier = [version for version in before if version and not version.is_deprecated]
     target = model.named(wanted) if wanted else next(reversed(earlier), None)
     if target is None:
-        raise BadInput(
+        raise BadState(
             f"{now.tag} is the first in production: there is no earlier version{' that is not deprecated' if before else ''}; "
             "name one with --to VERSION"
         )

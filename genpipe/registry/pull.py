@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from genpipe.dvc_command import DvcFailed, dvc
-from genpipe.errors import BadInput, Unavailable
+from genpipe.errors import BadState, Unavailable
 from genpipe.files import MODEL, new_directory, refuse_inputs
 from genpipe.registry.lock import MODELS, read_lock
 
@@ -14,14 +14,14 @@ def pull(root: Path, model: str, commit: str, out: Path) -> None:
     """Write the model of a commit to `out`, whole or not at all; a directory that holds something else is refused."""
     weights = read_lock(root, commit).weights(model)
     if weights is None:
-        raise BadInput(f"{MODELS}/{model}: not in dvc.lock of {commit:.12}; see genpipe models")
+        raise BadState(f"{MODELS}/{model}: not in dvc.lock of {commit:.12}; see genpipe models")
     refuse_inputs(out, [root / ".git", root / ".dvc"])
     with new_directory(out.resolve(), MODEL) as partial:
         fetch(root, f"{MODELS}/{model}", commit, partial / "model")
         got = directory_md5(partial / "model")
         if got != weights:
-            raise BadInput(
-                f"{MODELS}/{model}: wanted {weights}, DVC gave {got}; its cache is damaged: remove that and fetch again"
+            raise BadState(
+                f"{MODELS}/{model}: DVC gave {got} instead of {weights}; its cache is damaged: remove that and fetch again"
             )
         for file in (partial / "model").iterdir():
             file.rename(partial / file.name)

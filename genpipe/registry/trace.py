@@ -34,7 +34,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Parent:
-    """An output that was read, and the stage that made it (None where that stage was told already)."""
+    """An output that was read, and the stage that made it (None where that stage is listed already)."""
 
     output: Entry
     stage: str
@@ -61,7 +61,7 @@ def split_name(text: str) -> tuple[str, str | None]:
     """`nice@prod` as the model and the version or stage that is meant; None where it is the workspace's."""
     name, at, wanted = text.partition("@")
     if not name or (at and not wanted) or not name.replace("_", "").isalnum():
-        raise BadInput(f"wanted MODEL, MODEL@VERSION or MODEL@STAGE, as in nice@prod, not {text!r}")
+        raise BadInput(f"name a model as MODEL, MODEL@VERSION or MODEL@STAGE, as in nice@prod, not {text!r}")
     return name, wanted if at else None
 
 
@@ -91,13 +91,13 @@ def trace(root: Path, name: str, wanted: str | None) -> Lineage:
     )
 
 
-def _origin(lock: Lock, stage: str, told: set[str]) -> Origin:
-    told.add(stage)
+def _origin(lock: Lock, stage: str, seen: set[str]) -> Origin:
+    seen.add(stage)
     code, data, parents = [], [], []
     for entry in lock.inputs(stage):
         makers = lock.makers(entry["path"])
         if makers:
-            parents += [Parent(entry, m, None if m in told else _origin(lock, m, told)) for m in makers]
+            parents += [Parent(entry, m, None if m in seen else _origin(lock, m, seen)) for m in makers]
         else:
             (data if entry["path"].split("/")[0] == "data" else code).append(entry)
     record = lock.stages[stage]
@@ -125,7 +125,7 @@ def _card(root: Path, entry: Entry, commit: str | None) -> dict[str, Any] | None
         with tempfile.TemporaryDirectory() as directory:
             fetch(root, path, commit, Path(directory) / "recipe.json")
             return json.loads((Path(directory) / "recipe.json").read_bytes())
-    except GenpipeError:  # lineage is told without the weights as well
+    except GenpipeError:  # the lineage does not need the weights
         return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import read_json
 
 Table = list[dict[str, str]]
@@ -42,7 +42,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
     value = read_json(path)
     if not isinstance(value, dict):
-        raise BadInput(f"{path}: wanted a JSON object, not {type(value).__name__}; {_again(path)}")
+        raise BadState(f"{path}: must be a JSON object, not {type(value).__name__}; {_again(path)}")
     return value
 
 
@@ -51,7 +51,7 @@ def read_numbers(path: Path) -> dict[str, float] | None:
     values = read_record(path)
     for name, value in (values or {}).items():
         if not isinstance(value, int | float):
-            raise BadInput(f"{path}: {name}: wanted a number, not {value!r}; {_again(path)}")
+            raise BadState(f"{path}: {name}: must be a number, not {value!r}; {_again(path)}")
     return values
 
 
@@ -62,14 +62,14 @@ def read_table(path: Path, *wanted: str) -> Table | None:
     try:
         lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: wanted UTF-8, {error}; {_again(path)}") from None
+        raise BadState(f"{path}: not valid UTF-8, {error}; {_again(path)}") from None
     header, *rows = (line.split("\t") for line in lines)
     if missing := [name for name in wanted if name not in header]:
-        raise BadInput(f"{path}: no column {', '.join(missing)}; it has: {', '.join(header)}; {_again(path)}")
+        raise BadState(f"{path}: no column {', '.join(missing)}; it has: {', '.join(header)}; {_again(path)}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise BadInput(
-                f"{path}: line {number}: wanted {len(header)} columns, found {len(row)}; {_again(path)}"
+            raise BadState(
+                f"{path}: line {number}: must have {len(header)} columns, has {len(row)}; {_again(path)}"
             )
     return [dict(zip(header, row, strict=True)) for row in rows]
 
@@ -83,7 +83,7 @@ def read_columns(path: Path, *wanted: str) -> dict[str, list[float]] | None:
     try:
         return {name: [float(row[name]) for row in table] for name in names}
     except ValueError as error:
-        raise BadInput(f"{path}: wanted numbers, {error}; {_again(path)}") from None
+        raise BadState(f"{path}: must hold numbers: {error}; {_again(path)}") from None
 
 
 def read_text(path: Path) -> str | None:
@@ -98,14 +98,14 @@ def read_panels(directory: Path) -> list[Panel] | None:
         return None
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(row) >= KEYS for row in rows):
-        raise BadInput(f"{path}: not a list of panels with {', '.join(sorted(KEYS))}; {_again(path)}")
+        raise BadState(f"{path}: not a list of panels with {', '.join(sorted(KEYS))}; {_again(path)}")
     return [_panel(directory, row) for row in rows]
 
 
 def _panel(directory: Path, row: dict[str, str]) -> Panel:
     path = directory / Path(row["file"]).name
     if row["show"] not in READERS or not path.exists():
-        raise BadInput(f"{path}: no such file of the form {row['show']!r}; {_again(path)}")
+        raise BadState(f"{path}: no such file of the form {row['show']!r}; {_again(path)}")
     return Panel(row["show"], row["title"], row["caption"], READERS[row["show"]](path))
 
 
@@ -114,7 +114,7 @@ def _picture(path: Path) -> Picture:
     try:
         width, height = Image.open(io.BytesIO(data)).size
     except UnidentifiedImageError:
-        raise BadInput(f"{path}: wanted a PNG picture, found something else; {_again(path)}") from None
+        raise BadState(f"{path}: not a PNG picture; {_again(path)}") from None
     return Picture(path.stem, width, height, "data:image/png;base64," + base64.b64encode(data).decode())
 
 

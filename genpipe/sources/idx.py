@@ -27,14 +27,14 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     offset = len(start) + 4 * ndim
     if content[:4] != start or len(content) < offset:
         raise BadInput(
-            f"{path}: wanted an IDX file of bytes that begins with {start.hex()}, found {content[:4].hex()}; "
+            f"{path}: not an IDX file of bytes, since it begins with {content[:4].hex()} and not with {start.hex()}; "
             "write it again with `genpipe data --force`, or give an unpacked IDX file"
         )
     shape = struct.unpack(f">{ndim}I", content[4:offset])
     wanted = int(np.prod(shape, dtype=np.int64))
     if len(content) - offset != wanted:
         raise BadInput(
-            f"{path}: wanted {wanted:,} bytes after the header for shape {shape}, found {len(content) - offset:,}; "
+            f"{path}: must have {wanted:,} bytes after the header for shape {shape}, has {len(content) - offset:,}; "
             "the file is cut or damaged, write it again"
         )
     return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)

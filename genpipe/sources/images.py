@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.corpora import Digits, ImageFolder
 from genpipe.progress import shown
 from genpipe.sources.folders import Found, Split, find_pictures
@@ -90,7 +90,7 @@ def _facts(train: NDArray[np.uint8], num_classes: int) -> dict[str, Any]:
 
 def _read(path: Path, ndim: int) -> NDArray[np.uint8]:
     if not path.is_file():
-        raise BadInput(
+        raise BadState(
             f"{path}: no such file; run `genpipe data`, or name a directory with MNIST's four IDX files"
         )
     return read_idx(path, ndim)

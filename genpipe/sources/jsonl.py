@@ -20,7 +20,7 @@ def write_jsonl(file: IO[str], records: Iterable[dict[str, Any]]) -> int:
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each object with the number of its line; blank lines are passed over, any other line is an error."""
     if path.is_dir():
-        raise BadInput(f"{path}: wanted a .jsonl file, found a directory; name one file in it as the source")
+        raise BadInput(f"{path}: a directory, and the source must be a .jsonl file; name one file in it")
     start = 0  # of the line, in bytes
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -35,13 +35,13 @@ def _parsed(path: Path, number: int, start: int, line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         byte = line[error.start]
         raise BadInput(
-            f"{path}: wanted UTF-8, found byte 0x{byte:02x} at offset {start + error.start} (line {number}); "
+            f"{path}: not valid UTF-8: byte 0x{byte:02x} at offset {start + error.start} (line {number}); "
             "save the file as UTF-8"
         ) from None
     except json.JSONDecodeError as error:
         raise BadInput(
-            f"{path}: line {number}: wanted a JSON object, {error.msg} at column {error.colno}; mend it"
+            f"{path}: line {number}: not a JSON object: {error.msg} at column {error.colno}; fix it"
         ) from None
     if not isinstance(record, dict):
-        raise BadInput(f"{path}: line {number}: wanted a JSON object, found {type(record).__name__}; mend it")
+        raise BadInput(f"{path}: line {number}: must be a JSON object, not {type(record).__name__}; fix it")
     return record

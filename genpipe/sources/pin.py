@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from genpipe import yaml_text
 from genpipe.dvc_command import DvcFailed, dvc
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, GenpipeError, Unavailable
 from genpipe.files import read_json, write_json
 from genpipe.progress import tell
 
@@ -29,9 +29,9 @@ def pinned_md5(root: Path) -> str | None:
     try:
         (out,) = yaml_text.read(path)["outs"]
         return str(out["md5"])
-    except (BadInput, KeyError, TypeError, ValueError):
-        raise BadInput(
-            f"{path}: wanted one output with an md5, as `dvc add data` writes it; git checkout data.dvc"
+    except (GenpipeError, KeyError, TypeError, ValueError):
+        raise BadState(
+            f"{path}: must have one output with an md5, as `dvc add data` writes it; git checkout data.dvc"
         ) from None
 
 
@@ -72,8 +72,8 @@ def verify(root: Path, wanted: str, seen: dict[str, Seen], parts: set[str], rewr
         )
         return False
     remedy = "`dvc pull data.dvc` or `git checkout data.dvc`" if rewritten else "`genpipe data --force`"
-    raise BadInput(
-        f"data/{_changed(root, seen)} differs from data.dvc: wanted md5 {wanted}, found {found}; mend it with {remedy}"
+    raise BadState(
+        f"data/{_changed(root, seen)} differs from data.dvc: its md5 is {found}, and must be {wanted}; fix it with {remedy}"
     )
 
 
@@ -87,8 +87,8 @@ def give_to_dvc(root: Path, wanted: str) -> None:
     try:
         dvc(root, "--wait-for-lock", *command)
     except DvcFailed as error:
-        raise BadInput(
-            f"data/ is up to date, but `dvc {' '.join(command)}` failed: {error}; fix that and run this command again"
+        raise Unavailable(
+            f"data/ is up to date, but `dvc {' '.join(command)}` failed: {error}; run this command again"
         ) from None
 
 
@@ -99,7 +99,7 @@ def _memory(root: Path) -> Path:
 def _remembered(root: Path) -> dict[str, Seen]:
     try:
         return {name: Seen(*fields) for name, fields in read_json(_memory(root)).items()}
-    except (FileNotFoundError, BadInput, AttributeError, TypeError):
+    except (FileNotFoundError, BadState, AttributeError, TypeError):
         return {}  # it only saves time: without it every file is read
 
 

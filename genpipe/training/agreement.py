@@ -48,8 +48,8 @@ def refuse_other_machines(exchange: Exchange, device: torch.device, machine: Map
     mine = {**processor(), **libraries()}
     if device.type == "cuda":
         mine["gpu"] = torch.cuda.get_device_name(device)
-    told = _tell(exchange, device, described(mine).encode()[:MESSAGE_BYTES])
-    kinds = {f"process {rank}": _text(row) for rank, row in enumerate(told)}
+    messages = _tell(exchange, device, described(mine).encode()[:MESSAGE_BYTES])
+    kinds = {f"process {rank}": _text(row) for rank, row in enumerate(messages)}
     if device.type == "cpu":  # a command need not have a GPU
         kinds = {"the command": described(machine), **kinds}
     first = next(iter(kinds))
@@ -71,9 +71,11 @@ def refuse_other_states(
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    told = _tell(exchange, device, f"{digest.hexdigest()} step {step}".encode())
-    if len(set(told)) > 1:
-        steps = ", ".join(f"process {rank}: {_text(row).split(' ', 1)[1]}" for rank, row in enumerate(told))
+    messages = _tell(exchange, device, f"{digest.hexdigest()} step {step}".encode())
+    if len(set(messages)) > 1:
+        steps = ", ".join(
+            f"process {rank}: {_text(row).split(' ', 1)[1]}" for rank, row in enumerate(messages)
+        )
         raise agreed(
             BadState(
                 f"the processes do not start from the same weights ({steps}); every machine must have the same genpipe, "

@@ -62,7 +62,7 @@ def batch_transform(technique: Mixup | SamplePairing, facts: Mapping[str, Any], 
         return _sample_pairing_of(technique, where)
     if "num_classes" not in facts:
         raise BadInput(
-            f"{where}.batch: mixup wants labelled data, with num_classes; this has: {', '.join(facts) or 'nothing'}"
+            f"{where}.batch: mixup needs labelled data, with num_classes; this has: {', '.join(facts) or 'nothing'}"
         )
     return _mixup_of(technique, facts["num_classes"], where)
 
@@ -90,7 +90,7 @@ def _permutation(batch: Batch, wanted: Sequence[str], where: str) -> Tensor:
     for name in wanted:
         if name not in batch:
             raise BadInput(
-                f"{where}.batch: wanted {name!r} in the batch, which has: {', '.join(batch)}; name one"
+                f"{where}.batch: {name!r} is not in the batch, which has: {', '.join(batch)}; name one of them"
             )
         if not batch[name].dim():
             raise BadInput(

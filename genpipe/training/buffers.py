@@ -23,7 +23,7 @@ class Buffers:
         for name, buffer in self._sliced.items():
             if len(buffer) % num_slices:
                 raise BadInput(
-                    f"{type(recipe).__name__}.{name}: wanted rows that {num_slices} logical workers divide, found {len(buffer)}; "
+                    f"{type(recipe).__name__}.{name}: {num_slices} logical workers do not divide its {len(buffer)} rows; "
                     f"take {len(buffer) // num_slices * num_slices or num_slices}"
                 )
 

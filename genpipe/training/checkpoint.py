@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import existing
 from genpipe.training.log import Lines, store, stored
 from genpipe.training.runs import RunFiles
@@ -82,7 +82,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Finish what is being written; where the training itself failed, that is what is told."""
+        """Finish what is being written; where the training itself failed, that error is raised."""
         with contextlib.suppress(*(() if kind is None else (Exception,))):
             self.wait()
         self._thread.shutdown()
@@ -160,10 +160,10 @@ def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
     for directory in reversed(found):
         try:
             return read_checkpoint(run, directory)
-        except BadInput as error:
+        except BadState as error:
             print(f"genpipe: {error}; trying the checkpoint before it", file=sys.stderr)
     if found:
-        raise BadInput(
+        raise BadState(
             f"{run.place}: none of its {len(found)} checkpoints can be used; delete this directory to train anew"
         )
     return None
@@ -175,28 +175,28 @@ def best_checkpoint(run: RunFiles, last: Checkpoint) -> Checkpoint | None:
         return None
     try:
         return read_checkpoint(run, directory_of(last.best.step))
-    except BadInput as error:
-        raise BadInput(
+    except BadState as error:
+        raise BadState(
             f"{error}; it is the best one: delete {run.place} to train anew, or take train.best out"
         ) from None
 
 
 def read_state(run: RunFiles, directory: str) -> dict[str, Any]:
-    """What state.json says; BadInput where that is not what was written, or is of another run or step."""
+    """What state.json says; BadState where that is not what was written, or is of another run or step."""
     where = f"{run.place}/{directory}/state.json: the checkpoint is damaged"
     try:
         state = json.loads(run.read(f"{directory}/state.json"))
         is_sealed = state["state_sha256"] == _seal(state)
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{where}: no JSON with state_sha256: {error!r}") from None
+        raise BadState(f"{where}: no JSON with state_sha256: {error!r}") from None
     if not is_sealed:
-        raise BadInput(f"{where}: its content does not have the SHA-256 that it names")
+        raise BadState(f"{where}: its content does not have the SHA-256 that it names")
     if state["run"] != run.directory.name:
-        raise BadInput(
+        raise BadState(
             f"{run.place}/{directory}: a checkpoint of {state['run']}, not of {run.directory.name}"
         )
     if directory_of(state["step"]) != directory:
-        raise BadInput(f"{where}: it is of step {state['step']}, which is not that of its directory")
+        raise BadState(f"{where}: it is of step {state['step']}, which is not that of its directory")
     return state
 
 
@@ -207,9 +207,9 @@ def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:
     for name, wanted in state["sha256"].items():
         found = hashlib.sha256(contents[name]).hexdigest()
         if found != wanted:
-            raise BadInput(
+            raise BadState(
                 f"{run.place}/{directory}/{name}: the checkpoint is damaged: "
-                f"wanted sha256 {wanted[:12]}…, found {found[:12]}…"
+                f"its SHA-256 is {found[:12]}…, and must be {wanted[:12]}…"
             )
     tensors = {part: load(contents[f"{part}.safetensors"]) for part in PARTS}
     best = state["best"] and Score(**state["best"])
@@ -228,8 +228,8 @@ def read_weights(path: Path) -> Tensors:
     try:
         return load_file(existing(path, "train the model first"))
     except (SafetensorError, OSError) as error:
-        raise BadInput(
-            f"{path}: wanted a whole safetensors file: {error}; train again to write it anew"
+        raise BadState(
+            f"{path}: not a whole safetensors file: {error}; train again to write it anew"
         ) from None
 
 
@@ -261,8 +261,8 @@ def load_weights(recipe: nn.Module, path: Path) -> None:
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            raise BadInput(
-                f"{path}: {name}: wanted {wanted.get(name, 'nothing')}, found {found.get(name, 'nothing')}; "
+            raise BadState(
+                f"{path}: {name}: the recipe has {wanted.get(name, 'nothing')}, the file {found.get(name, 'nothing')}; "
                 "the model was trained with other parameters, train it again"
             )
     with torch.no_grad():

@@ -21,9 +21,9 @@ NOTHING: Mapping[str, float] = MappingProxyType({})
 
 def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> BadInput:
     """The error of an update, or a weight, that is not finite; all processes see the same sum and find it."""
-    told = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
+    values = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
     line = (
-        f"{where} is not finite{': ' + told if told else ''}; lower its learning rate, or clip its gradients "
+        f"{where} is not finite{': ' + values if values else ''}; lower its learning rate, or clip its gradients "
         f"(gradients: [{{do: clip_norm, bound: 1}}]); the last good checkpoint is the newest in .genpipe/runs/{run}"
     )
     return agreed(BadInput(line))
@@ -33,14 +33,14 @@ def refuse_ambiguous(phases: Sequence[Phase]) -> None:
     """Raise where phases have shares that are none, or two updates have one name."""
     updates: dict[str, Update] = {}
     if not sum(phase.share for phase in phases):
-        raise BadInput("phases: wanted a share above 0 for one of them at least, found none")
+        raise BadInput("phases: none has a share above 0; give one to at least one phase")
     for phase in phases:
         if not phase.share >= 0:
-            raise BadInput(f"phase {phase.name!r}: wanted a share of 0 or more, found {phase.share}")
+            raise BadInput(f"phase {phase.name!r}: the share must be 0 or more, not {phase.share}")
         for update in phase.updates:
             if update.every < 1:
                 raise BadInput(
-                    f"update {update.name!r}: wanted a turn every 1 or more steps, found {update.every}"
+                    f"update {update.name!r}: must have a turn every 1 or more steps, not {update.every}"
                 )
             if updates.setdefault(update.name, update) != update:
                 raise BadInput(f"two updates are called {update.name!r}; rename one")
@@ -62,7 +62,9 @@ def refuse_other_names(recipe: str, phases: Iterable[Phase], params: Training) -
     """Raise where the names in params.yaml are not those of the recipe's updates."""
     wanted, given = {update.name for phase in phases for update in phase.updates}, set(params.solvers)
     if wanted != given:
-        raise BadInput(f"train.solvers of {recipe}: wanted {sorted(wanted)}, found {sorted(given)}")
+        raise BadInput(
+            f"train.solvers of {recipe}: must be those of the updates, {sorted(wanted)}, not {sorted(given)}"
+        )
 
 
 def refuse_shapes(where: str, scalars: Mapping[str, Tensor]) -> None:
@@ -70,7 +72,7 @@ def refuse_shapes(where: str, scalars: Mapping[str, Tensor]) -> None:
     for name, value in scalars.items():
         if value.dim():
             raise BadInput(
-                f"{where}: wanted one number for {name}, found shape {list(value.shape)}; take its mean"
+                f"{where}: {name} must be one number, not of shape {list(value.shape)}; take its mean"
             )
 
 
@@ -106,8 +108,8 @@ def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training
         _refuse_unlearnable(name, [step for span in spans for step in span], params)
     if params.best and params.best.metric.partition(".")[0] not in turns:
         raise BadInput(
-            f"train.best.metric: wanted UPDATE.METRIC of {', '.join(sorted(turns))}, which have a turn within "
-            f"{params.steps} steps, found {params.best.metric!r}"
+            f"train.best.metric: must be UPDATE.METRIC of {', '.join(sorted(turns))}, which have a turn within "
+            f"{params.steps} steps, not {params.best.metric!r}"
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import TRAINED, WEIGHTS, new_directory, new_file, write_json
 from genpipe.training.checkpoint import best_checkpoint, latest_checkpoint, save_weights
 from genpipe.training.log import rows_of
@@ -35,7 +35,7 @@ def export(
     training = card["train"]
     last = latest_checkpoint(run)
     if last is None or last.step != training["steps"]:
-        raise BadInput(f"{run.place}: the last checkpoint is missing; run the same command again to finish")
+        raise BadState(f"{run.place}: the last checkpoint is missing; run the same command again to finish")
     chosen = best_checkpoint(run, last) or last
     rows = averaged(rows_of(last.log.text.splitlines()), training["log_every"])
     parameters = sum(tensor.numel() for tensor in chosen.weights.values())

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.training.runs import STREAM, RunFiles
 
 SECONDS = 0.2  # between two writes
@@ -78,14 +78,14 @@ def store(run: RunFiles, lines: Lines) -> None:
 
 
 def stored(run: RunFiles, step: int, sha256: str) -> Lines:
-    """All lines up to a step, out of the pieces, or of the stream where a piece is damaged; BadInput where both are."""
+    """All lines up to a step, out of the pieces, or of the stream where a piece is damaged; BadState where both are."""
     pieces = [name for name in _pieces(run) if name < _name(step)]
     if lines := _first(b"".join(map(run.read, pieces)), step, sha256):
         return lines
     if lines := _first(run.streamed(), step, sha256):
         print(f"genpipe: {run.place}/{PIECES} is damaged; the lines of {STREAM} are whole", file=sys.stderr)
         return lines
-    raise BadInput(
+    raise BadState(
         f"{run.place}/{PIECES}: the log is damaged: its first {step} lines are not those of step {step}"
     )
 

@@ -72,7 +72,7 @@ def r_drop(loss: LossFunction, weight: float, where: str) -> LossFunction:
         first, second = loss(batch), loss(batch)
         if first.logits is None or second.logits is None:
             raise BadInput(
-                f"{where}.loss: r_drop wants a loss that gives logits, this one gives none; take it out"
+                f"{where}.loss: r_drop needs a loss that gives logits, this one gives none; take it out"
             )
         divergence = mean_divergence(first, symmetric_kl(first.logits, second.logits), where)
         value = (first.value + second.value) / 2 + weight / 4 * divergence

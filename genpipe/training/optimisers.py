@@ -40,7 +40,7 @@ class Momentum(Moving):
     """Momentum whose gradient is taken ahead: v' = momentum v - lr g(theta + lookahead momentum v), theta' = theta + v'.
 
     lookahead 0 is the heavy ball, 1 Nesterov's method, 1/2 lies between (Su, 2018, archives/5655). The parameters hold the
-    point ahead, where the next gradient is wanted, not theta. The velocity has the learning rate in it, so that a change
+    point ahead, where the next gradient is taken, not at theta. The velocity has the learning rate in it, so that a change
     of rate acts on new gradients only; torch.optim.SGD rescales the whole velocity, and equals this at constant rate.
     """
 

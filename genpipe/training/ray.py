@@ -199,11 +199,11 @@ def _keeper(run: Run) -> Any:
 
 
 def require(there: Mapping[str, float], wanted: Mapping[str, float]) -> None:
-    """Raise BadInput when a cluster can never give what is wanted; Ray Train would wait for ever."""
+    """Raise BadInput when a cluster can never give what is asked of it; Ray Train would wait for ever."""
     for kind, number in wanted.items():
         if there.get(kind, 0) < number:
             raise BadInput(
-                f"wanted {number:g} {kind}s for the training processes, the Ray cluster has {there.get(kind, 0):g}; "
+                f"the training processes need {number:g} {kind}s, the Ray cluster has {there.get(kind, 0):g}; "
                 "lower --workers or cluster.gpus_per_worker, or name a larger cluster with RAY_ADDRESS"
             )
 

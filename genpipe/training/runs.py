@@ -65,36 +65,38 @@ class Run:
             try:
                 self._files, self._root = fsspec.url_to_fs(self.place)
             except (ImportError, ValueError, OSError) as error:
-                raise BadInput(f"cluster.storage: wanted a directory or a URL, {storage}: {error}") from None
+                raise BadInput(
+                    f"cluster.storage: must be a directory or a URL, not {storage}: {error}"
+                ) from None
 
     def begin(self, rows: bytes) -> None:
         """The stream of metrics goes on after `rows`."""
-        with _told(self.directory):
+        with _reported(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             (self.directory / STREAM).write_bytes(rows)
 
     def append(self, rows: bytes) -> None:
         """Add to the stream."""
-        with _told(self.directory), (self.directory / STREAM).open("ab") as file:
+        with _reported(self.directory), (self.directory / STREAM).open("ab") as file:
             file.write(rows)
 
     def streamed(self) -> bytes:
         """The stream so far, where this machine has one."""
         stream = self.directory / STREAM
-        with _told(self.directory):
+        with _reported(self.directory):
             return stream.read_bytes() if stream.exists() else b""
 
     def names(self, directory: str) -> list[str]:
         """The stored files below a directory, as DIRECTORY/FILE, in order."""
         place = f"{self._root}/{directory}"
-        with _told(self.place):
+        with _reported(self.place):
             found = self._files.find(place) if self._files.exists(place) else []
         return sorted(os.path.relpath(path, self._root) for path in found)
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file, whole or not at all; it outlives a power cut."""
         path = f"{self._root}/{name}"
-        with _told(self.place):
+        with _reported(self.place):
             if isinstance(self._files, LocalFileSystem):
                 _write_durably(Path(path), content)
             else:
@@ -102,17 +104,17 @@ class Run:
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        with _told(self.place):
+        with _reported(self.place):
             return cast(bytes, self._files.cat_file(f"{self._root}/{name}"))
 
     def remove(self, name: str) -> None:
         """Drop a file, or a directory and all below it, where it is still there."""
-        with _told(self.place), contextlib.suppress(FileNotFoundError):
+        with _reported(self.place), contextlib.suppress(FileNotFoundError):
             self._files.rm(f"{self._root}/{name}", recursive=True)
 
 
 @contextlib.contextmanager
-def _told(place: Path | str) -> Iterator[None]:
+def _reported(place: Path | str) -> Iterator[None]:
     """Where the files of a run cannot be read or written, say so in one line."""
     try:
         yield

@@ -17,7 +17,7 @@ Row = Mapping[str, float]
 
 @contextlib.contextmanager
 def watched(name: str, directory: Path, steps: int, tensorboard: Path | None) -> Iterator[None]:
-    """While the block runs, the progress of the run in `directory` is told, and written for TensorBoard where asked."""
+    """While the block runs, the progress of the run in `directory` is reported, and written for TensorBoard where asked."""
     stop = threading.Event()
     with _scalars(tensorboard and tensorboard / directory.name) as write:
         thread = threading.Thread(
@@ -79,7 +79,7 @@ def _scalars(directory: Path | None) -> Iterator[Callable[[Row], None]]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise BadInput(
-            "--tensorboard: wanted the package tensorboard, found none; pip install tensorboard, or leave the option out"
+            "--tensorboard: the package tensorboard is not installed; pip install tensorboard, or leave the option out"
         ) from None
     with SummaryWriter(directory) as writer:
 

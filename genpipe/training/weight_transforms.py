@@ -36,7 +36,7 @@ def output_dims(modules: Iterable[nn.Module], parameters: Iterable[nn.Parameter]
 
 
 def largest_singular_value(weight: Tensor) -> Tensor:
-    """Of a matrix, exact: power iteration from a vector orthogonal to the wanted one would find another."""
+    """Of a matrix, exact: power iteration from a vector orthogonal to the largest one would find another."""
     return torch.linalg.matrix_norm(weight, 2)
 
 
@@ -100,7 +100,7 @@ def refuse_vector(weight: Tensor, technique: Bounded | Exact, name: str, where: 
     """Only clipping makes sense of a vector."""
     if weight.dim() < 2 and technique.do != "clip":
         raise BadInput(
-            f"{where}: {technique.do} wants matrices or kernels, {technique.parameters!r} is in the name of {name}, a "
+            f"{where}: {technique.do} needs matrices or kernels, {technique.parameters!r} is in the name of {name}, a "
             "vector; end the pattern with weight$"
         )
 
@@ -219,7 +219,7 @@ def _refuse_odd(name: str, parameter: Tensor, found: Sequence[str], everything: 
         )
     if parameter.dim() < 2:
         raise BadInput(
-            f"{where}: wanted a matrix or a kernel, {name} is a vector; end the pattern with weight$"
+            f"{where}: must be a matrix or a kernel, {name} is a vector; end the pattern with weight$"
         )
     if sum(parameter is other for other in everything) > 1:
         raise BadInput(f"{where}: {name} is shared by two modules, of which one would not know; leave it out")

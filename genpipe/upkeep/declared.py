@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import dependencies, yaml_text
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.graph import read_plan
 
 WITHOUT_CODE = {"code"}  # commands that write no result
@@ -25,7 +25,7 @@ def stages_of(root: Path) -> dict[str, dict[str, Any]]:
     try:
         stages = yaml_text.read(path)["stages"]
     except (FileNotFoundError, KeyError, TypeError):
-        raise BadInput(f"{path}: not a file with stages; go to the root of the project") from None
+        raise BadState(f"{path}: not a file with stages; go to the root of the project") from None
     return {name: stage.get("do") or stage for name, stage in stages.items()}
 
 

@@ -43,7 +43,9 @@ def examine(root: Path) -> list[Finding]:
 def _python(root: Path) -> Iterator[Finding]:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < PYTHON:
-        yield Finding("Python", "missing", found, "wanted 3.11 or newer; make install PYTHON=python3.11")
+        yield Finding(
+            "Python", "missing", found, "genpipe needs 3.11 or newer; make install PYTHON=python3.11"
+        )
     else:
         yield Finding("Python", "ok", f"{found} in {sys.prefix}")
 
@@ -77,8 +79,8 @@ def _packages(root: Path) -> Iterator[Finding]:
     if absent:
         yield Finding("packages", "missing", f"{few(absent)} not installed", LOCK)
     if other:
-        told = few([f"{name} {there[name]} instead of {wanted[name]}" for name in other])
-        yield Finding("packages", "warning", f"{told}: results may differ", LOCK)
+        detail = few([f"{name} {there[name]} instead of {wanted[name]}" for name in other])
+        yield Finding("packages", "warning", f"{detail}: results may differ", LOCK)
     if not absent and not other:
         yield Finding("packages", "ok", f"all {len(wanted)} of requirements.lock")
 
@@ -116,8 +118,8 @@ def _state(root: Path) -> Iterator[Finding]:
         remedy = f"chmod 700 {' '.join(found)}, or {OTHER_STATE}"
         yield Finding("DVC's memory", "warning", f"{' and '.join(found)} open to other users", remedy)
     elif not Path(named).is_absolute():
-        told = f"{state}, but a dvc called by hand may use one that others can change"
-        yield Finding("DVC's memory", "warning", told, f"dvc config --local core.site_cache_dir {shlex.quote(str(state))}")  # fmt: skip
+        detail = f"{state}, but a dvc called by hand may use one that others can change"
+        yield Finding("DVC's memory", "warning", detail, f"dvc config --local core.site_cache_dir {shlex.quote(str(state))}")  # fmt: skip
     else:
         yield Finding("DVC's memory", "ok", f"{state}, private")
 
@@ -179,7 +181,7 @@ def _cluster_workers(root: Path) -> int:
     try:
         return read_params(root).cluster.workers
     except GenpipeError:
-        return 0  # told already
+        return 0  # reported already
 
 
 def _gpus(root: Path) -> Iterator[Finding]:
@@ -272,8 +274,8 @@ def _ports(root: Path) -> Iterator[Finding]:
         port for port in PORTS if _answers(port) and f":{port}" not in os.environ.get("PREFECT_API_URL", "")
     ]
     if taken:
-        told = ", ".join(f"{port} ({PORTS[port]}'s)" for port in taken)
-        yield Finding("ports", "warning", f"taken on this machine: {told}", "fine if it is yours; else name another with --port")  # fmt: skip
+        detail = ", ".join(f"{port} ({PORTS[port]}'s)" for port in taken)
+        yield Finding("ports", "warning", f"taken on this machine: {detail}", "fine if it is yours; else name another with --port")  # fmt: skip
     else:
         yield Finding("ports", "ok", "those of Prefect and Ray are free, or theirs")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadState, Busy
 from genpipe.files import new_file
 from genpipe.lease import open_own
 
@@ -38,7 +38,7 @@ class Holder:
     def describe(self) -> str:
         """One line about it."""
         if self.pid is None:
-            return f"{self.what}: held by a process that cannot be told ({self.command})"
+            return f"{self.what}: held by a process that cannot be identified ({self.command})"
         if self.is_alive:
             return f"{self.what}: held by process {self.pid} ({self.command})"
         return f"{self.what}: left by process {self.pid} ({self.command}), which has ended"
@@ -65,7 +65,7 @@ def release(root: Path) -> list[Holder]:
     if all(holder.is_alive for holder in holders(root)):
         return []
     if not (root / GUARD).exists() or _is_hard_link(root / GUARD):
-        raise BadInput(f"{root / TABLE}: {NAMELESS}")  # DVC would not see our lock on its table
+        raise BadState(f"{root / TABLE}: {NAMELESS}")  # DVC would not see our lock on its table
     with _guarded(root / GUARD):
         dead = [holder for holder in _table_holders(root) if not holder.is_alive]
         with new_file(root / TABLE) as partial:
@@ -80,7 +80,7 @@ def is_running(pid: int, command: str) -> bool:
         words = process.cmdline()
         is_zombie = process.status() == psutil.STATUS_ZOMBIE
     except psutil.AccessDenied:
-        return True  # somebody else's: it cannot be told, so it counts as alive
+        return True  # another user's, and hidden from us, so it counts as alive
     except psutil.NoSuchProcess:
         return False
     return not is_zombie and _is_same(words, command)
@@ -142,7 +142,7 @@ def _table(root: Path) -> dict[str, Any]:
     while True:
         try:
             return _read_table(path)
-        except BadInput:  # DVC writes it in place, and is seen in the middle of that
+        except BadState:  # DVC writes it in place, and is seen in the middle of that
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
@@ -158,9 +158,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise BadInput(
-        f"{path}: wanted DVC's table of busy paths, found something else; where no DVC runs, delete it"
-    )
+    raise BadState(f"{path}: not DVC's table of busy paths; where no DVC runs, delete it")
 
 
 def _entries(table: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -206,6 +204,6 @@ def _guarded(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise BadInput(f"{path}: DVC is editing its table; try again") from None
+                    raise Busy(f"{path}: DVC is editing its table; try again") from None
                 time.sleep(0.05)
         yield

@@ -17,7 +17,7 @@ import psutil
 
 from genpipe import lease
 from genpipe.dvc_command import dvc
-from genpipe.errors import BadInput, GenpipeError
+from genpipe.errors import BadState, GenpipeError
 from genpipe.files import REMAINS, temporary_name
 from genpipe.params.project import Params, read_params
 from genpipe.upkeep.holders import held_leases
@@ -26,7 +26,7 @@ from genpipe.upkeep.sizes import readable, size_of
 RECENT = 3600.0  # seconds: a process number says nothing of a worker on another machine; its files are recent
 DAY = 86400.0  # seconds
 RUN = re.compile(r"(?P<recipe>[a-z0-9_]+)-(?P<key>[0-9a-f]{16})")
-TRIALS = "trials"  # workspaces below .genpipe, made again where wanted, and the lease of who uses them
+TRIALS = "trials"  # workspaces below .genpipe, made again where needed, and the lease of who uses them
 NUMBERED = ("determinism", "ray")  # below .genpipe: NAME-PID of who works there
 NOT_OURS = {".git", ".venv", ".dvc", ".dvc-state"}
 
@@ -53,7 +53,7 @@ def leftovers(root: Path, days: float) -> list[Leftover]:
 
 
 def old_runs(root: Path) -> Iterator[Leftover]:
-    """Directories of runs whose key no recipe has now; all of a recipe stay where its key cannot be told."""
+    """Directories of runs whose key no recipe has now; all of a recipe stay where its key cannot be computed."""
     runs = [(path, found) for path in _children(root, "runs") if (found := RUN.fullmatch(path.name))]
     if not runs:
         return
@@ -192,7 +192,7 @@ def require_own_cache(root: Path) -> None:
     """Refuse where other projects may use the cache: only they know what they need."""
     cache = Path(dvc(root, "cache", "dir").strip())
     if not cache.resolve().is_relative_to(root.resolve()):
-        raise BadInput(
+        raise BadState(
             f"{cache}: the cache of DVC lies outside this project, and others may need what is in it; "
             "name them: dvc gc --workspace --all-branches --all-tags --projects PATH …"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from genpipe.errors import BadInput
+from genpipe.errors import GenpipeError
 from genpipe.graph import read_plan
 from tests.e2e.conftest import make_project
 
@@ -104,7 +104,7 @@ def differences(root: Path, targets: Sequence[str], before: State, forgot_lock: 
 def _out_of_date(root: Path, targets: Sequence[str]) -> list[str]:
     try:
         stale = read_plan(root, list(targets)).stale
-    except BadInput as error:
+    except GenpipeError as error:
         return [str(error)]
     return [f"still out of date: {stage.name}: {'; '.join(stage.reasons)}" for stage in stale]
 
