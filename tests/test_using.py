@@ -11,29 +11,22 @@ from PIL import Image
 
 import genpipe
 from genpipe.cli import main
-from genpipe.errors import BadInput
+from genpipe.errors import BadState
 from genpipe.files import write_json
 from tests import tiny
-from tests.reference import registered
+from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
-TRAINED = (
-    "ogan",
-    "classifier",
-    "couplet",
-    "conditional_vae",
-    "translator",
-    "sentences",
-    "tagger",
-    "stream_model",
-)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Model directories, trained once; the data of all of them is removed."""
+def models(tmp_path_factory, reference_project):
+    """Model directories, trained once, where there is no data; those of the reference recipes are of their project."""
     root = tmp_path_factory.mktemp("project")
+    trained = reference_project[0] / "artifacts/models"
+    for name in REFERENCE:
+        shutil.copytree(trained / name, root / name / "artifacts/models" / name)
     return {"root": root}
 
 
@@ -169,7 +162,7 @@ def test_a_model_without_the_facts_of_its_data_is_refused(models, tmp_path, caps
     shutil.copytree(model(models, "ogan"), tmp_path / "old")
     (tmp_path / "old/data.json").unlink()
     assert "train it again" in refused(capsys, "encode", tmp_path / "old", picture(tmp_path / "a.png"))
-    with pytest.raises(BadInput, match=r"data\.json: no such file"):
+    with pytest.raises(BadState, match=r"data\.json: no such file"):
         genpipe.load(tmp_path / "old")
 
 
