@@ -2,6 +2,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -9,6 +10,9 @@ from hypothesis import HealthCheck, settings
 from tests.registered_project import copy_template, make_template
 from tests.repository import be_somebody
 from tests.small_project import make_project
+
+if TYPE_CHECKING:
+    from tests.reference.project import Results
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -49,6 +53,15 @@ def registered_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("registered")
     make_template(home)
     return home
+
+
+@pytest.fixture(scope="session")
+def reference_project(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Path, Results]":
+    """tests/reference/project.py's after all its stages, with the exit status and the words of each; not to be changed."""
+    from tests.reference import project  # imports torch
+
+    root = project.make_project(tmp_path_factory.mktemp("reference") / "project")
+    return root, project.run_commands(root, project.commands_of(root))
 
 
 @pytest.fixture

@@ -13,6 +13,11 @@ from genpipe.training.logical import Fast, Processes
 from genpipe.training.runs import Run
 from genpipe.training.trainer import Trainer
 from tests import exactness, toys
+from tests.reference import REFERENCE, registered
+
+__all__ = ["registered"]
+pytestmark = pytest.mark.usefixtures("registered")
+NAMES = (*exactness.NAMES, *REFERENCE)  # the page has those of genpipe only
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,7 +25,7 @@ def _torch_is_warm():
     torch.optim.SGD([torch.zeros(1)])  # the import of torch's compiler, once for all that are forked
 
 
-@pytest.mark.parametrize("name", [*exactness.VARIANTS, *exactness.RECIPES])
+@pytest.mark.parametrize("name", [*exactness.VARIANTS, *exactness.RECIPES, *REFERENCE])
 def test_the_same_weights_on_four_processes_and_after_kills(name):
     found = dict(exactness.digests(name, exactness.QUICK))
     assert len(found) == len(exactness.QUICK)
@@ -31,7 +36,7 @@ TOYS = (*exactness.TOYS, *exactness.TOKENS)
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in TOYS else pytest.param(name, marks=pytest.mark.slow) for name in exactness.NAMES]
+    "name", [name if name in TOYS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_the_same_weights_after_every_disturbance(name):
     found = dict(exactness.digests(name))

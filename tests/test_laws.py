@@ -1,31 +1,55 @@
-"""Laws that hold for every recipe, or for every recipe with a capability."""
+"""Laws that hold for every recipe, or for every recipe with a capability; those of genpipe and those of tests/reference."""
 
 import copy
-import tempfile
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from genpipe.capabilities import Decodes, Encodes, Example, Invertible, Samples
+from genpipe.capabilities import (
+    Classifies,
+    Decodes,
+    Embeds,
+    Encodes,
+    Energy,
+    Example,
+    Invertible,
+    LogProb,
+    NextToken,
+    Samples,
+    Tags,
+)
+from genpipe.data.loader import Data
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import hash_of
 from genpipe.models import RECIPES
-from genpipe.recipe import Recipe
+from genpipe.recipe import Recipe, Update
 from genpipe.sampling import decoding
-from genpipe.sampling.draw import conditions, draw, first
-from genpipe.sampling.panels import PANELS
+from genpipe.sampling.draw import conditions, draw, first, in_fixed_chunks, rows_of
+from genpipe.sampling.panels import PANELS, as_values
+from genpipe.sampling.text import marks_of
 from genpipe.training.checkpoint import latest_checkpoint
-from genpipe.training.log import rows_of
+from genpipe.training.log import rows_of as rows_of_log
 from genpipe.training.trainer import Trainer
 from tests import tiny
+from tests.reference import REFERENCE, registered
 
-every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))
+__all__ = ["registered"]
+pytestmark = pytest.mark.usefixtures("registered")
+every_recipe = pytest.mark.parametrize("name", sorted(tiny.MODELS))
 
 
 def those(*capabilities: type) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("name", tiny.names_with(*capabilities))
+    return pytest.mark.parametrize("name", tiny.names_with(*capabilities, among=tiny.MODELS))
+
+
+def those_with_one(*capabilities: type) -> pytest.MarkDecorator:
+    names = {name for capability in capabilities for name in tiny.names_with(capability, among=tiny.MODELS)}
+    return pytest.mark.parametrize("name", sorted(names))
 
 
 def trainer(name: str, root: Path, run: str = "run", **changes) -> Trainer:
@@ -42,7 +66,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_the_list_of_recipes_equals_the_folder():
     folder = Path(__file__).parent.parent / "genpipe" / "models"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(RECIPES) == set(tiny.BLOCKS)
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(tiny.BLOCKS)
+    assert set(RECIPES) == {*tiny.BLOCKS, *REFERENCE}
 
 
 @every_recipe
@@ -89,58 +114,119 @@ def test_it_trains_in_bfloat16(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "loss"), sorted(tiny.FALLING.items()))
 def test_a_tiny_data_set_is_learned(name, loss, tmp_path):
-    fitted = trainer(name, tmp_path, steps=150, checkpoint_every=150)
+    fitted = trainer(name, tmp_path, steps=100, checkpoint_every=100)
     fitted.fit()
     values = [
-        row[loss] for row in rows_of(latest_checkpoint(fitted.run).log.text.splitlines()) if loss in row
+        row[loss] for row in rows_of_log(latest_checkpoint(fitted.run).log.text.splitlines()) if loss in row
     ]
     assert fmean(values[-5:]) < values[0] - 0.1 * abs(values[0])
 
 
 @every_recipe
 def test_it_is_judged_and_shown_by_something(name):
-    make, kind = RECIPES[name], tiny.kind_of(name)
-    assert [j for j in JUDGES if kind in j.kinds and all(issubclass(make, need) for need in j.needs)]
-    assert [
-        p for p in PANELS if (not p.kinds or kind in p.kinds) and all(issubclass(make, n) for n in p.needs)
-    ]
+    make, kind = tiny.MODELS[name], tiny.kind_of(name)
+    judges = [judge for judge in JUDGES if kind in judge.kinds]
+    panels = [panel for panel in PANELS if not panel.kinds or kind in panel.kinds]
+    for found in (judges, panels):
+        assert any(all(issubclass(make, need) for need in one.needs) for one in found)
 
 
-@those(Samples)
-def test_a_sample_depends_on_the_seed_its_number_and_its_condition_only(name, tmp_path):
-    data = tiny.data_for(name, tmp_path)
+def model_and_data(name: str, root: Path) -> tuple[Any, Data]:
+    """A model whose parameters are not those of a start, which may be zeros."""
+    data = tiny.data_for(name, root)
     model = tiny.recipe_of(name, data).eval()
-    given, how = conditions(model, data, 120), tiny.BLOCKS[name].get("how", {})
-    some = {key: value[:3] for key, value in given.items()}
-    few, many, other = (
-        draw(model, 3, 5, some, how),
-        draw(model, 120, 5, given, how),
-        draw(model, 3, 6, some, how),
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model, data
+
+
+def drawn(model: Any, data: Data, n: int, seed: int, given: Example, how: dict[str, Any]) -> Example:
+    """What a model draws or writes."""
+    if isinstance(model, Samples):
+        return draw(model, n, seed, given, how)
+    marks, options = marks_of(dict(data.facts)), {**how, "method": "nucleus"}
+    write = lambda rows, part: decoding.write(model, rows, part, marks, **options)
+    return in_fixed_chunks(write, n, seed, given)
+
+
+@those_with_one(Samples, NextToken)
+def test_a_sample_depends_on_the_seed_its_number_and_its_condition_only(name, tmp_path):
+    model, data = model_and_data(name, tmp_path)
+    given, how = conditions(model, data, 120), tiny.how_of(name)
+    some = {key: value[:4] for key, value in given.items()}
+    others = {key: value[[0, 3, 1, 2]] for key, value in some.items()}
+    few, many, beside, seeded = (
+        drawn(model, data, *asked, how)
+        for asked in ((4, 5, some), (120, 5, given), (4, 5, others), (4, 6, some))
     )
-    for key in few:
-        assert torch.equal(few[key], many[key][:3])
-        assert not torch.equal(few[key], other[key])
+    for key, value in few.items():
+        assert torch.equal(value, many[key][:4])
+        assert torch.equal(value[0], beside[key][0])
+    assert not same(few, seeded)
+    assert same(few, beside) == (not given)
     if "images" in few:
         assert few["images"].min() >= 0
         assert few["images"].max() <= 1
 
 
-def perturbed(name: str, root: Path) -> tuple[Recipe, Example]:
-    """A model in double precision whose parameters are not those of a start, and two test examples."""
-    data = tiny.data_for(name, root)
-    model = tiny.recipe_of(name, data).double().eval()
+ANSWERS = {
+    Classifies: "classify",
+    Embeds: "embed",
+    Encodes: "encode",
+    Energy: "energy",
+    LogProb: "log_prob",
+    Tags: "tag",
+}
+LENGTHS = {
+    "ids": "lengths",
+    "tags": "lengths",
+    "source": "source_lengths",
+    "target": "target_lengths",
+    "question": "question_lengths",
+    "passages": "passage_lengths",
+    "answer": "answer_lengths",
+}
+
+
+def answers(model: Any, x: Example, start: int) -> list[Tensor]:
+    """What a model says of examples, each with a row an example."""
+    found = [getattr(model, how)(x) for capability, how in ANSWERS.items() if isinstance(model, capability)]
+    if isinstance(model, NextToken):
+        state = model.begin({key: x[key] for key in model.given}, rows_of(x))
+        found.append(model.next(torch.full((rows_of(x),), start), state)[0])
+    return found
+
+
+def alone(x: Example, row: int) -> Example:
+    """One example, without the padding that the others make necessary."""
+    one = {key: value[row : row + 1] for key, value in x.items()}
+    longest = {key: max(1, int(one[lengths].max())) for key, lengths in LENGTHS.items() if lengths in one}
+    return {key: value[..., : longest[key]] if key in longest else value for key, value in one.items()}
+
+
+def doubled(x: Example) -> Example:
+    return {
+        key: value.double() if value.is_floating_point() else value for key, value in as_values(x).items()
+    }
+
+
+@those_with_one(*ANSWERS, NextToken)
+def test_padding_and_neighbours_do_not_change_an_answer(name, tmp_path):
+    model, data = model_and_data(name, tmp_path)
+    model.double()
+    x, start = doubled(first(data, 6)), data.facts.get("start", 0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    key = {"images": "images", "points": "points"}[tiny.kind_of(name)]
-    x = first(data, 2)
-    return model, {**x, key: torch.rand(x[key].shape, dtype=torch.float64)}
+        together = answers(model, x, start)
+        for row in range(6):
+            for of_all, own in zip(together, answers(model, alone(x, row), start), strict=True):
+                places = tuple(slice(size) for size in own[0].shape)
+                assert torch.allclose(of_all[row][places], own[0], rtol=1e-9, atol=1e-12)
 
 
 @those(Invertible)
 def test_the_log_determinant_is_that_of_the_jacobian(name, tmp_path):
-    model, x = perturbed(name, tmp_path)
-    key = next(iter(model.inverse(model.forward(x)[0], x)))
+    model, x, key = invertible(name, tmp_path)
     one = {other: value[:1] for other, value in x.items()}
     jacobian = torch.autograd.functional.jacobian(lambda v: model.forward({**one, key: v})[0][0], one[key])
     z, log_det = model.forward(one)
@@ -150,57 +236,85 @@ def test_the_log_determinant_is_that_of_the_jacobian(name, tmp_path):
 
 @those(Invertible)
 def test_the_inverse_inverts(name, tmp_path):
-    model, x = perturbed(name, tmp_path)
+    model, x, _ = invertible(name, tmp_path)
     for key, made in model.inverse(model.forward(x)[0], x).items():
         assert torch.allclose(made, x[key], atol=1e-10)
 
 
-def test_the_density_of_nice_integrates_to_one():
-    model = RECIPES["nice"](image_shape=(1, 1, 2), hidden_dim=8, num_hidden=1).double()
-    with torch.no_grad():
-        model.log_scale.fill_(0.5)
-    side = torch.linspace(-30, 30, 1201, dtype=torch.float64)
-    x = torch.cartesian_prod(side, side).view(-1, 1, 1, 2)
-    with torch.no_grad():
-        total = model.log_prob({"images": x}).exp().sum() * (side[1] - side[0]) ** 2
-    assert abs(total - 1) < 1e-3
+def invertible(name: str, root: Path) -> tuple[Any, Example, str]:
+    """A model in double precision, two test examples, and which of their tensors it maps to latents."""
+    model, data = model_and_data(name, root)
+    x = doubled(first(data, 2))
+    (key,) = model.double().inverse(model.forward(x)[0], x)
+    return model, {**x, key: torch.rand_like(x[key])}, key
 
 
 @those(Encodes, Decodes)
 def test_codes_and_images_have_the_right_shapes(name, tmp_path):
     data = tiny.data_for(name, tmp_path)
     model = tiny.recipe_of(name, data).eval()
-    x = {**first(data, 5), "images": torch.rand(5, 1, tiny.SIDE, tiny.SIDE)}
+    x = as_values(first(data, 5))
     z = model.encode(x)
     assert z.shape == (5, model.latent_dim)
     assert model.decode(z, x)["images"].shape == x["images"].shape
 
 
-def test_an_answer_never_repeats_its_character_nor_is_forbidden(tmp_path):
-    model = tiny.recipe_of("couplet", tiny.data_for("couplet", tmp_path)).eval()
-    source = torch.randint(2, len(tiny.TOKENS), (30, 7))
-    made = decoding.answer(model, {"source": source}, {0, 1})
-    assert not (made == source).any()
-    assert (made > 1).all()
+def logits_of(model: NextToken, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Logits after each of some tokens, [n, time, num_tokens], and the state after all."""
+    steps = []
+    for column in ids.T:
+        logits, state = model.next(column, state)
+        steps.append(logits)
+    return torch.stack(steps, 1), state
 
 
-def drawing_nothing() -> list[tuple[str, str]]:
-    """Each update whose loss draws no random number, by recipe and name."""
-    found: list[tuple[str, str]] = []
-    for name in sorted(RECIPES):
-        with tempfile.TemporaryDirectory() as directory:
-            fitted = trainer(name, Path(directory))
-            batch = {**fitted.data.train_batch(0, 0, 8), "progress": torch.tensor(0.0)}
-            for update in (update for phase in fitted.recipe.phases() for update in phase.updates):
-                if not fitted.recipe.sliced:
-                    state = torch.random.get_rng_state()
-                    update.loss(batch)
-                    if torch.equal(state, torch.random.get_rng_state()):
-                        found.append((name, update.name))
+@those(NextToken)
+def test_the_next_token_depends_on_those_before_it_only(name, tmp_path):
+    """Logits at a place are the same whatever comes later, also where a state goes on twice, as in a search."""
+    model, data = model_and_data(name, tmp_path)
+    given = conditions(model, data, 4)
+    texts = torch.randint(2, len(tiny.TOKENS), (2, 4, 6))
+    texts[1, :, :3] = texts[0, :, :3]
+    with torch.no_grad():
+        one, other = (logits_of(model, ids, model.begin(given, 4))[0] for ids in texts)
+        assert torch.equal(one[:, :3], other[:, :3])
+        assert not torch.allclose(one[:, 3:], other[:, 3:])
+        _, state = logits_of(model, texts[0, :, :3], model.begin(given, 4))
+        rows = torch.tensor([2, 0, 0, 1])
+        for ids, whole in zip(texts, (one, other), strict=True):
+            rest, _ = logits_of(model, ids[rows, 3:], decoding.take(state, rows))
+            assert torch.allclose(rest, whole[rows, 3:], atol=1e-6)
+
+
+def draws_nothing(update: Update, batch: Example) -> bool:
+    """Whether a loss leaves the random numbers as they are."""
+    state = torch.random.get_rng_state()
+    update.loss(batch)
+    return torch.equal(state, torch.random.get_rng_state())
+
+
+@every_recipe
+def test_four_slices_give_the_gradients_of_one_where_the_loss_draws_nothing(name, tmp_path):
+    """Of a network that does not look at other rows of its batch; batch normalisation and replay buffers see a slice."""
+    whole, cut = (trainer(name, tmp_path, f"run{n}", logical_workers=n) for n in (1, 4))
+    if whole.recipe.sliced or any(isinstance(module, _BatchNorm) for module in whole.recipe.modules()):
+        pytest.skip("it looks at other rows of its slice")
+    batch = {**whole.data.train_batch(0, 0, 8), "progress": torch.tensor(0.0)}
+    updates = [update for phase in whole.recipe.phases() for update in phase.updates]
+    names = [update.name for update in updates if draws_nothing(update, batch)]
+    if not names:
+        pytest.skip("each of its losses draws random numbers")
+    for update in names:
+        for one, four in zip(*(gradients(fitted, update) for fitted in (whole, cut)), strict=True):
+            assert (one - four).norm() <= 1e-6 * one.norm()
+
+
+def gradients(fitted: Trainer, name: str) -> list[Tensor]:
+    """The gradients of an update in double precision."""
+    fitted.recipe.double()
+    (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == name)
+    batch = fitted._batch(0)
+    double = {key: value.double() for key, value in batch.items() if value.is_floating_point()}
+    found = fitted._play(played, {**batch, **double}).gradients
+    assert found
     return found
-
-
-@pytest.mark.parametrize(("name", "update"), drawing_nothing())
-def test_four_slices_give_the_gradients_of_one(name, update, tmp_path):
-    """Of a network that does not look at other rows of its batch; batch normalisation sees a slice."""
-    tiny.require_gradients_of_one(name, update, tmp_path)

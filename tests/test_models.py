@@ -8,6 +8,8 @@ from genpipe.models.couplet import Couplet
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN, correlation
 from genpipe.nn.gated import GatedResidualConv
+from genpipe.sampling import decoding
+from tests import tiny
 
 
 def batch(n=8, side=8):
@@ -105,3 +107,22 @@ def test_a_couplet_character_sees_six_to_either_side():
     (gradient,) = torch.autograd.grad(out, x)
     seen = gradient[0].abs().sum(0).nonzero().flatten().tolist()
     assert seen == list(range(4, 17))
+
+
+def test_the_density_of_nice_integrates_to_one():
+    model = NICE(image_shape=(1, 1, 2), hidden_dim=8, num_hidden=1).double()
+    with torch.no_grad():
+        model.log_scale.fill_(0.5)
+    side = torch.linspace(-30, 30, 1201, dtype=torch.float64)
+    x = torch.cartesian_prod(side, side).view(-1, 1, 1, 2)
+    with torch.no_grad():
+        total = model.log_prob({"images": x}).exp().sum() * (side[1] - side[0]) ** 2
+    assert abs(total - 1) < 1e-3
+
+
+def test_an_answer_never_repeats_its_character_nor_is_forbidden(tmp_path):
+    model = tiny.recipe_of("couplet", tiny.data_for("couplet", tmp_path)).eval()
+    source = torch.randint(2, len(tiny.TOKENS), (30, 7))
+    made = decoding.answer(model, {"source": source}, {0, 1})
+    assert not (made == source).any()
+    assert (made > 1).all()

@@ -566,3 +566,45 @@ def test_notes_that_were_removed_and_never_close_are_counted(root: Path, capsys)
         "1 closing brackets had no opening one and were removed alone"
     ]
     assert source["notes"][0] in capsys.readouterr().out
+
+
+def write_records(path: Path, *records: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def test_records_keep_their_fields_and_equal_ones_are_on_one_side(root: Path) -> None:
+    records = [{"text": f"text {number // 2}", "label": number // 2 % 3} for number in range(100)]
+    write_records(root / "texts.jsonl", *records)
+    assert made(root, "all", kind="records", source="texts.jsonl")["documents.jsonl"].count(b"\n") == 100
+    files = made(root, "split", kind="records", source="texts.jsonl", test_share=0.3)
+    train, test = (set(files[f"{side}.jsonl"].splitlines()) for side in ("train", "test"))
+    assert sorted(json.loads(line)["text"] for line in train | test) == sorted({r["text"] for r in records})
+    assert len(train) + len(test) == 50
+    assert 5 <= len(test) <= 25
+
+
+def test_each_file_of_a_folder_of_records_is_a_split(root: Path) -> None:
+    for split in ("unseen", "train", "test"):
+        write_records(root / f"texts/{split}.jsonl", {"text": split})
+    files = made(root, "texts", kind="records", source="texts")
+    assert json.loads(files["data.json"])["splits"] == ["train", "test", "unseen"]
+    assert files["unseen.jsonl"] == b'{"text":"unseen"}\n'
+
+
+@pytest.mark.parametrize(
+    ("files", "block", "words"),
+    [
+        ({"test.jsonl": [{"text": "a"}]}, {}, "no train.jsonl in it"),
+        ({"train.jsonl": [{"text": "a"}]}, {"test_share": 0.1}, "remove test_share"),
+        ({"train.jsonl": [{"text": "a"}], "test.jsonl": []}, {}, r"test.jsonl: no records in it"),
+        ({"train.jsonl": []}, {"source": "texts/train.jsonl"}, r"train.jsonl: no records in it"),
+        ({"train.jsonl": [[1]]}, {"source": "texts/train.jsonl"}, "line 1"),
+    ],
+)  # fmt: skip
+def test_records_that_are_missing_or_not_valid_are_one_line(root: Path, files, block, words: str) -> None:
+    for name, records in files.items():
+        write_records(root / "texts" / name, *records)
+    with pytest.raises(BadInput, match=words):
+        made(root, "texts", **{"kind": "records", "source": "texts", **block})
+    assert not (root / "artifacts/datasets/texts").exists()

@@ -14,26 +14,19 @@ from genpipe.cli import main
 from genpipe.errors import BadState
 from genpipe.files import write_json
 from tests import tiny
-from tests.reference import registered
+from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
-TRAINED = (
-    "ogan",
-    "classifier",
-    "couplet",
-    "conditional_vae",
-    "translator",
-    "sentences",
-    "tagger",
-    "stream_model",
-)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Model directories, trained once; the data of all of them is removed."""
+def models(tmp_path_factory, reference_project):
+    """Model directories, trained once, where there is no data; those of the reference recipes are of their project."""
     root = tmp_path_factory.mktemp("project")
+    trained = reference_project[0] / "artifacts/models"
+    for name in REFERENCE:
+        shutil.copytree(trained / name, root / name / "artifacts/models" / name)
     return {"root": root}
 
 

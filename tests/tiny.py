@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pytest
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from genpipe.assembly import build
 from genpipe.data.loader import Data
@@ -17,6 +15,8 @@ from genpipe.recipe import Recipe
 from genpipe.training.logical import Alone, Exchange
 from genpipe.training.runs import Run
 from genpipe.training.trainer import Trainer
+from tests.reference import REFERENCE
+from tests.reference import block as reference_block
 
 SIDE = 8
 TOKENS = ["<unk>", "\n", *"天地日月山水花鳥春秋"]
@@ -65,20 +65,26 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "glann": "glo.loss",
     "nice": "nll.loss",
 }
+FALLING |= {name: f"{update}.loss" for name in REFERENCE for update in reference_block(name)["solvers"]}
 SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
-
-
+MODELS = {**RECIPES, **{name: row.make for name, row in REFERENCE.items()}}  # the laws run over these
+ALL = {**BLOCKS, **{name: reference_block(name) for name in REFERENCE}}
 NOT_OF_TRAINING = ("kind", "how")
 
 
 def kind_of(name: str) -> str:
     """The kind of data that a recipe trains on."""
-    return BLOCKS[name].get("kind", "images")
+    return ALL[name].get("kind", "images")
+
+
+def how_of(name: str) -> dict:
+    """How its samples are drawn."""
+    return ALL[name].get("how", {})
 
 
 def training(name: str, **changes) -> dict:
     """How a tiny recipe is trained, as params.yaml says it."""
-    own = {key: value for key, value in BLOCKS[name].items() if key not in NOT_OF_TRAINING}
+    own = {key: value for key, value in ALL[name].items() if key not in NOT_OF_TRAINING}
     return {**SHARED, **own, **changes}
 
 
@@ -88,7 +94,7 @@ def block(name: str, **changes) -> dict:
         "model": name,
         "data": f"encoded/{kind_of(name)}",
         "train": training(name, **changes),
-        "sample": {"num": 24, "how": BLOCKS[name].get("how", {})},
+        "sample": {"num": 24, "how": how_of(name)},
         "start": "none",
         "judge": "models/classifier",
     }
@@ -159,6 +165,20 @@ def write_stream(directory: Path) -> Path:
     return describe(directory, "stream", token_facts())
 
 
+def write_passages(directory: Path) -> Path:
+    """Questions with one to three passages; the answer is how the first one begins."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 40), ("test", 20)):
+        passages = [[rng.integers(2, len(TOKENS), 2 + i % 4) for _ in range(1 + i % 3)] for i in range(n)]
+        write_texts(directory, split, "question", [rng.integers(2, len(TOKENS), 1 + i % 3) for i in range(n)])
+        for field, texts in (("passages", passages), ("answer", [[own[0][:2]] for own in passages])):
+            write_texts(directory, split, field, [text for own in texts for text in own])
+            np.save(directory / f"{split}.{field}.items.npy", np.cumsum([0, *map(len, texts)]))
+    return describe(directory, "passages", token_facts(max_length=5))
+
+
 def write_groups(directory: Path) -> Path:
     """Groups of texts that begin with the same two characters; one more split of groups that training does not see."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -189,6 +209,7 @@ DATA: Mapping[str, Callable[[Path], Path]] = {
     "points": write_points,
     "stream": write_stream,
     "pairs": write_pairs,
+    "passages": write_passages,
     "groups": write_groups,
     "tagged": write_tagged,
 }
@@ -198,12 +219,12 @@ def data_for(name: str, root: Path) -> Data:
     """The tiny data of a recipe, written below `root`."""
     kind = kind_of(name)
     directory = DATA[kind](root / "artifacts" / "encoded" / kind)
-    return open_data(directory, BLOCKS[name].get("batches", {}))
+    return open_data(directory, ALL[name].get("batches", {}))
 
 
 def recipe_of(name: str, data: Data, seed: int = 0) -> Recipe:
     """A new tiny recipe."""
-    return build(name, BLOCKS[name]["network"], data.facts, seed)
+    return build(name, ALL[name]["network"], data.facts, seed)
 
 
 def trainer_of(
@@ -214,25 +235,10 @@ def trainer_of(
     return Trainer(recipe_of(name, data, seed), data, params, seed, exchange or Alone(), Run(directory))
 
 
-def names_with(*capabilities: type) -> list[str]:
-    """The recipes that have all of these capabilities."""
+def names_with(*capabilities: type, among: Mapping[str, type[Recipe]] = RECIPES) -> list[str]:
+    """The recipes of genpipe, or of another list, that have all of these capabilities."""
     return [
         name
-        for name, make in RECIPES.items()
-        if name in BLOCKS and all(issubclass(make, c) for c in capabilities)
+        for name, make in among.items()
+        if all(issubclass(make, capability) for capability in capabilities)
     ]
-
-
-def require_gradients_of_one(name: str, update: str, root: Path) -> None:
-    """Fail unless an update has the same gradients, to 1e-6 in double precision, in four slices as in one."""
-    gradients = []
-    for slices in (1, 4):
-        fitted = trainer_of(name, data_for(name, root), root / f"run{slices}", logical_workers=slices)
-        if any(isinstance(module, _BatchNorm) for module in fitted.recipe.modules()):
-            pytest.skip("batch normalisation sees the rows of a slice only")
-        fitted.recipe.double()
-        (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == update)
-        gradients.append(fitted._play(played, fitted._batch(0)).gradients)
-    assert gradients[0]
-    for one, four in zip(*gradients, strict=True):
-        assert (one - four).norm() <= 1e-6 * one.norm()

@@ -65,6 +65,15 @@ class Poems(Source):
     test_share: Share | None = Field(None, description="with it, train.jsonl and test.jsonl are written")
 
 
+class Records(Source):
+    """A .jsonl file with fields of your own, or a folder with train.jsonl and a file for each further split."""
+
+    kind: Literal["records"]
+    test_share: Share | None = Field(
+        None, description="of a file: with it, train.jsonl and test.jsonl are written"
+    )
+
+
 class Couplets(Source):
     """Couplets out of poems with their tones."""
 
@@ -73,7 +82,7 @@ class Couplets(Source):
 
 
 Dataset = Annotated[
-    Digits | ImageFolder | Toys | PointFiles | Text | Poems | Couplets, Field(discriminator="kind")
+    Digits | ImageFolder | Toys | PointFiles | Text | Poems | Records | Couplets, Field(discriminator="kind")
 ]
 
 

@@ -11,6 +11,7 @@ from genpipe.sources.images import prepare_digits, prepare_image_folder
 from genpipe.sources.poems import prepare_poems
 from genpipe.sources.points import prepare_points
 from genpipe.sources.prepared import Prepared
+from genpipe.sources.records import prepare_records
 from genpipe.sources.text import prepare_text
 from genpipe.sources.toys import prepare_toys
 
@@ -30,6 +31,7 @@ KINDS: dict[str, Kind] = {
     "points": Kind("points", prepare_points),
     "text": Kind("text", prepare_text),
     "poems": Kind("text", prepare_poems),
+    "records": Kind("text", prepare_records),
     "couplets": Kind("text", prepare_couplets),
 }
 
