@@ -20,7 +20,7 @@ from genpipe.corpus.counts import counted
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.runs import choose_ranges
 from genpipe.corpus.tokenizers import Tokenizer, Vectorised, tokenizer
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
 from genpipe.params.encodings import Encoding
@@ -463,5 +463,5 @@ def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
         ),
         (lambda: encoding.read_encoded(tmp_path / "v", "train"), "genpipe encode v"),
     ):
-        with pytest.raises(BadInput, match=command):
+        with pytest.raises(BadState, match=command):
             stage()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.recipe import Loss, Phase, Recipe, Update
 from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.buffers import Buffers
@@ -120,10 +120,10 @@ def test_gradients_that_share_memory_can_be_added_to_one_by_one():
 
 
 def complaints(size: int, do) -> list[str]:
-    """The bad input that each process ends with."""
+    """The line that each process ends with."""
 
     def work(room):
-        with pytest.raises(BadInput) as error:
+        with pytest.raises(GenpipeError) as error:
             do(room)
         return str(error.value)
 

@@ -77,10 +77,10 @@ def test_a_process_with_another_set_of_instructions_is_refused_by_all(other, tmp
 
 
 def test_a_finished_run_of_other_instructions_is_not_exported_as_one_of_these(tmp_path, monkeypatch):
-    tiny.write_images(tmp_path / "artifacts" / "datasets" / "digits")
+    tiny.write_images(tmp_path / "artifacts" / "encoded" / "images")
     blocks = {
         "datasets": {"tiny": {"kind": "digits", "source": "data/digits"}},
-        "recipes": {"classifier": tiny.block("classifier")},
+        "recipes": {"classifier": tiny.block("classifier") | {"judge": "none"}},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(blocks))
     words = ["train", "classifier", "--workers", "0", "--out"]
