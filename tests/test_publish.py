@@ -296,7 +296,7 @@ def test_a_dirty_tree_is_refused_before_anything_is_run(root: Path) -> None:
     (root / "notes.txt").write_text("untracked, and read by no stage\n")
     require_clean(root, allow_dirty=False)
     (root / "code/new.py").write_text("two = 2\n")
-    with pytest.raises(BadState, match=r"found code/new.py"):
+    with pytest.raises(BadState, match=r"and there are code/new.py"):
         require_clean(root, allow_dirty=False)
 
 

@@ -107,8 +107,7 @@ def runs(project: Path) -> dict[str, Path]:
     data.mkdir(parents=True)
     (data / "facts.json").write_text("{}", encoding="utf-8")
     params = read_params(project)
-    block = params.recipes["nice"]
-    key = run_key(identity(project, "nice", block, block.train, params.seed, "cpu"))
+    key = run_key(identity(project, "nice", params, params.recipes["nice"].train, params.seed, "cpu"))
     names = {"current": f"nice-{key}", "old": f"nice-{'0' * 16}", "gone": f"gone-{'1' * 16}", "unknown": f"couplet-{'2' * 16}"}  # fmt: skip
     paths = {name: project / ".genpipe" / "runs" / directory for name, directory in names.items()}
     for path in paths.values():
