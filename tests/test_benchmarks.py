@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import measure, noisy_digits, texts, training
+from benchmarks import forty, measure, noisy_digits, texts, training
 from benchmarks.corpus import scaling_table
 from genpipe.assembly import build
 from genpipe.data.images import Images
 from genpipe.data.loader import Data
+from genpipe.dependencies import code_of
 from genpipe.errors import BadInput
 from genpipe.models.ogan import OGAN
+from genpipe.params.project import read_params
 from genpipe.params.training import Training
 from genpipe.recipe import Batch, Recipe, Update
 from genpipe.training.logical import Alone
@@ -260,3 +262,15 @@ def test_every_technique_acts_on_the_same_digits(tmp_path: Path) -> None:
 def test_a_table_has_mean_and_deviation() -> None:
     lines = noisy_digits.table({"none": [{"accuracy": 0.5}, {"accuracy": 0.7}]}).splitlines()
     assert lines == ["| technique | accuracy |", "|---|---:|", "| none | 0.600 ± 0.141 |"]
+
+
+def test_the_project_of_forty_recipes_is_valid_and_each_has_code_of_its_own(tmp_path: Path) -> None:
+    project = forty.Project(tmp_path / "project")
+    recipes = read_params(project.root).recipes
+    assert len(recipes) == len({recipe.model for recipe in recipes.values()}) == 5 * len(tiny.BLOCKS)
+    code = code_of(project.root)["train"]
+    assert {f"models/{name}" for name in recipes} == {
+        file for hashes in code.values() for file in hashes if file.startswith("models/")
+    }
+    counted = "from genpipe.models import RECIPES; from tests import tiny; print(len(set(RECIPES.values())), len(tiny.BLOCKS))"
+    assert project.run(sys.executable, "-c", counted).split() == [str(len(recipes))] * 2

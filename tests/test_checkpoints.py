@@ -163,11 +163,11 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_none(tmp_path):
 
 
 def test_the_best_checkpoint_is_that_of_the_best_mean_since_the_one_before(tmp_path):
-    trainer = toys.trainer(Run(tmp_path), best={"metric": "critic.loss", "direction": "highest"}, keep=1)
+    trainer = toys.trainer(Run(tmp_path), best={"metric": "critic.penalty", "direction": "highest"}, keep=1)
     trainer.fit()
     rows = rows_of(latest_checkpoint(trainer.run).log.text.splitlines())
     means = {
-        step: (rows[step - 2]["critic.loss"] + rows[step - 1]["critic.loss"]) / 2 for step in (6, 8, 10)
+        step: (rows[step - 2]["critic.penalty"] + rows[step - 1]["critic.penalty"]) / 2 for step in (6, 8, 10)
     }  # the first two checkpoints are of the phase before
     best = best_of(trainer.run)
     assert best.step == max(means, key=means.__getitem__)
@@ -176,11 +176,30 @@ def test_the_best_checkpoint_is_that_of_the_best_mean_since_the_one_before(tmp_p
 
 def test_a_metric_that_is_not_logged_cannot_tell_the_best(tmp_path):
     with pytest.raises(BadInput, match=r"no 'fit.los'; there is: fit.loss"):
-        toys.trainer(Run(tmp_path / "a"), best={"metric": "fit.los"}).fit()
+        toys.trainer(Run(tmp_path / "a"), best={"metric": "fit.los", "direction": "lowest"}).fit()
     with pytest.raises(
         BadInput, match=r"must be UPDATE.METRIC of critic, fit, generator, which have a turn within"
     ):
         toys.trainer(Run(tmp_path / "b"), best={"metric": "loss"})
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        (
+            {"metric": "critic.penalty"},
+            "more or less of 'critic.penalty' is better is not known; say lowest or highest",
+        ),
+        ({"metric": "fit.accuracy"}, "the best 'fit.accuracy' is the highest, not the lowest; say highest"),
+        (
+            {"metric": "fit.loss", "direction": "highest"},
+            "the best 'fit.loss' is the lowest, not the highest",
+        ),
+    ],
+)
+def test_the_table_of_metrics_says_which_way_the_best_is(best, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        toys.trainer(Run(tmp_path), best=best)
 
 
 def test_a_training_goes_on_in_an_object_store_from_another_machine(tmp_path):

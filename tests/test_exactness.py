@@ -80,7 +80,7 @@ def _complain(rank: int, directory: Path, fault: str, complaints) -> None:
     torch.set_num_threads(1)
     store = directory / "store"
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    best = {"best": {"metric": "fit.los"}} if fault == "metric" else {}
+    best = {"best": {"metric": "fit.los", "direction": "lowest"}} if fault == "metric" else {}
     trainer = toys.trainer(Run(directory / "run"), Processes(), **best)
     if fault == "drift" and rank == 1:
         trainer.data = Drifting(trainer)

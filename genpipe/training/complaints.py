@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from genpipe.errors import BadInput, GenpipeError
+from genpipe.metrics import explained
 from genpipe.params.techniques import SamplePairing
-from genpipe.params.training import Training
+from genpipe.params.training import Best, Training
 from genpipe.recipe import Loss, Phase, Update
 from genpipe.training.agreement import agreed
 from genpipe.training.solver import schedule
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
+DIRECTIONS = {"minimise": "lowest", "maximise": "highest"}  # of the table of metrics, as train.best says them
 
 
 def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> BadInput:
@@ -106,10 +108,26 @@ def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training
             turns.setdefault(update.name, []).append(range(first, stop, update.every))
     for name, spans in turns.items():
         _refuse_unlearnable(name, [step for span in spans for step in span], params)
-    if params.best and params.best.metric.partition(".")[0] not in turns:
+    if params.best:
+        _refuse_best(params.best, turns, params.steps)
+
+
+def _refuse_best(best: Best, turns: Collection[str], steps: int) -> None:
+    """Raise where no update has the metric of the best checkpoint, or the table of metrics does not say that it is better so."""
+    if best.metric.partition(".")[0] not in turns:
         raise BadInput(
             f"train.best.metric: must be UPDATE.METRIC of {', '.join(sorted(turns))}, which have a turn within "
-            f"{params.steps} steps, not {params.best.metric!r}"
+            f"{steps} steps, not {best.metric!r}"
+        )
+    known = DIRECTIONS.get(explained(best.metric).direction)
+    if known is None and "direction" not in best.model_fields_set:
+        raise BadInput(
+            f"train.best.direction: whether more or less of {best.metric!r} is better is not known; "
+            f"say {' or '.join(DIRECTIONS.values())}"
+        )
+    if known and known != best.direction:
+        raise BadInput(
+            f"train.best.direction: the best {best.metric!r} is the {known}, not the {best.direction}; say {known}"
         )
 
 
