@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from genpipe.data.loader import facts_of, read_description
-from genpipe.data.opening import open_data, require_whole_groups
+from genpipe.data.opening import open_data, require_test, require_whole_groups
 from genpipe.errors import BadInput
 from genpipe.files import WEIGHTS, existing, read_json
 from genpipe.models import RECIPES
@@ -49,7 +49,8 @@ def build(
     missing = [n for n, p in arguments.items() if p.default is p.empty and n not in {*facts, *network}]
     if missing:
         raise BadInput(
-            f"{make.__name__} wants data with {', '.join(missing)}; its data has: {', '.join(facts)}"
+            f"{make.__name__} needs data with {', '.join(missing)}, and the data has: {', '.join(facts) or 'no facts'}; "
+            "name other data (recipes.*.data), or take another model"
         )
     known = {name: value for name, value in facts.items() if name in arguments}
     values = {
@@ -84,7 +85,10 @@ def load_trained(directory: Path) -> Trained:
     existing(directory / "data.json", "this model does not have the facts of its data; train it again")
     described = read_description(directory)
     training, facts = card["train"], facts_of(described)
-    recipe = build(card["model"], training["network"], facts, 0, training.get("normalisations", {}))
+    try:
+        recipe = build(card["model"], training["network"], facts, 0, training.get("normalisations", {}))
+    except BadInput as error:
+        raise BadInput(f"{directory}: {error}; if the code is that of the model, train it again") from None
     load_weights(recipe, directory / WEIGHTS)
     return Trained(recipe.eval(), described["kind"], facts)
 
@@ -116,6 +120,7 @@ def trainer_of(
     """A trainer of a new recipe, which begins with the weights of `job.start` where these fit; `say` gets what did not."""
     params = job.params
     data = open_data(job.data, params.batches)
+    require_test(data)
     require_whole_groups(data, params.batch_size, params.logical_workers)
     recipe = build(job.model, params.network, data.facts, job.seed, params.normalisations)
     if job.start:

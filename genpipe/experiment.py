@@ -13,13 +13,12 @@ import torch
 from genpipe import dependencies
 from genpipe.assembly import fit, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
-from genpipe.data.loader import Data, read_description
+from genpipe.data.loader import Data, fact_files, read_description
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, BadState
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import (
-    FACTS,
     SAMPLES,
     TRAINED,
     WEIGHTS,
@@ -91,6 +90,7 @@ def train(
     job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine, start)
     # complains here, before anything is spawned
     trainer_of(Alone(), torch.device("cpu"), job, run, lambda line: print(f"{name}: {line}"))
+    facts = fact_files(data)
     with watched(name, run.directory, training.steps, tensorboard):
         if is_finished(run, training.steps):
             print(f"{name}: this training is finished already; exporting it")
@@ -102,7 +102,6 @@ def train(
             gpus = project.cluster.gpus_per_worker
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
-    facts = [path for name in FACTS if (path := data / name).exists()]
     export(run, card, model, curve, facts)
 
 

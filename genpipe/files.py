@@ -18,13 +18,8 @@ from typing import Any, Literal
 from genpipe.errors import BadInput, BadState
 
 # What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
-FACTS = (
-    "data.json",
-    "codec.json",
-    "vocabulary.json",
-    "lexicon.tsv",
-    "tokenizer.json",
-)  # of data that train models
+CODEC = ("codec.json", "vocabulary.json")  # what turns text into ids and back
+FACTS = ("data.json", *CODEC, "lexicon.tsv", "tokenizer.json")  # of data that train models
 WEIGHTS = "weights.safetensors"
 MODEL = (WEIGHTS, "recipe.json", "card.md", *FACTS)
 TRAINED = (*MODEL, "curve.tsv")

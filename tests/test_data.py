@@ -1,5 +1,6 @@
 """Batches: pure functions of (seed, step, batch size) in which every example is seen equally often."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count, product, takewhile
@@ -140,10 +141,13 @@ def padded_pairs(directory: Path) -> Path:
     return directory
 
 
+SPLITS = ("train", "test", "unseen")
+
+
 def groups(directory: Path, sizes: Sequence[int] = (3, 2, 4, 2)) -> Path:
-    describe(directory, "groups", ("train", "unseen"), num_groups=len(sizes), **special(20))
+    describe(directory, "groups", SPLITS, num_groups=len(sizes), **special(20))
     numbers = [g for g, size in enumerate(sizes) for _ in range(size)]
-    for split in ("train", "unseen"):
+    for split in SPLITS:
         write_texts(directory, split, "text", [[i] * (1 + i % 3) for i in range(len(numbers))])
         np.save(directory / f"{split}.group.npy", np.array(numbers))
     return directory
@@ -240,6 +244,15 @@ def test_an_empty_split_is_named(tmp_path) -> None:
 def test_a_split_that_there_is_not_is_named_with_those_that_there_are(tmp_path) -> None:
     with pytest.raises(BadInput, match="no split 'unseen', it has: train, test"):
         list(open_data(images(tmp_path)).split("unseen"))
+
+
+@pytest.mark.parametrize("change", [{"facts": []}, {"splits": "train"}, {"kind": None}])
+def test_a_damaged_data_json_is_one_line(tmp_path, change) -> None:
+    directory = images(tmp_path)
+    described = json.loads((directory / "data.json").read_text())
+    write_json(directory / "data.json", {**described, **change})
+    with pytest.raises(BadInput, match=r"data\.json: kind .* splits .* facts .* are missing"):
+        open_data(directory)
 
 
 def serial(order: Sequence[int], end: int) -> list[tuple[int, int]]:

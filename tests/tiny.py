@@ -103,6 +103,9 @@ def block(name: str, **changes) -> dict:
 def describe(directory: Path, kind: str, facts: dict, splits: tuple[str, ...] = ("train", "test")) -> Path:
     """data.json, as `genpipe prepare` and `genpipe encode` write it."""
     write_json(directory / "data.json", {"kind": kind, "splits": list(splits), "facts": facts})
+    if "num_tokens" in facts:
+        codec = {"tokenizer": "char", "normalise": [], "tokenizer_file": None}
+        write_json(directory / "codec.json", codec)
     return directory
 
 

@@ -28,8 +28,13 @@ class Codec:
     def read(cls, directory: Path) -> "Codec":
         """The codec of a directory with codec.json."""
         remedy = "make it again with genpipe encode, or train the model again"
-        about = read_json(existing(directory / "codec.json", remedy))
-        words = read_json(existing(directory / "vocabulary.json", remedy))
+        path, words_path = directory / "codec.json", directory / "vocabulary.json"
+        about = read_json(existing(path, remedy))
+        if not isinstance(about, dict) or not {"tokenizer", "normalise", "tokenizer_file"} <= set(about):
+            raise BadInput(f"{path}: tokenizer, normalise or tokenizer_file are missing; {remedy}")
+        words = read_json(existing(words_path, remedy))
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise BadInput(f"{words_path}: not a list of tokens; {remedy}")
         name = about["tokenizer_file"]
         file = existing(directory / name, remedy) if name else None
         found = tokenizer(about["tokenizer"], normalise=about["normalise"], file=file)

@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from genpipe.errors import BadInput, BadState
-from genpipe.files import existing, read_json
+from genpipe.files import CODEC, FACTS, existing, read_json
 
 Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
+DESCRIPTION = {"kind": str, "splits": list, "facts": dict}  # what data.json has
 CHUNK = 100  # rows of a split at once; fixed, since the size of a matrix product may change its last bits
 
 
@@ -92,9 +93,21 @@ def read_description(directory: Path) -> dict[str, Any]:
     """What data.json says of a directory that `genpipe prepare` or `genpipe encode` wrote."""
     path = existing(directory / "data.json", "run the stage that makes it (genpipe plan names it)")
     described = read_json(path)
-    if not isinstance(described, dict) or not {"kind", "splits", "facts"} <= set(described):
-        raise BadState(f"{path}: kind, splits and facts are missing; run the stage that makes it again")
+    if not isinstance(described, dict) or not all(
+        isinstance(described.get(key), kind) for key, kind in DESCRIPTION.items()
+    ):
+        raise BadState(
+            f"{path}: kind (a name), splits (a list) or facts (a mapping) are missing; run the stage that makes it again"
+        )
     return described
+
+
+def fact_files(directory: Path) -> list[Path]:
+    """What a model takes with it, so that it answers without its data; BadState where text has no codec."""
+    if "num_tokens" in read_description(directory)["facts"]:
+        for name in CODEC:
+            existing(directory / name, "run the stage that makes it again (genpipe plan names it)")
+    return [path for name in FACTS if (path := directory / name).exists()]
 
 
 def facts_of(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,15 @@ def require_whole_groups(data: Data, batch_size: int, logical_workers: int) -> N
         )
 
 
+def require_test(data: Data) -> None:
+    """Raise BadInput where there is nothing to judge a model on."""
+    if "test" not in data.splits:
+        raise BadInput(
+            f"no split 'test' to judge a model on, it has: {', '.join(data.splits)}; set datasets.*.test_share, or add "
+            "a file of that name to the source"
+        )
+
+
 def _checked(kind: str, key: str, value: Any) -> Any:
     """The value of an option of a kind, of the type that its constructor says."""
     options = dict(list(inspect.signature(KINDS[kind]).parameters.items())[1:])
