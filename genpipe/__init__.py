@@ -1,14 +1,17 @@
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from genpipe.recipe import Recipe
+from typing import Any
 
 
-def load(directory: str | Path) -> "Recipe":
+def load(directory: str | Path) -> Any:  # a Recipe: what else it can do depends on the model
     """The trained model in a directory that `genpipe train` or `genpipe pull` wrote, in evaluation mode, on the CPU.
 
-    Its training data is not needed. Raises BadInput where a file of the directory is missing.
+    Its training data is not needed. What it can do are the methods of genpipe/capabilities.py:
+
+        ogan = genpipe.load("artifacts/models/ogan")
+        codes = ogan.encode({"images": torch.rand(5, 1, 28, 28)})  # [5, 32]
+        images = ogan.decode(codes, {})["images"]  # [5, 1, 28, 28], in [0, 1]
+
+    Raises BadState where a file of the directory is missing, and BadInput where one is damaged.
     """
     from genpipe.assembly import load_trained  # imports torch, which takes seconds
 

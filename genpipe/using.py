@@ -10,16 +10,26 @@ from torch import Tensor
 
 from genpipe.assembly import load_trained
 from genpipe.capabilities import Classifies, Decodes, Embeds, Encodes, Example, NextToken, Samples, Tags
-from genpipe.corpus.codec import UNKNOWN, Codec
+from genpipe.corpus.codec import SPECIAL, UNKNOWN, Codec
 from genpipe.data.texts import padded
 from genpipe.errors import BadInput
-from genpipe.files import SAMPLES, new_directory, refuse_inputs
-from genpipe.nn.pixels import SCALED, scaled
+from genpipe.files import SAMPLES, existing, new_directory, refuse_inputs
+from genpipe.nn.pixels import SCALED, Pixels, scaled
 from genpipe.sampling import decoding
-from genpipe.sampling.draw import checked_options, draw, in_chunks, in_fixed_chunks, require_conditions
+from genpipe.sampling.draw import (
+    checked_options,
+    chunks,
+    draw,
+    in_chunks,
+    in_fixed_chunks,
+    joined,
+    require_conditions,
+)
 from genpipe.sampling.panels import Output, written
 from genpipe.sampling.text import marks_of, speller_in
 from genpipe.sources.pixels import Read, bits_used, read_deep, read_picture
+
+HOW = "--how "  # how errors call an option
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,11 @@ def opened(directory: Path) -> Using:
     torch.set_num_threads(1)
     recipe, kind, facts = load_trained(directory)
     codec = Codec.read(directory) if "num_tokens" in facts else None
+    if codec and len(codec.vocabulary) + len(SPECIAL) != facts["num_tokens"]:
+        raise BadInput(
+            f"{directory / 'vocabulary.json'}: {len(codec.vocabulary)} tokens, and this model knows "
+            f"{facts['num_tokens'] - len(SPECIAL)}; fetch or train the model again"
+        )
     return Using(recipe, kind, facts, codec, directory)
 
 
@@ -57,11 +72,14 @@ def sample(
 ) -> None:
     """Draw `num` examples under conditions that are the same for each, and write them to the directory `out`."""
     refuse_inputs(out, [using.directory])
-    conditions = {key: value for name, text in given.items() for key, value in condition(using, name, text)}
-    made = drawn(using, num, seed, conditions, how)
+    made = drawn(using, num, seed, conditions_of(using, given), how)
+    write(using, made, out, getattr(using.recipe, "pixels", SCALED))
+
+
+def write(using: Using, made: Example, out: Path, pixels: Pixels) -> None:
+    """Write what a model made to the directory `out`, whole or not at all."""
     with new_directory(out, SAMPLES) as partial:
-        output = Output(using.recipe, speller_in(using.directory), partial)
-        rows = written(made, output, getattr(using.recipe, "pixels", SCALED))
+        rows = written(made, Output(using.recipe, speller_in(using.directory), partial), pixels)
     print(f"wrote {out}: {', '.join(row.file for row in rows)}")
 
 
@@ -69,14 +87,27 @@ def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, A
     """`num` examples of a model that samples, or that writes token after token."""
     recipe = using.recipe
     if isinstance(recipe, Samples):
-        return draw(recipe, num, seed, given, how)
-    require(using, NextToken, "draws nothing")
+        return draw(recipe, num, seed, given, how, HOW)
+    require(using, "draws nothing", Samples, NextToken)
     require_conditions(recipe, given)
     marks = marks_of(dict(using.facts))
-    options = checked_options(decoding.write, how, ("model", "n", "given", "marks"))
+    options = checked_options(decoding.write, how, ("model", "n", "given", "marks"), HOW)
     return in_fixed_chunks(
         lambda n, part: decoding.write(recipe, n, part, marks, **options), num, seed, given
     )
+
+
+def conditions_of(using: Using, given: Mapping[str, str]) -> dict[str, Tensor]:
+    """Conditions that are the same for each example, a row each."""
+    return {key: value for name, text in given.items() for key, value in condition(using, name, text)}
+
+
+def under(using: Using, given: Mapping[str, str], n: int) -> dict[str, Tensor]:
+    """The same conditions for each of `n` examples; BadInput where one is missing that the model takes."""
+    conditions = conditions_of(using, given)
+    if isinstance(using.recipe, Samples | NextToken):
+        require_conditions(using.recipe, conditions)
+    return {name: value.expand(n, *value.shape[1:]) for name, value in conditions.items()}
 
 
 def condition(using: Using, name: str, text: str) -> list[tuple[str, Tensor]]:
@@ -94,29 +125,32 @@ def condition(using: Using, name: str, text: str) -> list[tuple[str, Tensor]]:
     return [(name, torch.tensor([ids])), (f"{name}_lengths", torch.tensor([len(ids)]))]
 
 
-def encode(using: Using, inputs: Sequence[str]) -> None:
+def encode(using: Using, inputs: Sequence[str], given: Mapping[str, str]) -> None:
     """Print a line an input: its name, and its code, or its features where the model has no codes."""
     recipe = using.recipe
+    require(using, "has neither codes nor features", Encodes, Embeds)
+    x = read(using, inputs)
     if isinstance(recipe, Encodes):
-        codes = in_chunks(recipe.encode, read(using, inputs))
+        codes = in_chunks(recipe.encode, {**x, **under(using, given, len(inputs))})
     else:
-        require(using, Embeds, "has neither codes nor features")
-        codes = in_chunks(recipe.embed, read(using, inputs))
+        for name in given:
+            raise BadInput(
+                f"--given {name}: the features of {using.name} depend on no condition; leave it out"
+            )
+        codes = in_chunks(recipe.embed, x)
     for name, row in zip(inputs, codes.tolist(), strict=True):
         print("\t".join([one_line(name), *(f"{value:.9g}" for value in row)]))
 
 
-def decode(using: Using, table: Path, out: Path) -> None:
+def decode(using: Using, table: Path, given: Mapping[str, str], out: Path) -> None:
     """Write what the model makes of the codes in a table that `encode` printed."""
-    require(using, Decodes, "makes nothing of codes")
+    require(using, "makes nothing of codes", Decodes)
     refuse_inputs(out, [table, using.directory])
     codes = read_codes(table, using.recipe.latent_dim)
+    x = {**under(using, given, len(codes)), "codes": codes}
     with torch.no_grad():
-        made = using.recipe.decode(codes, {})
-    with new_directory(out, SAMPLES) as partial:
-        output = Output(using.recipe, speller_in(using.directory), partial)
-        rows = written(made, output, SCALED)
-    print(f"wrote {out}: {', '.join(row.file for row in rows)}")
+        made = joined([using.recipe.decode(chunk["codes"], chunk) for chunk in chunks(x)])
+    write(using, made, out, SCALED)
 
 
 def read_codes(table: Path, latent_dim: int) -> Tensor:
@@ -144,12 +178,13 @@ def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> None:
                 print(line)
             return
     raise BadInput(
-        f"{using.name} answers nothing: it cannot tag, classify, or write under the condition of a text"
+        f"{using.name} answers nothing: it cannot tag, classify, or write under the condition of a text; "
+        "genpipe recipes lists what can"
     )
 
 
 def _lines_for_lines(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
-    checked_options(_no_options, how, ())
+    refuse_options(using, how)
     codec = using.text()
     answers: list[str] = []
     line_breaks = {number for number, token in enumerate(codec.vocabulary) if token == "\n"}
@@ -170,7 +205,7 @@ def _written_texts(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) 
 
 
 def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
-    checked_options(_no_options, how, ())
+    refuse_options(using, how)
     x = read(using, inputs)
     found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
     return [
@@ -180,13 +215,15 @@ def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[s
 
 
 def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
-    checked_options(_no_options, how, ())
+    refuse_options(using, how)
     shares = in_chunks(using.recipe.classify, read(using, inputs)).softmax(-1)
     return [f"{row.argmax().item()}\t{row.max().item():.4f}" for row in shares]
 
 
-def _no_options() -> None:
-    """The signature of what takes no options."""
+def refuse_options(using: Using, how: Mapping[str, Any]) -> None:
+    """Raise BadInput for any option: what is not drawn has none."""
+    for key in how:
+        raise BadInput(f"{HOW}{key}: {using.name} takes no options where it answers")
 
 
 Answer = Callable[[Using, Sequence[str], Mapping[str, Any]], list[str]]
@@ -200,18 +237,21 @@ ANSWERS: tuple[tuple[type, tuple[str, ...], Answer], ...] = (
 
 def search(using: Using, query: str, among: Sequence[str], num: int) -> None:
     """Print the `num` inputs of `among` whose features are nearest to those of `query`, and their cosines."""
-    require(using, Embeds, "has no features to search by")
+    require(using, "has no features to search by", Embeds)
+    if not among:
+        raise BadInput("there is nothing to search: give inputs after the query, or a file with --texts")
     features = torch.nn.functional.normalize(in_chunks(using.recipe.embed, read(using, [query, *among])))
     cosines = features[1:] @ features[0]
     for place in cosines.argsort(descending=True, stable=True)[:num].tolist():
         print(f"{cosines[place].item():.4f}\t{one_line(str(among[place]))}")
 
 
-def require(using: Using, capability: type, lacks: str) -> None:
-    """Raise BadInput unless the model has a capability."""
-    if not isinstance(using.recipe, capability):
+def require(using: Using, lacks: str, *capabilities: type) -> None:
+    """Raise BadInput unless the model has one of the capabilities."""
+    if not isinstance(using.recipe, capabilities):
+        names = " nor ".join(capability.__name__ for capability in capabilities)
         raise BadInput(
-            f"{using.name} {lacks}: it is not {capability.__name__}; genpipe recipes lists what can"
+            f"{using.name} {lacks}: it is not {names}; genpipe recipes lists the models and what each can do"
         )
 
 
@@ -238,6 +278,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     Raises BadInput for a picture in colours where the model takes grey ones; grey ones have three equal colours.
     """
     channels, height, width = shape
+    existing(path, "name a file of a picture")
     if height != width:
         raise BadInput(
             f"{path}: pictures are read as squares, and this model takes {height} × {width} pixels"

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +13,17 @@ import yaml
 from PIL import Image
 
 import genpipe
-from genpipe.cli import main
+from genpipe.cli import build_parser, main
 from genpipe.errors import BadState
-from genpipe.files import write_json
+from genpipe.files import hash_of, write_json
+from genpipe.registry.tags import assign, read_model, register
 from tests import tiny
 from tests.reference import REFERENCE, registered
+from tests.repository import be_somebody, commit, dvc, make_repository
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
+PARTS = ("sample", "encode", "decode", "answer", "search")
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +36,21 @@ def models(tmp_path_factory, reference_project):
     return {"root": root}
 
 
+def write_params(root: Path, name: str) -> None:
+    """params.yaml with one recipe, whose samples no other one judges."""
+    block = tiny.block(name) | {"judge": "none"}
+    datasets = {"tiny": {"kind": "text", "source": "data"}}
+    values = {"cluster": {"workers": 0}, "datasets": datasets, "recipes": {name: block}}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+
+
 def model(models, name) -> str:
     """The directory of a trained model, as text."""
     root = models["root"] / name
     directory = root / "artifacts/models" / name
     if not directory.exists():
-        data = tiny.data_for(name, root)
-        if "num_tokens" in data.facts:
-            about = {"tokenizer": "char", "normalise": [], "tokenizer_file": None}
-            write_json(root / "artifacts/encoded" / tiny.kind_of(name) / "codec.json", about)
-        block = tiny.block(name) | {"judge": "none"}
-        datasets = {"tiny": {"kind": "text", "source": "data"}}
-        values = {"cluster": {"workers": 0}, "datasets": datasets, "recipes": {name: block}}
-        (root / "params.yaml").write_text(yaml.safe_dump(values))
+        tiny.data_for(name, root)
+        write_params(root, name)
         assert main(["--root", str(root), "train", name]) == 0
         shutil.rmtree(root / "artifacts/encoded")
     return str(directory)
@@ -55,12 +63,21 @@ def use(capsys, *words: object) -> str:
     return capsys.readouterr().out
 
 
-def refused(capsys, *words: object) -> str:
-    """The one line of an error."""
-    capsys.readouterr()
-    assert main(["use", *map(str, words)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """A command that ends with status 2 and one line, which it returns; the directory of the test stays as it is."""
+
+    def refused(*words: object) -> str:
+        capsys.readouterr()
+        before = hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))
+        assert main(["use", *map(str, words)]) == 2
+        assert (hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))) == before
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.splitlines()
+        return line
+
+    return refused
 
 
 def picture(path, mode="L"):
@@ -78,6 +95,78 @@ def test_python_loads_a_model_without_its_data(models):
     assert loaded.sample(3, {})["images"].shape == (3, 1, tiny.SIDE, tiny.SIDE)
 
 
+def test_a_directory_with_nothing_but_the_model_is_enough(models, tmp_path):
+    """Each command, as a process of its own in a directory of its own; of `couplet` and `ogan` there is no more on it."""
+    for name in ("ogan", "couplet"):
+        shutil.copytree(model(models, name), tmp_path / name)
+    picture(tmp_path / "a.png")
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "genpipe.cli", "use", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    run("sample", "ogan", "--num", "3", "--out", "drawn")
+    (tmp_path / "codes.tsv").write_text(run("encode", "ogan", "a.png"))
+    run("decode", "ogan", "codes.tsv", "--out", "decoded")
+    assert len(run("answer", "couplet", "天地日").strip()) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ogan", "couplet", "a.png", "drawn", "codes.tsv", "decoded",
+    }  # fmt: skip
+
+
+def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monkeypatch, capsys):
+    """What `genpipe train` made under DVC, tagged, and gone from the workspace."""
+    be_somebody(monkeypatch)
+    root = make_project(tmp_path / "project")
+    trained = root / "artifacts/models/ogan"
+    shutil.copytree(trained, tmp_path / "kept")
+    shutil.rmtree(root / "artifacts/models")
+    drawn = []
+    for number, name in enumerate(("ogan@prod", "ogan@v0.0.1", tmp_path / "kept")):
+        out = tmp_path / str(number)
+        words = ["--root", root, "use", "sample", name, "--num", 3, "--out", out]
+        assert main(list(map(str, words))) == 0, capsys.readouterr().err
+        drawn.append(np.load(out / "samples.npy"))
+    assert np.array_equal(drawn[0], drawn[2])
+    assert np.array_equal(drawn[1], drawn[2])
+    assert not trained.exists()
+    for name, words in (
+        ("ogan@v9.9.9", "ogan@v9.9.9: no such version or stage; there is v0.0.1, prod"),
+        ("nice@prod", "nice@prod: no such version or stage; there is none yet"),
+        ("ogan@", "MODEL@VERSION or MODEL@STAGE"),
+    ):
+        assert main(["--root", str(root), "use", "sample", name, "--out", str(tmp_path / "new")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+    assert not (tmp_path / "new").exists()
+
+
+def make_project(root: Path) -> Path:
+    """A project of Git and DVC whose one model is in production."""
+    root.mkdir()
+    make_repository(root)
+    tiny.data_for("ogan", root)
+    write_params(root, "ogan")
+    stage = {"cmd": "genpipe train ogan", "outs": ["artifacts/models/ogan"]}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
+    (root / ".gitignore").write_text("/artifacts/models/\n/artifacts/curves/\n/.genpipe/\n")
+    dvc(root, "repro", "-q")
+    made = commit(root, "begin")
+    register(root, "ogan", made)
+    assign(root, read_model(root, "ogan").named("v0.0.1"), "first")
+    return root
+
+
+def test_outside_of_git_a_version_is_not_to_be_had(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    line = refused("sample", "ogan@prod", "--out", "out")
+    assert "not a git repository" in line
+    assert "go to the root of a project that Git keeps" in line
+
+
 def test_images_are_drawn_and_number_j_does_not_depend_on_how_many_there_are(models, tmp_path, capsys):
     for num in (3, 5):
         use(capsys, "sample", model(models, "ogan"), "--num", num, "--out", tmp_path / str(num))
@@ -85,16 +174,15 @@ def test_images_are_drawn_and_number_j_does_not_depend_on_how_many_there_are(mod
     assert np.array_equal(few, many[:3])
 
 
-def test_images_are_drawn_under_a_class(models, tmp_path, capsys):
+def test_images_are_drawn_under_a_class(models, tmp_path, capsys, refused):
     where = model(models, "conditional_vae")
     for label in (0, 1):
         use(capsys, "sample", where, "--given", f"labels={label}", "--out", tmp_path / str(label))
     zero, one = (np.load(tmp_path / str(label) / "samples.npy") for label in (0, 1))
     assert not np.array_equal(zero, one)
     assert "labels=2: a class is a number from 0 to 1" in refused(
-        capsys, "sample", where, "--given", "labels=2", "--out", tmp_path / "new"
+        "sample", where, "--given", "labels=2", "--out", tmp_path / "new"
     )
-    assert not (tmp_path / "new").exists()
 
 
 def test_a_picture_is_encoded_and_its_code_decoded(models, tmp_path, capsys):
@@ -108,6 +196,20 @@ def test_a_picture_is_encoded_and_its_code_decoded(models, tmp_path, capsys):
         expected = loaded.decode(loaded.encode({"images": x}), {})["images"]
     made = np.load(tmp_path / "out/samples.npy")
     assert np.abs(made - np.rint(expected.numpy() * 255)).max() <= 1
+
+
+def test_codes_are_found_and_decoded_under_a_class(models, tmp_path, capsys, refused):
+    where, file = model(models, "conditional_vae"), picture(tmp_path / "a.png")
+    table = tmp_path / "codes.tsv"
+    table.write_text(use(capsys, "encode", where, file, file, "--given", "labels=1"))
+    assert "takes the condition 'labels', which is missing" in refused("encode", where, file)
+    missing = refused("decode", where, table, "--out", tmp_path / "out")
+    assert "takes the condition 'labels', which is missing" in missing
+    for label in (0, 1):
+        use(capsys, "decode", where, table, "--given", f"labels={label}", "--out", tmp_path / str(label))
+    zero, one = (np.load(tmp_path / str(label) / "samples.npy") for label in (0, 1))
+    assert len(zero) == 2
+    assert not np.array_equal(zero, one)
 
 
 def test_texts_are_answered_tagged_and_classified(models, tmp_path, capsys):
@@ -139,33 +241,72 @@ def test_texts_are_written_without_data(models, tmp_path, capsys):
     assert np.load(tmp_path / "out/texts.npy").shape == (3, 5)
 
 
-def test_bad_input_is_one_line(models, tmp_path, capsys):
+def test_each_command_teaches_with_an_example(capsys):
+    """The words of an example are words that the command takes."""
+    for part in PARTS:
+        with pytest.raises(SystemExit):
+            main(["use", part, "--help"])
+        _, _, examples = " ".join(capsys.readouterr().out.split()).partition("example")
+        command = examples.partition(":")[2].partition(";")[0].partition(",")[0].partition(">")[0]
+        parsed = build_parser().parse_args(command.split()[1:])
+        assert (parsed.command, parsed.use) == ("use", part)
+
+
+def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
     out = ("--out", tmp_path / "out")
-    ogan, couplet = model(models, "ogan"), model(models, "couplet")
-    assert "does not take the condition 'labels'" in refused(
-        capsys, "sample", ogan, "--given", "labels=1", *out
-    )
-    assert "no token of it is in the vocabulary" in refused(capsys, "answer", couplet, "xyz")
-    coloured = picture(tmp_path / "c.png", "RGB")
-    assert "in colours, and this model takes grey pictures" in refused(capsys, "encode", ogan, coloured)
-    assert "not an option of" in refused(capsys, "sample", ogan, "--how", "heat=1", *out)
-    assert "has no features to search by" in refused(capsys, "search", ogan, coloured, coloured)
-    assert "makes nothing of codes" in refused(capsys, "decode", couplet, tmp_path / "x", *out)
-    assert "draws nothing" in refused(capsys, "sample", couplet, *out)
-    assert "nowhere" in refused(capsys, "sample", tmp_path / "nowhere", *out)
+    ogan, couplet, tagger = (model(models, name) for name in ("ogan", "couplet", "tagger"))
+    grey, coloured = picture(tmp_path / "a.png"), picture(tmp_path / "c.png", "RGB")
     (tmp_path / "bad.tsv").write_text("a\t1\n")
-    assert "line 1 has 1 numbers" in refused(capsys, "decode", ogan, tmp_path / "bad.tsv", *out)
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "words").write_text("no picture")
+    for words, line in (
+        (("sample", ogan, "--given", "labels=1", *out), "OGAN does not take the condition 'labels'; it takes"),
+        (("encode", ogan, coloured), "c.png: in colours, and this model takes grey pictures; convert it"),
+        (("encode", ogan, tmp_path / "no.png"), "no.png: no such file or directory; name a file of a picture"),
+        (("encode", ogan, tmp_path / "words"), "words: not a picture that can be read"),
+        (("answer", couplet, "天地", "xyz"), "'xyz': no token of it is in the vocabulary; give text like"),
+        (("sample", ogan, "--how", "heat=1", *out), "--how heat: not an option of OGAN.sample; its options"),
+        (("answer", couplet, "天地", "--how", "heat=1"), "--how heat: Couplet takes no options where it"),
+        (("answer", ogan, grey), "OGAN answers nothing: it cannot tag, classify, or write"),
+        (("search", ogan, grey, grey), "OGAN has no features to search by: it is not Embeds; genpipe recipes"),
+        (("search", model(models, "sentences"), "天地"), "there is nothing to search: give inputs after"),
+        (("decode", couplet, tmp_path / "x", *out), "Couplet makes nothing of codes: it is not Decodes"),
+        (("sample", couplet, *out), "Couplet draws nothing: it is not Samples nor NextToken"),
+        (("encode", tagger, "天地"), "Tagger has neither codes nor features: it is not Encodes nor Embeds"),
+        (("decode", ogan, tmp_path / "bad.tsv", *out), "line 1 has 1 numbers, and codes of this model have 8"),
+        (("sample", tmp_path / "nowhere", *out), "nowhere: no such directory; name that of a trained model"),
+        (("sample", tmp_path, *out), "recipe.json: no such file or directory; name the directory of a"),
+    ):  # fmt: skip
+        assert line in refused(*words)
 
 
-def test_a_model_without_the_facts_of_its_data_is_refused(models, tmp_path, capsys):
-    shutil.copytree(model(models, "ogan"), tmp_path / "old")
-    (tmp_path / "old/data.json").unlink()
-    assert "train it again" in refused(capsys, "encode", tmp_path / "old", picture(tmp_path / "a.png"))
+def test_a_directory_that_lacks_a_part_of_the_model_is_refused(models, tmp_path, refused):
+    picture(tmp_path / "a.png")
+    for name, file, value, line in (
+        ("ogan", "data.json", None, "does not have the facts of its data; train it again"),
+        ("ogan", "data.json", {"kind": "images", "splits": [], "facts": []}, "data.json: kind (a name)"),
+        ("ogan", "data.json", {"kind": "images", "splits": [], "facts": {}}, "needs data with image_shape"),
+        ("ogan", "weights.safetensors", None, "weights.safetensors: no such file"),
+        ("couplet", "codec.json", None, "codec.json: no such file"),
+        ("couplet", "codec.json", {}, "codec.json: tokenizer, normalise or tokenizer_file are missing"),
+        ("couplet", "vocabulary.json", None, "vocabulary.json: no such file"),
+        ("couplet", "vocabulary.json", {"天": 1}, "vocabulary.json: not a list of tokens"),
+        ("couplet", "vocabulary.json", ["<unk>", "天"], "2 tokens, and this model knows 12"),
+    ):
+        directory = tmp_path / "model"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(model(models, name), directory)
+        (directory / file).unlink()
+        if value is not None:
+            write_json(directory / file, value)
+        words = (
+            ("answer", directory, "天地") if name == "couplet" else ("encode", directory, tmp_path / "a.png")
+        )
+        assert line in refused(*words)
+    (directory / "data.json").unlink()
     with pytest.raises(BadState, match=r"data\.json: no such file"):
-        genpipe.load(tmp_path / "old")
+        genpipe.load(directory)
 
 
 def test_a_model_directory_says_what_its_data_was(models):
-    described = json.loads((models["root"] / "couplet/artifacts/models/couplet/data.json").read_text())
+    described = json.loads((Path(model(models, "couplet")) / "data.json").read_text())
     assert described["kind"] == "pairs"

@@ -60,14 +60,19 @@ def in_fixed_chunks(make: Callable[[int, Example], Example], n: int, seed: int, 
 
 
 def draw(
-    model: Samples, n: int, seed: int, given: Example = NOTHING, how: Mapping[str, Any] = NOTHING
+    model: Samples,
+    n: int,
+    seed: int,
+    given: Example = NOTHING,
+    how: Mapping[str, Any] = NOTHING,
+    where: str = "sample.how.",
 ) -> Example:
     """`n` examples; number j is the same whatever n is, and whatever the conditions of the others are.
 
     Raises BadInput for a condition that is missing or that the model does not take, and for an unknown option.
     """
     require_conditions(model, given)
-    options = checked_options(model.sample, how, ("n", "given"))
+    options = checked_options(model.sample, how, ("n", "given"), where)
     return in_fixed_chunks(lambda rows, part: model.sample(rows, part, **options), n, seed, given)
 
 
@@ -84,9 +89,9 @@ def require_conditions(model: Samples | NextToken, given: Example) -> None:
 
 
 def checked_options(
-    function: Callable[..., Any], how: Mapping[str, Any], taken: tuple[str, ...]
+    function: Callable[..., Any], how: Mapping[str, Any], taken: tuple[str, ...], where: str = "sample.how."
 ) -> dict[str, Any]:
-    """`how`, checked against the signature of `function`, without the arguments `taken`."""
+    """`how`, checked against the signature of `function`, without the arguments `taken`; errors begin with `where`."""
     arguments = {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
@@ -95,12 +100,9 @@ def checked_options(
     for key in how:
         if key not in arguments:
             known = ", ".join(arguments) or "none"
-            raise BadInput(
-                f"sample.how.{key}: not an option of {function.__qualname__}; its options: {known}"
-            )
+            raise BadInput(f"{where}{key}: not an option of {function.__qualname__}; its options: {known}")
     return {
-        key: checked_argument(f"sample.how.{key}", value, arguments[key].annotation)
-        for key, value in how.items()
+        key: checked_argument(f"{where}{key}", value, arguments[key].annotation) for key, value in how.items()
     }
 
 
