@@ -52,6 +52,11 @@ PARAMS = Params.model_validate(
             "ogan": {"model": "ogan", "train": {**TRAIN, "solvers": {"ogan": {}}}, **DIGITS},
             "couplet": {"model": "couplet", "train": TRAIN, **COUPLETS},
         },
+        "sets": {
+            "quick": ["classifier", "nice", "couplet"],
+            "images": ["classifier", "nice", "ogan"],
+            "language": ["couplet"],
+        },
     }
 )
 SECTIONS = [
@@ -247,14 +252,56 @@ def test_every_section_has_its_contents(page):
 
 
 def test_what_has_not_run_is_named_with_its_command(tmp_path):
+    """A recipe of which nothing is there is one line; of one that is trained the parts that are missing are named."""
+    write_json(tmp_path / "artifacts/models/nice/recipe.json", {"train": {}})
     write_report(tmp_path, PARAMS)
     page = read_page(tmp_path)
-    assert re.findall(r'<section id="([^"]+)"', page) == SECTIONS
+    assert re.findall(r'<section id="([^"]+)"', page) == [
+        "overview", "provenance", "recipe-nice", "corpus-couplets",
+    ]  # fmt: skip
     for stage in (
         "prepare@digits", "prepare@couplets", "count@couplets", "vocabulary@couplets", "train@nice", "sample@nice",
-        "evaluate@nice", "train@couplet",
+        "evaluate@nice",
     ):  # fmt: skip
         assert f"dvc repro {stage}" in page
+    for name in ("classifier", "ogan", "couplet"):
+        assert page.count(f"dvc repro evaluate@{name}") == 1
+        assert f"dvc repro train@{name}" not in page
+
+
+def test_recipes_are_grouped_by_the_last_set_that_names_them(page):
+    groups = dict(re.findall(r'<tbody id="group-(\w+)">(.*?)</tbody>', page, re.DOTALL))
+    assert {name: re.findall(r'href="#recipe-(\w+)"', text) for name, text in groups.items()} == {
+        "images": ["classifier", "nice", "ogan"],
+        "language": ["couplet"],
+    }
+    assert re.findall(r'<li><a href="#group-(\w+)">', page) == list(groups)
+
+
+def test_recipes_of_no_set_come_last(tmp_path):
+    params = PARAMS.model_copy(update={"sets": {"language": ("couplet",)}})
+    write_report(tmp_path, params)
+    assert re.findall(r'<tbody id="group-(\w+)">', read_page(tmp_path)) == ["language", "others"]
+
+
+def test_every_form_of_a_panel_is_drawn(tmp_path):
+    """Points, lines of text, rows, and what is empty; the overview has the points again, small."""
+    directory = tmp_path / "artifacts/samples/nice"
+    write_lines(directory / "points.tsv", [("x", "y"), (0, 0), (1, 5), ("nan", 1), (100, -2)])
+    write_lines(directory / "texts.txt", [(HOSTILE,), ("a line",)])
+    write_lines(directory / "tags.tsv", [("text", "tags")])
+    forms = {"points.tsv": "plot", "texts.txt": "text", "tags.tsv": "table"}
+    rows = [{"file": f, "show": show, "title": f, "caption": "c"} for f, show in forms.items()]
+    write_json(directory / "panels.json", rows)
+    write_report(tmp_path, PARAMS)
+    page = read_page(tmp_path)
+    (plot,) = re.findall(r'<svg class="plot".*?</svg></svg>', page, re.DOTALL)
+    assert plot.count('<circle class="point"') == 3
+    (used,) = re.findall(r'<use href="#([^"]+)"', page)
+    assert f'id="{used}"' in plot
+    assert "a line" in page
+    assert HOSTILE not in page
+    assert "There are no rows." in page
 
 
 def test_no_recipes_and_no_corpora_make_a_page_too(tmp_path):
@@ -320,6 +367,17 @@ def test_ticks_are_round_distinct_and_inside_their_axis(low, high):
     assert 2 <= len(places) <= 7
     assert len(set(labels)) == len(labels)
     assert all(-1e-6 <= place <= 1 + 1e-6 for place in places)
+
+
+def test_points_far_from_the_others_are_inside_the_frame():
+    x = [*([0.0] * 99), 1e6]
+    svg = plots.scatter_plot(x, x, name="n", title="t")
+    width, height = plots.WIDTH, plots.HEIGHT
+    found = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg)
+    assert len(found) == 100
+    assert all(
+        plots.LEFT <= float(cx) <= width and 0 <= float(cy) <= height - plots.BOTTOM for cx, cy in found
+    )
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class PanelView:
     table: Table | None = None
     text: list[str] | None = None
     plot: Markup | None = None
+    thumbnail: Markup | None = None  # of the plot
     total: int = 0  # rows or lines that there are
 
 
@@ -79,6 +80,20 @@ class RecipeView:
     def key(self) -> metrics.Row | None:
         """The number that stands for the recipe."""
         return metrics.key_metric(self.rows or [])
+
+    @property
+    def has_run(self) -> bool:
+        """Whether any of its stages has left something; a recipe of which none has is one line of the overview."""
+        made = (self.identity, self.charts, self.rows, self.panels)
+        return any(part is not None for part in made)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The recipes of a set of params.yaml, or those of none."""
+
+    name: str
+    recipes: tuple[RecipeView, ...]
 
 
 @dataclass(frozen=True)
@@ -114,12 +129,27 @@ def render(artifacts: Path, params: Params) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    groups = grouped(
+        [recipe_view(artifacts, name, recipe) for name, recipe in params.recipes.items()], params
+    )
     return environment.get_template("page.html").render(
         seed=params.seed,
         datasets={name: dataset_view(artifacts, name) for name in params.datasets},
-        recipes=[recipe_view(artifacts, name, recipe) for name, recipe in params.recipes.items()],
+        groups=groups,
+        recipes=[recipe for group in groups for recipe in group.recipes if recipe.has_run],
         corpora=[corpus_view(artifacts, name, params) for name in params.corpora],
     )
+
+
+def grouped(views: list[RecipeView], params: Params) -> list[Group]:
+    """Each recipe in the last set of params.yaml that names it, in the order of the sets; those of no set come last."""
+    place = {name: group for group, names in params.sets.items() for name in names}
+    rest = "others" if place else "recipes"
+    groups = {
+        group: tuple(view for view in views if place.get(view.name, rest) == group)
+        for group in (*params.sets, rest)
+    }
+    return [Group(name, found) for name, found in groups.items() if found]
 
 
 def dataset_view(artifacts: Path, name: str) -> DatasetView | None:
@@ -228,9 +258,8 @@ def _panel_view(panel: Panel, name: str) -> PanelView:
         return PanelView(*words, table=spread(content, ROWS), total=len(content))
     if panel.show == "text":
         return PanelView(*words, text=content[:ROWS], total=len(content))
-    return PanelView(
-        *words, plot=plots.scatter_plot(*list(content.values())[:2], name=name, title=panel.title)
-    )
+    plot = plots.scatter_plot(*list(content.values())[:2], name=name, title=panel.title)
+    return PanelView(*words, plot=plot, thumbnail=plots.thumbnail(name) if plot else None)
 
 
 def top_words(table: Table, letters: int) -> Table:

@@ -12,6 +12,9 @@ from genpipe.report.numerals import figure
 
 WIDTH, HEIGHT = 420, 262  # small, so that text stays legible when a phone shrinks the picture
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 30, 40  # margins of the frame
+CLIP = {  # the part of a picture that its marks may cover
+    "clip_x": LEFT - 5, "clip_y": TOP, "clip_w": WIDTH - LEFT - RIGHT + 10, "clip_h": HEIGHT - TOP - BOTTOM,
+}  # fmt: skip
 TICKS = 5
 
 
@@ -126,7 +129,7 @@ def scatter_plot(x: Sequence[float], y: Sequence[float] | None = None, *, name: 
     first, second = first[known], second[known]
     if not len(first):
         return Markup("")
-    horizontal, vertical = (linear_axis(*_limits(v, v)) for v in (first, second))
+    horizontal, vertical = (linear_axis(*_all_of(values)) for values in (first, second))
     dots = [(_x(horizontal, float(a)), _y(vertical, float(b))) for a, b in zip(first, second, strict=True)]
     marks = Markup("").join(
         Markup('<circle class="point" cx="{:.1f}" cy="{:.1f}" r="1.5"/>').format(*d) for d in dots
@@ -205,6 +208,12 @@ def _limits(values: np.ndarray, mean: np.ndarray) -> tuple[float, float]:
     return float(low - room), float(high + room)
 
 
+def _all_of(values: np.ndarray) -> tuple[float, float]:
+    """The range of all values, with some room."""
+    room = 0.04 * float(np.ptp(values)) or 0.5
+    return float(values.min()) - room, float(values.max()) + room
+
+
 def _x(axis: Axis, value: float) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * axis.place(value)
 
@@ -239,21 +248,31 @@ def _plot(
     marks: Markup,
 ) -> Markup:
     """Frame, ticks and labels around `marks`, which an inner picture cuts off at the frame."""
-    identifier = "plot-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
+    identifier = _identifier(name)
     return Markup(
         '<svg class="plot" viewBox="0 0 {w} {h}" role="img" aria-labelledby="{i}-title {i}-desc">'
         '<title id="{i}-title">{title}</title><desc id="{i}-desc">{described}</desc>'
         '{rows}{columns}<text class="label" x="0" y="14">{y_label}</text>'
         '<text class="label" x="{right}" y="{bottom}" text-anchor="end">{x_label}</text>'
-        '<svg x="{clip_x}" y="{clip_y}" width="{clip_w}" height="{clip_h}" viewBox="{clip_x} {clip_y} {clip_w} {clip_h}">{marks}</svg>'
+        '<svg id="{i}-marks" x="{clip_x}" y="{clip_y}" width="{clip_w}" height="{clip_h}" viewBox="{clip_x} {clip_y} {clip_w} {clip_h}">{marks}</svg>'
         "</svg>"
     ).format(
         w=WIDTH, h=HEIGHT, i=identifier, title=title, described=described, x_label=x_label, y_label=y_label,
         rows=Markup("").join(_row_tick(_y(vertical, value), text) for value, text in vertical.ticks),
         columns=Markup("").join(_column_tick(_x(horizontal, value), text) for value, text in horizontal.ticks),
-        right=WIDTH - RIGHT, bottom=HEIGHT - 4, marks=marks,
-        clip_x=LEFT - 5, clip_y=TOP, clip_w=WIDTH - LEFT - RIGHT + 10, clip_h=HEIGHT - TOP - BOTTOM,
+        right=WIDTH - RIGHT, bottom=HEIGHT - 4, marks=marks, **CLIP,
     )  # fmt: skip
+
+
+def thumbnail(name: str) -> Markup:
+    """The marks of the plot of this name, small, without its frame; the page has the plot elsewhere."""
+    return Markup(
+        '<svg class="thumbnail" viewBox="{clip_x} {clip_y} {clip_w} {clip_h}" aria-hidden="true"><use href="#{i}-marks"/></svg>'
+    ).format(i=_identifier(name), **CLIP)
+
+
+def _identifier(name: str) -> str:
+    return "plot-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def _row_tick(top: float, text: str) -> Markup:
