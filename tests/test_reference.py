@@ -1,21 +1,30 @@
 """A recipe of each kind of data, added to a project as a person adds one, through all its stages; and how their texts are decoded."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from genpipe.data.loader import Data
 from genpipe.errors import BadInput
-from genpipe.metrics import find
+from genpipe.evaluation.judge import Trial, judged
+from genpipe.evaluation.judges import JUDGES
+from genpipe.metrics import explained, find
+from genpipe.report.metrics import rows
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import conditions, draw
-from genpipe.sampling.text import marks_of
+from genpipe.sampling.panels import Showing, show_all
+from genpipe.sampling.text import marks_of, speller_in
 from tests import tiny
 from tests.reference import PARAMS, REFERENCE, registered
 from tests.reference.project import commands_of, run_commands
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
+TONES = "character\ttone\tcount\tshare\n天\t平\t3\t1.0\n地\t仄\t3\t1.0\n"
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -62,9 +71,30 @@ def test_an_unknown_sampling_option_is_one_line_and_leaves_nothing(reference_pro
     assert sorted((root / "artifacts/samples").iterdir()) == before
 
 
-def model_and_data(name, root):
+def model_and_data(name: str, root: Path) -> tuple[Any, Data]:
+    """An untrained model, whose capabilities its name tells, and its data."""
     data = tiny.data_for(name, root)
     return tiny.recipe_of(name, data).eval(), data
+
+
+def test_every_judge_writes_only_metrics_of_the_table(tmp_path):
+    """Each judge measures a model that it fits; every metric has a place in the report, and words where it has a row."""
+    used = set()
+    for name in tiny.MODELS:
+        model, data = model_and_data(name, tmp_path / name)
+        kind, how = tiny.kind_of(name), tiny.how_of(name)
+        (data.directory / "tones.tsv").write_text(TONES)
+        speller = speller_in(data.directory)
+        show_all(Showing(model, speller, tmp_path / name, data, kind, num=24, seed=0, how=how))
+        yardstick: Any = tiny.recipe_of("classifier", data).eval() if kind == "images" else None
+        trial = Trial(model, data, kind, "test", tmp_path / name, lambda judge=yardstick: judge, speller, 0)
+        for split in set(data.splits) - {"train"}:
+            metrics = judged(replace(trial, split=split), JUDGES, name)
+            assert [key for key in metrics if find(key) is None] == []
+            assert [key for key in metrics if explained(key).label == key] == []
+            assert [row.label for row in rows(metrics) if not row.explanation] == []
+        used |= {judge for judge in JUDGES if judge.fits(trial)}
+    assert used == set(JUDGES)
 
 
 def test_a_condition_that_is_missing_or_not_taken_is_one_line(tmp_path):

@@ -305,7 +305,7 @@ def test_every_form_of_a_panel_is_drawn(tmp_path):
 
 
 def test_no_recipes_and_no_corpora_make_a_page_too(tmp_path):
-    write_report(tmp_path, Params(datasets={}))
+    write_report(tmp_path, Params.model_validate({"datasets": {}}))
     assert "has no recipes" in read_page(tmp_path)
 
 
