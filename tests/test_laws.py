@@ -64,10 +64,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_the_list_of_recipes_equals_the_folder():
-    folder = Path(__file__).parent.parent / "genpipe" / "models"
+def test_the_list_of_recipes_equals_the_folder_and_each_has_a_page():
+    root = Path(__file__).parent.parent
+    folder, pages = root / "genpipe" / "models", root / "docs" / "models"
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(tiny.BLOCKS)
     assert set(RECIPES) == {*tiny.BLOCKS, *REFERENCE}
+    assert {path.stem for path in pages.glob("*.md")} == set(tiny.BLOCKS)
+    systems = (root / "docs" / "systems.md").read_text(encoding="utf-8")
+    assert [name for name in tiny.BLOCKS if f"(models/{name}.md)" not in systems] == []
 
 
 @every_recipe
