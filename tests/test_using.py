@@ -163,8 +163,7 @@ def test_outside_of_git_a_version_is_not_to_be_had(tmp_path, monkeypatch, refuse
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     line = refused("sample", "ogan@prod", "--out", "out")
-    assert "not a git repository" in line
-    assert "go to the root of a project that Git keeps" in line
+    assert "not in a Git repository; go to the root of the project" in line
 
 
 def test_images_are_drawn_and_number_j_does_not_depend_on_how_many_there_are(models, tmp_path, capsys):
