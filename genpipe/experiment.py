@@ -13,7 +13,7 @@ import torch
 from genpipe import dependencies
 from genpipe.assembly import fit, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
-from genpipe.data.loader import Data, fact_files, read_description
+from genpipe.data.loader import Data, codec_files, read_description
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, BadState
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
@@ -89,8 +89,9 @@ def train(
     start = (root / "artifacts" / params.start, card["start"]["sha256"]) if card["start"] else None
     job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine, start)
     # complains here, before anything is spawned
-    trainer_of(Alone(), torch.device("cpu"), job, run, lambda line: print(f"{name}: {line}"))
-    facts = fact_files(data)
+    first = trainer_of(Alone(), torch.device("cpu"), job, run, lambda line: print(f"{name}: {line}"))
+    described = {**read_description(data), "facts": dict(first.data.facts)}
+    codec = codec_files(data)
     with watched(name, run.directory, training.steps, tensorboard):
         if is_finished(run, training.steps):
             print(f"{name}: this training is finished already; exporting it")
@@ -102,7 +103,7 @@ def train(
             gpus = project.cluster.gpus_per_worker
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
-    export(run, card, model, curve, facts)
+    export(run, card, model, curve, described, codec)
 
 
 def number_of_workers(

@@ -19,9 +19,9 @@ from genpipe.errors import BadInput, BadState
 
 # What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
 CODEC = ("codec.json", "vocabulary.json")  # what turns text into ids and back
-FACTS = ("data.json", *CODEC, "lexicon.tsv", "tokenizer.json")  # of data that train models
+TOKENIZERS = ("lexicon.tsv", "tokenizer.json")  # copies of the file that defines one
 WEIGHTS = "weights.safetensors"
-MODEL = (WEIGHTS, "recipe.json", "card.md", *FACTS)
+MODEL = (WEIGHTS, "recipe.json", "card.md", "data.json", *CODEC, *TOKENIZERS)
 TRAINED = (*MODEL, "curve.tsv")
 SAMPLES = (
     "samples.npy",

@@ -15,7 +15,7 @@ from genpipe.corpus.training import read_counts, train_tokenizer
 from genpipe.data.loader import Data
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
-from genpipe.files import FACTS, write_json
+from genpipe.files import CODEC, TOKENIZERS, write_json
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
 from genpipe.params.encodings import Encoding
@@ -247,7 +247,7 @@ def test_a_codec_reads_the_copy_of_the_tokenizer_file(tmp_path: Path) -> None:
     ids = np.load(directory / "train.text.ids.npy")
     assert codec.encode("low lower") == ids.tolist()
     assert codec.decode(ids) == "low lower"
-    names = {path.name for path in directory.iterdir()} & set(FACTS)
+    names = {path.name for path in directory.iterdir()} & {"data.json", *CODEC, *TOKENIZERS}
     assert names == {"data.json", "codec.json", "vocabulary.json", "tokenizer.json"}
 
 

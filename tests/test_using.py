@@ -306,6 +306,12 @@ def test_a_directory_that_lacks_a_part_of_the_model_is_refused(models, tmp_path,
         genpipe.load(directory)
 
 
+def test_a_model_directory_has_the_facts_that_the_options_of_its_batches_made(models):
+    """Else a model with a table of positions, as long as a window, would not be built again."""
+    described = json.loads((Path(model(models, "stream_model")) / "data.json").read_text())
+    assert described["facts"]["time"] == 8
+
+
 def test_a_model_directory_says_what_its_data_was(models):
     described = json.loads((Path(model(models, "couplet")) / "data.json").read_text())
     assert described["kind"] == "pairs"

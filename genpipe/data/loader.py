@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from genpipe.errors import BadInput, BadState
-from genpipe.files import CODEC, FACTS, existing, read_json
+from genpipe.files import CODEC, TOKENIZERS, existing, read_json
 
 Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
 DESCRIPTION = {"kind": str, "splits": list, "facts": dict}  # what data.json has
@@ -102,12 +102,13 @@ def read_description(directory: Path) -> dict[str, Any]:
     return described
 
 
-def fact_files(directory: Path) -> list[Path]:
-    """What a model takes with it, so that it answers without its data; BadState where text has no codec."""
-    if "num_tokens" in read_description(directory)["facts"]:
-        for name in CODEC:
-            existing(directory / name, "run the stage that makes it again (genpipe plan names it)")
-    return [path for name in FACTS if (path := directory / name).exists()]
+def codec_files(directory: Path) -> list[Path]:
+    """What turns text into ids, which a model takes with it; BadState where data of ids lacks it."""
+    if "num_tokens" not in read_description(directory)["facts"]:
+        return []
+    for name in CODEC:
+        existing(directory / name, "run the stage that makes it again (genpipe plan names it)")
+    return [path for name in (*CODEC, *TOKENIZERS) if (path := directory / name).exists()]
 
 
 def facts_of(described: Mapping[str, Any]) -> dict[str, Any]:

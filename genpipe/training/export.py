@@ -26,11 +26,16 @@ def is_finished(run: RunFiles, steps: int) -> bool:
 
 
 def export(
-    run: RunFiles, card: Mapping[str, Any], out: Path, curve: Path, facts: Sequence[Path] = ()
+    run: RunFiles,
+    card: Mapping[str, Any],
+    out: Path,
+    curve: Path,
+    data: Mapping[str, Any],
+    codec: Sequence[Path],
 ) -> None:
-    """Write weights.safetensors, recipe.json and card.md to `out`, copies of `facts`, and the learning curve.
+    """Write weights.safetensors, recipe.json, card.md and data.json to `out`, copies of `codec`, and the learning curve.
 
-    `facts` are the files that the model needs to answer without its data.
+    `data` is what data.json says, with the facts as the model was built with them; `codec` are the files that turn text into ids.
     """
     training = card["train"]
     last = latest_checkpoint(run)
@@ -44,7 +49,8 @@ def export(
         write_json(partial / "recipe.json", {**card, "parameters": parameters, "step": chosen.step})
         text = model_card(card, parameters, chosen.step, rows[-1])
         (partial / "card.md").write_text(text, encoding="utf-8")
-        for file in facts:
+        write_json(partial / "data.json", data)
+        for file in codec:
             shutil.copyfile(file, partial / file.name)
     with new_file(curve) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
