@@ -124,9 +124,10 @@ def check_params(values: Any) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        errors = error.errors(include_url=False)
+        first = errors[0]
         where = ".".join(map(str, _written(values, first["loc"])))
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        more = f" (and {others} more)" if (others := sum(not _holds(e, first) for e in errors[1:])) else ""
         raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_described(first)}{more}") from None
 
 
@@ -140,8 +141,18 @@ def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:
             yield key
 
 
+def _holds(error: ErrorDetails, other: ErrorDetails) -> bool:
+    """Whether an error is about what holds the place of another: a list with a wrong item is also called too short."""
+    place, inner = error["loc"], other["loc"]
+    return len(place) < len(inner) and place == inner[: len(place)]
+
+
 def _described(error: ErrorDetails) -> str:
     """What pydantic says of a value, and the value itself where that leaves it out and it is short."""
+    context = error.get("ctx", {})
+    if error["type"] == "union_tag_invalid":
+        key, known = context["discriminator"].strip("'"), context["expected_tags"].replace("'", "")
+        return f"{key}: there is no {context['tag']!r}, only: {known}"
     text, came = error["msg"].removeprefix("Value error, "), error["input"]
     is_complete = error["type"] in ("value_error", "extra_forbidden") or not isinstance(
         came, str | int | float
