@@ -159,14 +159,14 @@ def read_codes(table: Path, latent_dim: int) -> Tensor:
         lines = table.read_text(encoding="utf-8").splitlines()
         codes = [[float(cell) for cell in line.split("\t")[1:]] for line in lines]
     except (ValueError, OSError) as error:
-        raise BadInput(f"{table}: not a table of codes ({error}); write it with genpipe use encode") from None
+        raise BadInput(f"{table}: not a table of codes ({error}); write it with genpipe encode") from None
     for number, row in enumerate(codes, 1):
         if len(row) != latent_dim:
             raise BadInput(
                 f"{table}: line {number} has {len(row)} numbers, and codes of this model have {latent_dim}"
             )
     if not codes:
-        raise BadInput(f"{table}: empty; write it with genpipe use encode")
+        raise BadInput(f"{table}: empty; write it with genpipe encode")
     return torch.tensor(codes)
 
 

@@ -59,7 +59,7 @@ def model(models, name) -> str:
 def use(capsys, *words: object) -> str:
     """What a command prints."""
     capsys.readouterr()
-    assert main(["use", *map(str, words)]) == 0, capsys.readouterr().err
+    assert main([*map(str, words)]) == 0, capsys.readouterr().err
     return capsys.readouterr().out
 
 
@@ -70,7 +70,7 @@ def refused(tmp_path, capsys):
     def refused(*words: object) -> str:
         capsys.readouterr()
         before = hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))
-        assert main(["use", *map(str, words)]) == 2
+        assert main([*map(str, words)]) == 2
         assert (hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))) == before
         out, err = capsys.readouterr()
         assert out == ""
@@ -102,13 +102,13 @@ def test_a_directory_with_nothing_but_the_model_is_enough(models, tmp_path):
     picture(tmp_path / "a.png")
 
     def run(*words: str) -> str:
-        command = [sys.executable, "-m", "genpipe.cli", "use", *words]
+        command = [sys.executable, "-m", "genpipe.cli", *words]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    run("sample", "ogan", "--num", "3", "--out", "drawn")
-    (tmp_path / "codes.tsv").write_text(run("encode", "ogan", "a.png"))
+    run("sample", "./ogan", "--num", "3", "--out", "drawn")
+    (tmp_path / "codes.tsv").write_text(run("encode", "./ogan", "a.png"))
     run("decode", "ogan", "codes.tsv", "--out", "decoded")
     assert len(run("answer", "couplet", "天地日").strip()) == 3
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -126,7 +126,7 @@ def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monke
     drawn = []
     for number, name in enumerate(("ogan@prod", "ogan@v0.0.1", tmp_path / "kept")):
         out = tmp_path / str(number)
-        words = ["--root", root, "use", "sample", name, "--num", 3, "--out", out]
+        words = ["--root", root, "sample", name, "--num", 3, "--out", out]
         assert main(list(map(str, words))) == 0, capsys.readouterr().err
         drawn.append(np.load(out / "samples.npy"))
     assert np.array_equal(drawn[0], drawn[2])
@@ -137,7 +137,7 @@ def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monke
         ("nice@prod", "nice@prod: no such version or stage; there is none yet"),
         ("ogan@", "MODEL@VERSION or MODEL@STAGE"),
     ):
-        assert main(["--root", str(root), "use", "sample", name, "--out", str(tmp_path / "new")]) == 2
+        assert main(["--root", str(root), "sample", name, "--out", str(tmp_path / "new")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line
     assert not (tmp_path / "new").exists()
@@ -244,11 +244,11 @@ def test_each_command_teaches_with_an_example(capsys):
     """The words of an example are words that the command takes."""
     for part in PARTS:
         with pytest.raises(SystemExit):
-            main(["use", part, "--help"])
+            main([part, "--help"])
         _, _, examples = " ".join(capsys.readouterr().out.split()).partition("example")
-        command = examples.partition(":")[2].partition(";")[0].partition(",")[0].partition(">")[0]
-        parsed = build_parser().parse_args(command.split()[1:])
-        assert (parsed.command, parsed.use) == ("use", part)
+        for command in examples.partition(":")[2].split(";"):
+            words = command.partition(",")[0].partition(">")[0].partition(". ")[0].split()
+            assert build_parser().parse_args(words[1:]).command == part
 
 
 def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, registry, training, upkeep, using, views
+from genpipe.cli.arguments import is_model
 from genpipe.errors import BadInput, exit_status
 
 DESCRIPTION = """\
@@ -32,6 +33,7 @@ exit status, of these commands and of python -m flows.NAME:
   130  interrupted; the same command goes on where it stopped
 """
 
+BLOCKS = ("recipe", "corpus", "encoding")  # of params.yaml: arguments that name what a stage writes
 OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE ended
 
 
@@ -56,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
                 lease.die_with_parent()
                 for directory in ("artifacts", ".genpipe"):
                     held.callback(files.remove_remains, root / directory)
-            named = getattr(arguments, "recipe", None) or getattr(arguments, "corpus", None)
-            writer = stage or (named and f"{arguments.command}@{named}")
+            named = next(filter(None, (getattr(arguments, block, None) for block in BLOCKS)), None)
+            writer = stage or (named and not is_model(named) and f"{arguments.command}@{named}")
             if writer:  # two at once would share a run, by hand or under DVC
                 held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
             status = arguments.run(root, arguments) or 0

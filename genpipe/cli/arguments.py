@@ -102,3 +102,8 @@ def steps(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more optimiser steps, not {text!r}")
     return int(text)
+
+
+def is_model(name: str) -> bool:
+    """Whether a word names a trained model, a directory or a version of the registry, and not a stage of params.yaml."""
+    return "/" in name or "@" in name

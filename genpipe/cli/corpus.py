@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, add_workers, new_file, orders, positive
+from genpipe.cli import using
+from genpipe.cli.arguments import Commands, add_workers, is_model, new_file, orders, positive
 from genpipe.errors import BadInput
 from genpipe.files import refuse_inputs
 
@@ -145,15 +146,23 @@ def _add_text(commands: Commands) -> None:
     )
     train_tokenizer.set_defaults(run=_train_tokenizer)
 
-    for name, help_text in (
-        ("vocabulary", "make the vocabulary of a counted corpus"),
-        ("encode", "turn a data set of text into memory-mapped token ids, as encodings in params.yaml says"),
-    ):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("encoding" if name == "encode" else "corpus")
-        if name == "encode":
-            add_workers(command)
-        command.set_defaults(run=_vocabulary if name == "vocabulary" else _encode)
+    vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of a counted corpus")
+    vocabulary.add_argument("corpus")
+    vocabulary.set_defaults(run=_vocabulary)
+
+    encode = commands.add_parser(
+        "encode",
+        help="turn a data set of text into token ids, or inputs into codes of a trained model",
+        description="Turn a data set of text into memory-mapped token ids, as encodings in params.yaml says; or print the codes or "
+        "features that a trained model finds for inputs, a line each: its name and its numbers, with tabs between them.",
+        epilog="examples: genpipe encode couplets; genpipe encode artifacts/models/ogan three.png seven.png > codes.tsv",
+    )
+    encode.add_argument(
+        "encoding", metavar="ENCODING|MODEL", help=f"an encoding of params.yaml, or {using.MODEL}"
+    )
+    using.add_encode(encode)
+    add_workers(encode)
+    encode.set_defaults(run=_encode)
 
 
 def _data(root: Path, arguments: argparse.Namespace) -> None:
@@ -261,6 +270,10 @@ def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _encode(root: Path, arguments: argparse.Namespace) -> None:
+    if is_model(arguments.encoding):
+        using.encode(root, arguments)
+        return
+    using.refuse_options(arguments, arguments.encoding, "inputs", "given")
     from genpipe.corpus.encoding import encode
     from genpipe.params.project import read_params
 

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from genpipe.cli.arguments import Commands, new_directory, new_file, range_of_workers, seed, steps
+from genpipe.cli import using
+from genpipe.cli.arguments import Commands, is_model, new_directory, new_file, range_of_workers, seed, steps
+from genpipe.cli.using import MODEL
 from genpipe.files import SAMPLES, TRAINED
 
 
@@ -47,19 +49,27 @@ def _add_train(commands: Commands) -> None:
 def _add_sample_and_evaluate(commands: Commands) -> None:
     """What is done with a trained recipe."""
     sample = commands.add_parser(
-        "sample", help="draw from a trained recipe: image grids, reconstructions, text"
+        "sample",
+        help="draw from a trained recipe, or from any trained model",
+        description="Draw from a recipe of params.yaml, as the stage does, or from a trained model, for which only its directory is "
+        "read: images, points or texts.",
+        epilog="examples: genpipe sample ogan; genpipe sample artifacts/models/nice --num 64 --how temperature=0.6 --out drawn; "
+        "genpipe sample energy@prod --seed 7 --out drawn. Number j of a seed is the same whatever N is.",
     )
-    sample.add_argument("recipe")
+    sample.add_argument("recipe", metavar="RECIPE|MODEL", help=f"a recipe of params.yaml, or {MODEL}")
     sample.add_argument(
         "--model",
         type=Path,
         metavar="DIR",
         help="another trained model than artifacts/models/RECIPE; needs --out",
     )
-    sample.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; needs --out")
+    sample.add_argument(
+        "--seed", type=seed, metavar="K", help="instead of params.yaml's seed (of a model: 0); needs --out"
+    )
     sample.add_argument(
         "--out", type=new_directory(SAMPLES), metavar="DIR", help="default: artifacts/samples/RECIPE"
     )
+    using.add_sample(sample)
     sample.set_defaults(run=_sample)
 
     evaluate = commands.add_parser("evaluate", help="judge a trained recipe on its test data")
@@ -92,6 +102,10 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sample(root: Path, arguments: argparse.Namespace) -> None:
+    if is_model(arguments.recipe):
+        using.sample(root, arguments)
+        return
+    using.refuse_options(arguments, arguments.recipe, "num", "given", "how")
     from genpipe import experiment
 
     experiment.sample(root, arguments.recipe, model=arguments.model, seed=arguments.seed, out=arguments.out)

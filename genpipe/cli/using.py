@@ -1,4 +1,4 @@
-"""A trained model and your own input, without training data: `genpipe use`."""
+"""A trained model and your own input, without training data: sample, encode, decode, answer, search."""
 
 import argparse
 import contextlib
@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, new_directory, positive, seed
+from genpipe.cli.arguments import Commands, new_directory, positive
 from genpipe.errors import BadInput
 from genpipe.files import SAMPLES
+
+Options = argparse.ArgumentParser | argparse._ArgumentGroup
+NUM = 16  # examples that are drawn where nobody says how many
 
 if TYPE_CHECKING:
     from genpipe.using import Using
@@ -20,56 +23,37 @@ MODEL = (
 
 
 def add(commands: Commands) -> None:
-    """Add the commands that take a trained model and a person's input."""
-    use = commands.add_parser(
-        "use",
-        help="use a trained model on your own input: sample, encode, decode, answer, search",
-        description="Use a trained model on your own input. Only the directory of the model is read: no training data is needed.",
-        epilog="examples: genpipe use answer artifacts/models/couplet 春風; genpipe use sample ogan@prod --out drawn",
-    )
-    parts = use.add_subparsers(dest="use", metavar="WHAT", required=True)
-    _add_sample(parts)
-    _add_codes(parts)
-    _add_answers(parts)
+    """Add the commands that only a trained model has; `genpipe sample` and `encode` take one in place of a stage's name."""
+    _add_decode(commands)
+    _add_answers(commands)
 
 
-def _add_sample(parts: Commands) -> None:
-    sample = _part(
-        parts,
-        "sample",
-        "draw images, points or texts",
-        _sample,
-        "examples: genpipe use sample artifacts/models/nice --num 64 --how temperature=0.6 --out drawn; "
-        "genpipe use sample energy@prod --seed 7 --out drawn. Number j of a seed is the same whatever N is.",
-    )
-    sample.add_argument("--num", type=positive, default=16, metavar="N", help="default: 16")
-    sample.add_argument(
-        "--seed", type=seed, default=0, metavar="K", help="another one draws others; default: 0"
-    )
-    _add_given(sample)
-    _add_how(sample)
-    _add_out(sample)
+def add_sample(sample: argparse.ArgumentParser) -> None:
+    """Add what `genpipe sample` takes with a trained model."""
+    of_model = sample.add_argument_group("with a model")
+    of_model.add_argument("--num", type=positive, metavar="N", help="how many to draw; default: 16")
+    _add_given(of_model)
+    _add_how(of_model)
 
 
-def _add_codes(parts: Commands) -> None:
-    encode = _part(
-        parts,
-        "encode",
-        "print the codes or features of inputs, a line each: its name and its numbers, with tabs between them",
-        _encode,
-        "example: genpipe use encode artifacts/models/ogan three.png seven.png > codes.tsv",
+def add_encode(encode: argparse.ArgumentParser) -> None:
+    """Add what `genpipe encode` takes with a trained model."""
+    encode.add_argument(
+        "inputs", nargs="*", metavar="INPUT", help="with a model: files of pictures, or texts"
     )
-    encode.add_argument("inputs", nargs="+", metavar="INPUT", help="files of pictures, or texts")
     _add_given(encode)
+
+
+def _add_decode(parts: Commands) -> None:
     decode = _part(
         parts,
         "decode",
         "make images of codes",
         _decode,
-        "example: genpipe use decode artifacts/models/ogan codes.tsv --out decoded, "
-        "where genpipe use encode wrote codes.tsv",
+        "example: genpipe decode artifacts/models/ogan codes.tsv --out decoded, "
+        "where genpipe encode wrote codes.tsv",
     )
-    decode.add_argument("table", type=Path, metavar="TABLE", help="what genpipe use encode printed")
+    decode.add_argument("table", type=Path, metavar="TABLE", help="what genpipe encode printed")
     _add_given(decode)
     _add_out(decode)
 
@@ -80,8 +64,8 @@ def _add_answers(parts: Commands) -> None:
         "answer",
         "print an answer a line: a text, tags, or a class and its probability",
         _answer,
-        "examples: genpipe use answer artifacts/models/couplet 明月松間照 春風; "
-        "genpipe use answer classifier@prod digit.png",
+        "examples: genpipe answer artifacts/models/couplet 明月松間照 春風; "
+        "genpipe answer classifier@prod digit.png",
     )
     answer.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files of pictures")
     _add_how(answer)
@@ -90,8 +74,8 @@ def _add_answers(parts: Commands) -> None:
         "search",
         "print the inputs that are nearest to a query, with their cosines",
         _search,
-        "examples: genpipe use search artifacts/models/classifier digit.png pictures/*.png; "
-        "genpipe use search MODEL 明月 --texts lines.txt --num 3",
+        "examples: genpipe search artifacts/models/classifier digit.png pictures/*.png; "
+        "genpipe search MODEL 明月 --texts lines.txt --num 3",
     )
     search.add_argument("query", metavar="QUERY", help="a text, or a file of a picture")
     search.add_argument(
@@ -116,7 +100,7 @@ def _part(
     return part
 
 
-def _add_how(part: argparse.ArgumentParser) -> None:
+def _add_how(part: Options) -> None:
     part.add_argument(
         "--how",
         type=_pair,
@@ -127,7 +111,7 @@ def _add_how(part: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_given(part: argparse.ArgumentParser) -> None:
+def _add_given(part: Options) -> None:
     part.add_argument(
         "--given",
         type=_pair,
@@ -170,8 +154,8 @@ def _directory(root: Path, model: str) -> Iterator[Path]:
         return
     if "@" not in model:
         raise BadInput(
-            f"{model}: no such directory; name that of a trained model, as artifacts/models/{Path(model).name}, "
-            f"or a version of the registry, as {Path(model).name}@prod"
+            f"{model}: no such directory; name that of a trained model, as artifacts/models/NAME, "
+            "or a version of the registry, as NAME@prod"
         )
     from genpipe.registry.pull import pull
     from genpipe.registry.tags import read_model
@@ -185,17 +169,38 @@ def _directory(root: Path, model: str) -> Iterator[Path]:
         yield Path(held) / name
 
 
-def _sample(using: "Using", arguments: argparse.Namespace) -> None:
-    from genpipe.using import sample
+def sample(root: Path, arguments: argparse.Namespace) -> None:
+    """`genpipe sample MODEL`."""
+    from genpipe.using import opened, sample
 
+    if arguments.model is not None:
+        raise BadInput(f"--model goes with a recipe; {arguments.recipe} is a model already")
+    if arguments.out is None:
+        raise BadInput(f"name where the samples of {arguments.recipe} go with --out DIR")
     given, how = dict(arguments.given), dict(arguments.how)
-    sample(using, arguments.num, arguments.seed, given, how, arguments.out)
+    with _directory(root, arguments.recipe) as directory:
+        sample(opened(directory), arguments.num or NUM, arguments.seed or 0, given, how, arguments.out)
 
 
-def _encode(using: "Using", arguments: argparse.Namespace) -> None:
-    from genpipe.using import encode
+def encode(root: Path, arguments: argparse.Namespace) -> None:
+    """`genpipe encode MODEL INPUT …`."""
+    from genpipe.using import encode, opened
 
-    encode(using, arguments.inputs, dict(arguments.given))
+    if not arguments.inputs:
+        raise BadInput(f"name what {arguments.encoding} is to encode: files of pictures, or texts")
+    with _directory(root, arguments.encoding) as directory:
+        encode(opened(directory), arguments.inputs, dict(arguments.given))
+
+
+def refuse_options(arguments: argparse.Namespace, name: str, *options: str) -> None:
+    """Raise BadInput where a stage is given what only a trained model takes."""
+    for option in options:
+        if getattr(arguments, option):
+            word = "INPUT" if option == "inputs" else f"--{option}"
+            raise BadInput(
+                f"{word} goes with a trained model, and {name!r} names a stage of params.yaml; name a directory, as "
+                f"artifacts/models/{name} or ./{name}, or a version of the registry, as {name}@prod"
+            )
 
 
 def _decode(using: "Using", arguments: argparse.Namespace) -> None:
