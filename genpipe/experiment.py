@@ -237,6 +237,10 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
     for split in data.splits:
         if split != "train":
             metrics |= judged(replace(trial, split=split), JUDGES, name)
+    if not metrics:
+        raise BadInput(
+            f"{name}: every metric is left out, for the reasons above; name another judge in recipes.{name}, or add test data"
+        )
     for key in metrics:
         metric(key, f"{name}: a judge")
     write_json(out, {key: float(f"{value:.6g}") for key, value in metrics.items()})

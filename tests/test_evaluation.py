@@ -118,6 +118,16 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     assert f"nice: left out: frechet_classifier: {reason}\n" in capsys.readouterr().out
 
 
+def test_a_model_of_which_nothing_can_be_measured_is_an_error(tmp_path, capsys):
+    write_classes(tmp_path / "pics", classes=2, number=40)
+    root = write_project(tmp_path, wgan_gp=tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none"})
+    for words in (["prepare", "pics"], ["train", "wgan_gp"], ["sample", "wgan_gp"]):
+        assert main([*root, *words]) == 0, capsys.readouterr().err
+    assert main([*root, "evaluate", "wgan_gp"]) == 2
+    assert "wgan_gp: every metric is left out" in capsys.readouterr().err
+    assert not (tmp_path / "artifacts/metrics/wgan_gp.json").exists()
+
+
 def test_another_judge_without_features_is_refused(tmp_path, capsys):
     write_classes(tmp_path / "pics", classes=2, number=40)
     blocks = {
