@@ -56,7 +56,7 @@ except BadInput as error:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project")
-    tiny.write_images(root / "artifacts" / "datasets" / "digits")
+    tiny.write_images(root / "artifacts" / "encoded" / "images")
     network = {"latent_dim": 16, "width": 8}
     ogan = tiny.block("ogan", steps=STEPS, checkpoint_every=20, batch_size=32, network=network)
     blocks = {"ogan": ogan, "classifier": tiny.block("classifier")}
@@ -117,7 +117,7 @@ def undisturbed(project, ray_temp) -> dict[str, str]:
 def test_the_model_has_the_same_bytes_on_ray_workers(workers, project, ray_temp, undisturbed):
     out = project / f"w{workers}"
     train(project, ray_temp, workers, out)
-    assert set(undisturbed) == {"weights.safetensors", "recipe.json", "card.md", "curve.tsv"}
+    assert set(undisturbed) == {"weights.safetensors", "recipe.json", "card.md", "curve.tsv", "data.json"}
     assert hashes(out) == undisturbed
 
 
