@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 
+from genpipe.cli import main
 from genpipe.files import sha256
 from tests import tiny
 from tests.clusters import can_mount, end_family, ray_cluster, start_node
@@ -59,9 +60,15 @@ def project(tmp_path_factory) -> Path:
     tiny.write_images(root / "artifacts" / "encoded" / "images")
     network = {"latent_dim": 16, "width": 8}
     ogan = tiny.block("ogan", steps=STEPS, checkpoint_every=20, batch_size=32, network=network)
-    blocks = {"ogan": ogan, "classifier": tiny.block("classifier")}
+    begun = tiny.block("ogan", steps=2, network=network)
+    blocks = {
+        "begun": begun,
+        "ogan": ogan | {"start": "models/begun"},
+        "classifier": tiny.block("classifier"),
+    }
     datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
     (root / "params.yaml").write_text(yaml.safe_dump({"datasets": datasets, "recipes": blocks}))
+    assert main(["--root", str(root), "train", "begun", "--workers", "0"]) == 0
     return root
 
 
