@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.project import read_params
 from genpipe.params.promotion import Rule
 from genpipe.registry.gate import Judged, gate, metrics_in
@@ -107,7 +107,7 @@ def test_what_is_no_number_is_no_metric() -> None:
     assert metrics_in(b'{"loss": 1, "word": "low", "none": null, "flag": true}', "here") == {"loss": 1}
     assert metrics_in(None, "here") == {}
     for text in (b"[1, 2]", b"no json", b"\xff"):
-        with pytest.raises(BadInput, match=r"^here: not JSON with a number for each metric"):
+        with pytest.raises(BadState, match=r"^here: not JSON with a number for each metric"):
             metrics_in(text, "here")
 
 
