@@ -116,6 +116,21 @@ def test_a_directory_with_nothing_but_the_model_is_enough(models, tmp_path):
     }  # fmt: skip
 
 
+def test_a_recipe_that_is_trained_is_named_as_in_params(models, tmp_path, capsys):
+    """An input, or an option of a model, says that the model is meant and not the stage."""
+    for name in ("ogan", "couplet"):
+        shutil.copytree(model(models, name), tmp_path / "artifacts/models" / name)
+    picture(tmp_path / "a.png")
+    root = ("--root", str(tmp_path))
+    assert main([*root, "sample", "ogan", "--num", "3", "--out", str(tmp_path / "drawn")]) == 0
+    assert main([*root, "encode", "ogan", str(tmp_path / "a.png")]) == 0
+    assert main([*root, "answer", "couplet", "天地日"]) == 0
+    assert main([*root, "sample", "ogan", "--num", "3"]) == 2
+    assert "name where the samples of ogan go with --out DIR" in capsys.readouterr().err
+    assert main([*root, "sample", "ogan"]) == 2
+    assert "params.yaml: no such file" in capsys.readouterr().err, "the stage"
+
+
 def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monkeypatch, capsys):
     """What `genpipe train` made under DVC, tagged, and gone from the workspace."""
     be_somebody(monkeypatch)
@@ -272,7 +287,7 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", couplet, *out), "Couplet draws nothing: it is not Samples nor NextToken"),
         (("encode", tagger, "天地"), "Tagger has neither codes nor features: it is not Encodes nor Embeds"),
         (("decode", ogan, tmp_path / "bad.tsv", *out), "line 1 has 1 numbers, and codes of this model have 8"),
-        (("sample", tmp_path / "nowhere", *out), "nowhere: no such directory; name that of a trained model"),
+        (("sample", tmp_path / "nowhere", *out), "nowhere: no such directory; name a recipe that is trained"),
         (("sample", tmp_path, *out), "recipe.json: no such file or directory; name the directory of a"),
     ):  # fmt: skip
         assert line in refused(*words)

@@ -155,10 +155,12 @@ def _add_text(commands: Commands) -> None:
         help="turn a data set of text into token ids, or inputs into codes of a trained model",
         description="Turn a data set of text into memory-mapped token ids, as encodings in params.yaml says; or print the codes or "
         "features that a trained model finds for inputs, a line each: its name and its numbers, with tabs between them.",
-        epilog="examples: genpipe encode couplets; genpipe encode artifacts/models/ogan three.png seven.png > codes.tsv",
+        epilog="examples: genpipe encode couplets; genpipe encode ogan three.png seven.png > codes.tsv",
     )
     encode.add_argument(
-        "encoding", metavar="ENCODING|MODEL", help=f"an encoding of params.yaml, or {using.MODEL}"
+        "encoding",
+        metavar="ENCODING|MODEL",
+        help=f"an encoding of params.yaml, or, before INPUT, {using.MODEL}",
     )
     using.add_encode(encode)
     add_workers(encode)
@@ -270,10 +272,9 @@ def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _encode(root: Path, arguments: argparse.Namespace) -> None:
-    if is_model(arguments.encoding):
+    if is_model(arguments.encoding) or arguments.inputs or arguments.given:
         using.encode(root, arguments)
         return
-    using.refuse_options(arguments, arguments.encoding, "inputs", "given")
     from genpipe.corpus.encoding import encode
     from genpipe.params.project import read_params
 

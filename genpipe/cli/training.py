@@ -51,12 +51,16 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
     sample = commands.add_parser(
         "sample",
         help="draw from a trained recipe, or from any trained model",
-        description="Draw from a recipe of params.yaml, as the stage does, or from a trained model, for which only its directory is "
-        "read: images, points or texts.",
-        epilog="examples: genpipe sample ogan; genpipe sample artifacts/models/nice --num 64 --how temperature=0.6 --out drawn; "
+        description="Draw from a recipe of params.yaml, as the stage does; or, with --num, --given, --how, or the directory of a model, "
+        "draw images, points or texts from a trained model, for which only its directory is read.",
+        epilog="examples: genpipe sample ogan; genpipe sample nice --num 64 --how temperature=0.6 --out drawn; "
         "genpipe sample energy@prod --seed 7 --out drawn. Number j of a seed is the same whatever N is.",
     )
-    sample.add_argument("recipe", metavar="RECIPE|MODEL", help=f"a recipe of params.yaml, or {MODEL}")
+    sample.add_argument(
+        "recipe",
+        metavar="RECIPE|MODEL",
+        help=f"a recipe of params.yaml, or, with an option of a model, {MODEL}",
+    )
     sample.add_argument(
         "--model",
         type=Path,
@@ -102,10 +106,9 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sample(root: Path, arguments: argparse.Namespace) -> None:
-    if is_model(arguments.recipe):
+    if is_model(arguments.recipe) or arguments.num or arguments.given or arguments.how:
         using.sample(root, arguments)
         return
-    using.refuse_options(arguments, arguments.recipe, "num", "given", "how")
     from genpipe import experiment
 
     experiment.sample(root, arguments.recipe, model=arguments.model, seed=arguments.seed, out=arguments.out)

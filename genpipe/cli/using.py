@@ -17,9 +17,7 @@ NUM = 16  # examples that are drawn where nobody says how many
 if TYPE_CHECKING:
     from genpipe.using import Using
 
-MODEL = (
-    "a directory that genpipe train or genpipe pull wrote, or MODEL@VERSION or MODEL@STAGE of the registry"
-)
+MODEL = "a trained recipe, a directory that genpipe train or genpipe pull wrote, or MODEL@VERSION or MODEL@STAGE of the registry"
 
 
 def add(commands: Commands) -> None:
@@ -50,8 +48,7 @@ def _add_decode(parts: Commands) -> None:
         "decode",
         "make images of codes",
         _decode,
-        "example: genpipe decode artifacts/models/ogan codes.tsv --out decoded, "
-        "where genpipe encode wrote codes.tsv",
+        "example: genpipe decode ogan codes.tsv --out decoded, where genpipe encode wrote codes.tsv",
     )
     decode.add_argument("table", type=Path, metavar="TABLE", help="what genpipe encode printed")
     _add_given(decode)
@@ -64,8 +61,7 @@ def _add_answers(parts: Commands) -> None:
         "answer",
         "print an answer a line: a text, tags, or a class and its probability",
         _answer,
-        "examples: genpipe answer artifacts/models/couplet 明月松間照 春風; "
-        "genpipe answer classifier@prod digit.png",
+        "examples: genpipe answer couplet 明月松間照 春風; genpipe answer classifier@prod digit.png",
     )
     answer.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files of pictures")
     _add_how(answer)
@@ -74,7 +70,7 @@ def _add_answers(parts: Commands) -> None:
         "search",
         "print the inputs that are nearest to a query, with their cosines",
         _search,
-        "examples: genpipe search artifacts/models/classifier digit.png pictures/*.png; "
+        "examples: genpipe search classifier digit.png pictures/*.png; "
         "genpipe search MODEL 明月 --texts lines.txt --num 3",
     )
     search.add_argument("query", metavar="QUERY", help="a text, or a file of a picture")
@@ -149,13 +145,15 @@ def _run(root: Path, arguments: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _directory(root: Path, model: str) -> Iterator[Path]:
     """The directory of a model; one of the registry is pulled for as long as it is needed."""
-    if Path(model).is_dir():
-        yield Path(model).resolve()
-        return
+    trained = root / "artifacts" / "models" / model
+    for directory in (Path(model),) if "/" in model else (trained, Path(model)):
+        if directory.is_dir():
+            yield directory.resolve()
+            return
     if "@" not in model:
         raise BadInput(
-            f"{model}: no such directory; name that of a trained model, as artifacts/models/NAME, "
-            "or a version of the registry, as NAME@prod"
+            f"{model}: no such directory; name a recipe that is trained, the directory of a trained model, as "
+            "artifacts/models/NAME, or a version of the registry, as NAME@prod"
         )
     from genpipe.registry.pull import pull
     from genpipe.registry.tags import read_model
@@ -190,17 +188,6 @@ def encode(root: Path, arguments: argparse.Namespace) -> None:
         raise BadInput(f"name what {arguments.encoding} is to encode: files of pictures, or texts")
     with _directory(root, arguments.encoding) as directory:
         encode(opened(directory), arguments.inputs, dict(arguments.given))
-
-
-def refuse_options(arguments: argparse.Namespace, name: str, *options: str) -> None:
-    """Raise BadInput where a stage is given what only a trained model takes."""
-    for option in options:
-        if getattr(arguments, option):
-            word = "INPUT" if option == "inputs" else f"--{option}"
-            raise BadInput(
-                f"{word} goes with a trained model, and {name!r} names a stage of params.yaml; name a directory, as "
-                f"artifacts/models/{name} or ./{name}, or a version of the registry, as {name}@prod"
-            )
 
 
 def _decode(using: "Using", arguments: argparse.Namespace) -> None:
