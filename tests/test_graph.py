@@ -16,6 +16,7 @@ import genpipe.graph
 from genpipe import lease
 from genpipe.errors import BadInput, BadState, Busy
 from genpipe.graph import Needs, NotVerified, Plan, by_command, in_process, inputs_of, read_plan, verify
+from genpipe.graph.plan import missing_file
 from tests.repository import dvc, make_repository, run
 
 DVC_YAML = """\
@@ -173,6 +174,25 @@ def test_a_missing_source_file_is_named(project: Path) -> None:
     (project / "code.txt").unlink()
     with pytest.raises(BadState, match=r"code\.txt: train@\w+ needs it and it is missing"):
         read_plan(project).require_inputs()
+
+
+def test_a_name_that_no_stage_makes_is_corrected_in_params() -> None:
+    assert "no stage makes it: correct the name in params.yaml" in missing_file(
+        "artifacts/models/nicee", "train@x"
+    )
+    assert "put it there, or correct the name" in missing_file("my/photos", "prepare@photos")
+
+
+@pytest.mark.parametrize("read", [in_process.read_plan, by_command.read_plan])
+def test_a_block_without_a_key_that_a_stage_needs_is_named(
+    project: Path, read: Callable[[Path], Plan]
+) -> None:
+    text = DVC_YAML.replace("foreach: ${recipes}", "foreach: {small: {start: code.txt}, big: {steps: 1}}")
+    (project / "dvc.yaml").write_text(
+        text.replace("out/clean.txt, code.txt", "out/clean.txt, '${item.start}'")
+    )
+    with pytest.raises(BadInput, match=r"^params\.yaml: the block big has no start, which the stage train"):
+        read(project)
 
 
 def test_a_plan_without_data_dvc_asks_for_the_data_as_well(project: Path) -> None:

@@ -18,6 +18,7 @@ from genpipe.graph.plan import (
     needs_of,
     pinned_problem,
     sentence,
+    unresolved,
     upstream_reason,
 )
 
@@ -49,7 +50,7 @@ def _dvc(root: Path, *words: str) -> str:
         return dvc(root, *words)
     except DvcFailed as error:
         if "dvc.yaml" in str(error):
-            raise BadInput(f"dvc.yaml: {error}") from None
+            raise BadInput(unresolved(str(error))) from None
         raise
 
 

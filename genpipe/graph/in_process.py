@@ -34,6 +34,7 @@ from genpipe.graph.plan import (
     needs_of,
     pinned_problem,
     sentence,
+    unresolved,
     upstream_reason,
 )
 
@@ -170,7 +171,7 @@ def _open(root: Path) -> Iterator[Repo]:
             f"{root}: another DVC command is at work here; run this again when it has ended"
         ) from None
     except DvcException as error:
-        raise BadInput(f"dvc.yaml: {_one_line(error)}") from None
+        raise BadInput(unresolved(_one_line(error))) from None
 
 
 def _private(root: Path) -> dict[str, Any]:

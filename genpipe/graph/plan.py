@@ -149,7 +149,19 @@ def missing_file(path: str, stage: str) -> str:
     """A file that a stage needs and none makes is not there."""
     if path.startswith("data/"):
         return missing_data(path)
-    return f"{path}: {stage} needs it and it is missing; restore it, or take it out of dvc.yaml"
+    missing = f"{path}: {stage} needs it and it is missing"
+    if path.startswith("artifacts/"):
+        return f"{missing}; no stage makes it: correct the name in params.yaml"
+    return f"{missing}; put it there, or correct the name in params.yaml or dvc.yaml"
+
+
+def unresolved(message: str) -> str:
+    """What DVC says of a dvc.yaml that it cannot resolve, with the key of params.yaml that a block lacks."""
+    if found := re.search(
+        r"'stages\.(\w+)@(.+)\.\w+' in 'dvc\.yaml'.*Could not find 'item\.([\w.]+)'", message
+    ):
+        return f"params.yaml: the block {found[2]} has no {found[3]}, which the stage {found[1]} of dvc.yaml needs; add it"
+    return f"dvc.yaml: {message}"
 
 
 def needs_of(stage: str, meta: Any) -> Needs:
