@@ -12,6 +12,7 @@ from genpipe.capabilities import Embeds, LogProb
 from genpipe.cli import main
 from genpipe.evaluation import couplets
 from genpipe.evaluation.frechet import frechet_distance, judge_samples
+from genpipe.evaluation.generation import targets
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.sampling.pictures import grid
@@ -177,3 +178,9 @@ def test_a_grid_puts_images_side_by_side():
         [255, 2, 255, 255, 255],
         [255] * 5,
     ]
+
+
+def test_a_text_with_a_label_is_judged_to_its_end_mark():
+    x = {"ids": torch.tensor([[3, 4, 9], [5, 9, 9]]), "lengths": torch.tensor([2, 1])}
+    ids, keep = targets(x, "tagged", {"pad": 9, "end": 8})
+    assert ids[keep].tolist() == [3, 4, 8, 5, 8]

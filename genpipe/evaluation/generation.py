@@ -14,7 +14,7 @@ from genpipe.evaluation.judge import NotMeasured, Trial
 def judge_next_token(trial: Trial) -> dict[str, float]:
     """Nats a token, perplexity, and nats a token under the frequencies of the test tokens themselves.
 
-    A stream is read window by window, from a start mark on; a target after its source, to its end mark.
+    A stream is read window by window, from a start mark on; a target after its source, and a tagged text, to its end mark.
     """
     total, number, seen = 0.0, 0, []
     with torch.no_grad():
@@ -40,9 +40,9 @@ def targets(x: Example, kind: str, facts: dict[str, Any]) -> tuple[Tensor, Tenso
     """The ids that are to be written, int64 [n, time], and which of them count, bool [n, time]."""
     if kind == "stream":
         return x["ids"], x["ids"] != facts["pad"]
-    n, time = x["target"].shape
-    ids = torch.cat([x["target"], torch.full((n, 1), facts["pad"])], 1)
-    lengths = x["target_lengths"].unsqueeze(1)
+    texts, lengths = (x["target"], x["target_lengths"]) if kind == "pairs" else (x["ids"], x["lengths"])
+    n, time = texts.shape
+    ids, lengths = torch.cat([texts, torch.full((n, 1), facts["pad"])], 1), lengths.unsqueeze(1)
     ids = ids.scatter(1, lengths, facts["end"])
     return ids, torch.arange(time + 1) <= lengths
 

@@ -32,7 +32,7 @@ JUDGES = (
     Judge((Embeds,), ("groups",), retrieval.judge_retrieval),
     Judge((LogProb,), ("images",), likelihood.bits_per_dim),
     Judge((LogProb,), ("points",), density.judge_density),
-    Judge((NextToken,), ("stream", "pairs"), generation.judge_next_token),
+    Judge((NextToken,), ("stream", "pairs", "tagged"), generation.judge_next_token),
     Judge((Encodes, Decodes), ("images",), codes.judge_codes),
     Judge((Samples,), ("images",), frechet.judge_images, any_split=False),
     Judge((Tags,), ("pairs",), couplets.judge_couplets),
