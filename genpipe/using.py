@@ -90,7 +90,7 @@ def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, A
         return draw(recipe, num, seed, given, how, HOW)
     require(using, "draws nothing", Samples, NextToken)
     require_conditions(recipe, given)
-    marks = marks_of(dict(using.facts))
+    marks = marks_of(using.facts, using.kind)
     options = checked_options(decoding.write, how, ("model", "n", "given", "marks"), HOW)
     return in_fixed_chunks(
         lambda n, part: decoding.write(recipe, n, part, marks, **options), num, seed, given
@@ -117,12 +117,23 @@ def condition(using: Using, name: str, text: str) -> list[tuple[str, Tensor]]:
         names = ", ".join(takes) or "none"
         raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}")
     if name == "labels":
-        num_classes = using.facts.get("num_classes", 0)
-        if not text.isdecimal() or int(text) >= num_classes:
-            raise BadInput(f"labels={text}: a class is a number from 0 to {num_classes - 1}")
-        return [(name, torch.tensor([int(text)]))]
+        return [(name, torch.tensor([class_number(using, text)]))]
     ids = using.text().encode(text)
     return [(name, torch.tensor([ids])), (f"{name}_lengths", torch.tensor([len(ids)]))]
+
+
+def class_number(using: Using, text: str) -> int:
+    """The number of a class that is given by its name, or by its number where classes have no names."""
+    num_classes = using.facts.get("num_classes", 0)
+    names = list(using.facts.get("classes", map(str, range(num_classes))))
+    if text not in names:
+        raise BadInput(f"labels={text}: no such class; the classes are: {', '.join(names) or 'none'}")
+    return names.index(text)
+
+
+def class_name(using: Using, number: int) -> str:
+    """The name of a class or a tag; its number where it has none."""
+    return str(using.facts["classes"][number]) if "classes" in using.facts else str(number)
 
 
 def encode(using: Using, inputs: Sequence[str], given: Mapping[str, str]) -> None:
@@ -209,7 +220,7 @@ def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[s
     x = read(using, inputs)
     found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
     return [
-        " ".join(map(str, row[:length]))
+        " ".join(class_name(using, number) for number in row[:length])
         for row, length in zip(found.tolist(), x["lengths"].tolist(), strict=True)
     ]
 
@@ -217,7 +228,7 @@ def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[s
 def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
     refuse_options(using, how)
     shares = in_chunks(using.recipe.classify, read(using, inputs)).softmax(-1)
-    return [f"{row.argmax().item()}\t{row.max().item():.4f}" for row in shares]
+    return [f"{class_name(using, int(row.argmax()))}\t{row.max().item():.4f}" for row in shares]
 
 
 def refuse_options(using: Using, how: Mapping[str, Any]) -> None:

@@ -57,8 +57,10 @@ def _plan(root: Path, arguments: argparse.Namespace) -> None:
 
     with _without_garbage_collection():
         from genpipe.graph import read_plan
+        from genpipe.params.project import read_params
 
         plan = read_plan(root, arguments.targets)
+        read_params(root)  # what is not valid there is said now, not after hours
         print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
 
 

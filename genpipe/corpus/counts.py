@@ -54,6 +54,8 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
     """Write artifacts/counts/NAME: counts.parquet, top.tsv, statistics.json, and the curves of the corpus as TSV."""
     dataset = root / "artifacts" / "datasets" / corpus.dataset
     remedy = f"make it first: genpipe prepare {corpus.dataset}"
+    if there := sorted(path.name for path in dataset.glob("*.jsonl")):
+        remedy = f"correct corpora.{name}.files: the data set has {', '.join(there)}"
     files = [str(file_tools.existing(dataset / file, remedy)) for file in corpus.files]
     out = root / "artifacts" / "counts" / name
     file_tools.refuse_inputs(out, inputs_of(root, corpus))

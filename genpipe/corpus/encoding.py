@@ -190,6 +190,8 @@ def _facts(
             np.save(directory / f"{split}.{name}.npy", marks.numbers(split))
         write_json(directory / "classes.json", marks.names)
         facts[MARKS[name]] = marks.num_known
+        if name != "group":
+            facts["classes"] = marks.names
     return facts
 
 

@@ -1,6 +1,7 @@
 """The fields of records that are not cut into tokens as a whole: lists of texts, and marks of texts and tokens."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ def write_items(path: Path, field: str, out: Path) -> np.ndarray:
     return np.cumsum(sizes).astype("<i8")
 
 
+WHOLE = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+
+
 class Marks:
     """A field with a mark for each record (a group, a label) or a list with one for each token (tags)."""
 
@@ -44,7 +48,7 @@ class Marks:
         first = next(split for split in ("train", *paths) if split in paths)
         self.num_known = len(known[first])
         later = set().union(*known.values()) - known[first]
-        self.names = [*sorted(known[first]), *sorted(later)]
+        self.names = [*in_order(known[first]), *in_order(later)]
 
     def numbers(self, split: str) -> np.ndarray:
         """The number of each mark of a split, int64 [marks]; those of the training split come first."""
@@ -86,3 +90,8 @@ def _value(path: Path, number: int, record: Any, field: str) -> Any:
         has = ", ".join(map(str, record)) if isinstance(record, dict) else type(record).__name__
         raise BadInput(f"{path}: line {number}: no field {field!r}; the line has: {has}")
     return record[field]
+
+
+def in_order(marks: set[str]) -> list[str]:
+    """Marks in a fixed order: by value where all are whole numbers, else as texts."""
+    return sorted(marks, key=int) if all(WHOLE.fullmatch(mark) for mark in marks) else sorted(marks)

@@ -10,7 +10,7 @@ from genpipe.sampling.text import marks_of
 
 def judge_reading(trial: Trial) -> dict[str, float]:
     """Share of questions whose greedy answer is one of the right ones, token for token."""
-    marks, right, number = marks_of(dict(trial.data.facts)), 0, 0
+    marks, right, number = marks_of(trial.data.facts, trial.kind), 0, 0
     for x in trial.data.split(trial.split):
         longest = max(1, int(x["alias_lengths"].max()) + 1)
         greedy = lambda n, part, time=longest: write(trial.recipe, n, part, marks, "greedy", time)

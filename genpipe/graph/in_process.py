@@ -236,7 +236,11 @@ def _dependency_reasons(node: Any, changes: dict[str, Any], made: set[str]) -> I
 def _parameter_reasons(dependency: Any) -> Iterator[str]:
     before, now = dependency.hash_info.value or {}, dependency.read_params()
     for name in dependency.params or now:
-        yield from (f"params {path} changed" for path in _differences(before.get(name), now.get(name), name))
+        paths = _differences(before.get(name), now.get(name), name)
+        if Path(dependency.fs_path).match(str(CODE)):
+            yield from (f"code {path.removeprefix(f'{name}.')} changed" for path in paths)
+        else:
+            yield from (f"params {path} changed" for path in paths)
 
 
 def _differences(before: Any, now: Any, path: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Encoding(Block):
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
         if set(self.fields) not in FIELDS[self.kind]:
-            right = " or ".join(", ".join(sorted(names)) for names in FIELDS[self.kind])
+            right = ", or ".join(" and ".join(sorted(names)) for names in FIELDS[self.kind])
             raise ValueError(
                 f"fields: the kind {self.kind} has the fields {right}, not {', '.join(self.fields)}"
             )

@@ -17,7 +17,7 @@ Temperature = Annotated[float, Field(gt=0)]
 class Marks(NamedTuple):
     """Ids that stand for no text: what begins and ends a text, and what fills the rest of a row."""
 
-    start: int
+    opening: tuple[int, ...]  # what a model reads before the first token, a start mark first
     end: int
     pad: int
 
@@ -57,7 +57,7 @@ def _one_by_one(
     model: NextToken, n: int, given: Example, marks: Marks, max_tokens: int,
     uniform: Tensor | None, top_p: float, temperature: float,
 ) -> Tensor:  # fmt: skip
-    state, newest = model.begin(given, n), torch.full((n,), marks.start)
+    state, newest = opened(model, n, given, marks)
     ids, is_over = torch.full((n, max_tokens), marks.pad), torch.zeros(n, dtype=torch.bool)
     for time in range(max_tokens):
         logits, state = model.next(newest, state)
@@ -73,9 +73,17 @@ def _one_by_one(
     return ids
 
 
+def opened(model: NextToken, n: int, given: Example, marks: Marks) -> tuple[State, Tensor]:
+    """The state of `n` rows after all but the last token of an opening, and that last one, [n]."""
+    state = model.begin(given, n)
+    for token in marks.opening[:-1]:
+        _, state = model.next(torch.full((n,), token), state)
+    return state, torch.full((n,), marks.opening[-1])
+
+
 def without(logits: Tensor, marks: Marks) -> Tensor:
     """Logits, [n, num_tokens], under which no text has a start mark or padding in it."""
-    return logits.index_fill(-1, torch.tensor([marks.start, marks.pad]), -torch.inf)
+    return logits.index_fill(-1, torch.tensor([marks.opening[0], marks.pad]), -torch.inf)
 
 
 def nucleus(logits: Tensor, top_p: float, uniform: Tensor) -> Tensor:
@@ -89,9 +97,11 @@ def nucleus(logits: Tensor, top_p: float, uniform: Tensor) -> Tensor:
 
 def beam_search(model: NextToken, n: int, given: Example, marks: Marks, max_tokens: int, beam: int) -> Tensor:
     """The most likely of the `beam` texts a row that are kept at each token, [n, max_tokens]."""
-    state = take(model.begin(given, n), torch.arange(n).repeat_interleave(beam))
+    state, newest = opened(model, n, given, marks)
+    rows = torch.arange(n).repeat_interleave(beam)
+    state, newest = take(state, rows), newest[rows]
     ids = torch.full((n * beam, max_tokens), marks.pad)
-    newest, is_over = torch.full((n * beam,), marks.start), torch.zeros(n * beam, dtype=torch.bool)
+    is_over = torch.zeros(n * beam, dtype=torch.bool)
     score = torch.full((n, beam), -torch.inf)
     score[:, 0] = 0.0  # all beams of a row begin alike: one of them only may go on
     for time in range(max_tokens):

@@ -117,7 +117,7 @@ def samples(showing: Showing) -> Iterable[Row]:
 
 def texts(showing: Showing) -> Iterable[Row]:
     """What the model writes, token after token."""
-    recipe, marks = showing.recipe, marks_of(dict(showing.data.facts))
+    recipe, marks = showing.recipe, marks_of(showing.data.facts, showing.kind)
     options = checked_options(decoding.write, showing.how, ("model", "n", "given", "marks"))
 
     def write(n: int, given: Example) -> Example:

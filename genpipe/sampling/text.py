@@ -1,6 +1,6 @@
 """Token ids as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ UNKNOWN = 0  # id of <unk>
 class Speller:
     """The text of token ids; an unknown token is shown as □, and the special ids after the vocabulary as nothing."""
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
+    def __init__(self, vocabulary: Sequence[str], is_spaced: bool) -> None:
         self.vocabulary = ["□", *vocabulary[1:]]
-        self.separator = "" if all(len(token) == 1 for token in vocabulary[1:]) else " "
+        self.separator = " " if is_spaced else ""
 
     def line(self, ids: Sequence[int]) -> str:
         """One text."""
@@ -30,10 +30,16 @@ class Speller:
 
 def speller_in(directory: Path) -> Speller | None:
     """The speller of a data directory, or None where it has no vocabulary."""
-    path = directory / "vocabulary.json"
-    return Speller(read_json(path)) if path.exists() else None
+    path, codec = directory / "vocabulary.json", directory / "codec.json"
+    if not path.exists():
+        return None
+    return Speller(read_json(path), not codec.exists() or read_json(codec)["tokenizer"] != "char")
 
 
-def marks_of(facts: dict[str, Any]) -> Marks:
-    """The special ids of data of token ids."""
-    return Marks(facts["start"], facts["end"], facts["pad"])
+def marks_of(facts: Mapping[str, Any], kind: str) -> Marks:
+    """The special ids of data of token ids.
+
+    A window of a stream begins anywhere in a document, so only after an end mark does a text begin.
+    """
+    opening = (facts["start"], facts["end"]) if kind == "stream" else (facts["start"],)
+    return Marks(opening, facts["end"], facts["pad"])

@@ -80,6 +80,7 @@ def prepare_image_folder(source: Path, directory: Path, dataset: ImageFolder) ->
         labels = np.array([classes.index(label) for label in side.labels], np.uint8) if side.labels else None
         counts |= _save(directory, split, side.images, side.digests, labels)
     facts = _facts(examples.only(sides["train"]).images, len(classes))
+    facts |= {"classes": classes} if classes else {}
     return Prepared(SPLITS, facts, counts, left_out, notes, classes)
 
 
