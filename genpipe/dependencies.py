@@ -152,7 +152,9 @@ def _walk(source: Source, starts: Iterable[str], chosen: Chosen) -> tuple[dict[s
     hashes: Hashes = {}
     while waiting:
         name, names = waiting.pop()
-        names = names | used.get(name, frozenset()) if name in parts else frozenset[str]()
+        before = used.get(name, names)
+        # who imports it whole may use all of it: then names count no more
+        names = names | before if name in parts and names and before else frozenset[str]()
         if name in WITHOUT_EFFECT or used.get(name) == names:
             continue
         used[name] = names

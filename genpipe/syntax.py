@@ -159,7 +159,8 @@ def _bound(statement: ast.stmt) -> list[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):
-        return [(alias.asname or alias.name).partition(".")[0] for alias in statement.names]
+        names = [(alias.asname or alias.name).partition(".")[0] for alias in statement.names]
+        return [name for name in names if name != "*"]  # nobody sees which names that binds
     if isinstance(statement, ast.AnnAssign):
         return [statement.target.id] if isinstance(statement.target, ast.Name) else []
     if isinstance(statement, ast.Assign):
@@ -229,7 +230,8 @@ def _names(node: ast.AST, source: Source, name: str) -> Iterator[tuple[str, froz
         is_package = source.path(name).name == "__init__.py"
         above = here[: len(here) - node.level + is_package] if node.level else []
         base = ".".join([*above, *([node.module] if node.module else [])])
-        yield base, frozenset(alias.name for alias in node.names)
+        names = frozenset(alias.name for alias in node.names)
+        yield base, frozenset[str]() if "*" in names else names
         yield from ((f"{base}.{alias.name}", frozenset[str]()) for alias in node.names)
 
 

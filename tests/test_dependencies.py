@@ -168,6 +168,31 @@ def test_an_import_inside_a_function_is_an_import(copy):
     assert changed(copy, before) == of(["couplet", "nice"])
 
 
+@pytest.mark.parametrize(
+    ("file", "imports"),
+    [
+        ("nn/coupling.py", "from genpipe import capabilities\nSOMETHING = capabilities.SOMETHING"),
+        ("nn/coupling.py", "import genpipe.capabilities as known\nSOMETHING = known.SOMETHING"),
+        ("nn/coupling.py", "from genpipe.capabilities import *\nTWICE = 2 * SOMETHING"),
+        ("models/nice.py", "from genpipe import capabilities\nSOMETHING = capabilities.SOMETHING"),
+    ],
+)
+def test_a_module_that_is_imported_whole_counts_whole(file, imports, copy):
+    edit(copy, "capabilities.py", r"\Z", "\nSOMETHING = 1\n")
+    edit(copy, file, r"\Z", f"\n{imports}\n")
+    before = code_of(copy)
+    edit(copy, "capabilities.py", "^SOMETHING = 1", "SOMETHING = 2")
+    assert changed(copy, before) == of(["nice"])
+
+
+def test_an_import_of_all_names_counts_where_a_part_of_the_module_is_used(copy):
+    shutil.copy(copy / "genpipe/nn/gated.py", copy / "genpipe/nn/newer.py")
+    edit(copy, "assembly.py", "^from genpipe.models", "from genpipe.nn.newer import *\nfrom genpipe.models")
+    before = code_of(copy)
+    edit(copy, "nn/newer.py", r"\Z", "\nSOMETHING = 1\n")
+    assert changed(copy, before) == of(ALL)
+
+
 def test_data_beside_code_counts_for_what_uses_the_package(copy):
     (copy / "genpipe/sampling/frame.css").write_text("a")
     before = code_of(copy)
