@@ -1,12 +1,13 @@
 """What the words on the command line may be, checked before anything is done."""
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from genpipe.errors import GenpipeError
-from genpipe.files import require_ours
+from genpipe.files import require_ours, temporary_name
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
@@ -79,13 +80,21 @@ def range_of_workers(text: str) -> tuple[int, int]:
 
 
 def new_directory(ours: Collection[str]) -> Callable[[str], Path]:
-    """The type of a directory to write: new, empty, or with nothing but files of the names `ours`."""
+    """The type of a directory to write: new, empty, or with nothing but files of the names `ours`; and where it can be."""
 
     def directory(text: str) -> Path:
-        path = Path(text).resolve()
         try:
+            path = Path(text).resolve()
             require_ours(path, ours)
-        except (GenpipeError, OSError) as error:
+            above = next(place for place in (*path.parents, path) if os.path.lexists(place))
+            probe = above / temporary_name(path, "partial").name
+            probe.mkdir()
+            probe.rmdir()
+        except OSError as error:
+            raise argparse.ArgumentTypeError(
+                f"{text} cannot be written: {error.strerror}; name another"
+            ) from None
+        except (GenpipeError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
             raise argparse.ArgumentTypeError(str(error)) from None
         return path
 
