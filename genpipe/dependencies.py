@@ -21,10 +21,11 @@ from genpipe.syntax import Hashes, Source
 PACKAGE = Path(__file__).parent
 CODE = Path("artifacts") / "code.json"  # below the project
 NONE = Path("artifacts") / "none"  # what a recipe without a start or a judge depends on in their place
+NOTHING = b"nothing\n"  # its content
 
 Block = Mapping[str, Any]  # of params.yaml
 Chosen = Mapping[str, Collection[str]]  # of registries, by module: the rows that count
-NOTHING: Chosen = MappingProxyType({})
+ALL: Chosen = MappingProxyType({})
 
 
 class Entrance(NamedTuple):
@@ -50,11 +51,15 @@ REGISTRIES = {  # dicts and tuples that import all their members; of an item onl
     "sampling.panels": "PANELS",
     "evaluation.judges": "JUDGES",
 }
-BY_NAME = {"assembly", "capabilities", "sampling.panels"}  # of these only what is imported by name counts
+BY_NAME = {
+    "assembly",
+    "capabilities",
+    "files",
+    "sampling.panels",
+}  # of these only what is imported by name counts
 WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "errors": "exceptions",
     "training.complaints": "checks that only raise",
-    "files": "whole files under their names",
     "lease": "locks",
     "progress": "shows progress",
     "training.watching": "shows progress",
@@ -65,7 +70,7 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "dependencies": "which code counts",
     "syntax": "which code counts",
     "yaml_text": "reads params.yaml",
-    "params.project": "reads params.yaml; the blocks that a stage uses are modules of their own",
+    "params.project": "reads params.yaml; its own fields have no defaults, so DVC compares all of them",
     "params.cluster": "where work runs",
     "params.promotion": "which models go into production",
 }
@@ -75,7 +80,7 @@ def write_code(root: Path) -> None:
     """Write artifacts/code.json, the code of each stage of the project, and artifacts/none."""
     code = code_of(root)
     with new_file(root / NONE) as partial:
-        partial.write_text("nothing\n", encoding="utf-8")
+        partial.write_bytes(NOTHING)
     write_json(root / CODE, code)
     print(f"wrote {root / CODE}")
 
@@ -132,7 +137,7 @@ def digest(hashes: Hashes) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
-def closure(starts: Iterable[str], chosen: Chosen = NOTHING, package: Path = PACKAGE) -> Hashes:
+def closure(starts: Iterable[str], chosen: Chosen = ALL, package: Path = PACKAGE) -> Hashes:
     """The hashes of all modules that `starts` (module, or module:function) import, and of the data beside them.
 
     Of the registries in `chosen` only those rows count. Raises LookupError where a registry lacks one.
@@ -218,8 +223,6 @@ def _capabilities(model: str, source: Source) -> set[str]:
 def _fits(row: ast.expr, can: Collection[str], kind: str) -> bool:
     """Whether a row of judges or panels, CLASS((capabilities), (kinds), …), is for a model and a kind of data."""
     if not isinstance(row, ast.Call) or not isinstance(row.args[0], ast.Tuple):
-        raise TypeError(
-            f"{ast.unparse(row)}: a row of a table is written out, CLASS((capabilities), (kinds), function)"
-        )
+        raise LookupError(f"{ast.unparse(row)} is not CLASS((capabilities), (kinds), function), written out")
     kinds = ast.literal_eval(row.args[1])
     return {ast.unparse(need) for need in row.args[0].elts} <= {*can} and (not kinds or kind in kinds)

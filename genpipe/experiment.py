@@ -77,7 +77,7 @@ def train(
         )
     data = root / "artifacts" / params.data
     model = out or root / "artifacts" / "models" / name
-    refuse_inputs(model, [data, root / PARAMS])
+    refuse_inputs(model, [data, root / PARAMS, root / "artifacts" / params.start])
     require_ours(model, TRAINED)
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
     workers = number_of_workers(name, workers, project.cluster, training.logical_workers)

@@ -20,6 +20,9 @@ from genpipe.errors import BadInput, BadState
 # What each command writes into its directory, as patterns of names. A directory that holds anything else is not ours.
 CODEC = ("codec.json", "vocabulary.json")  # what turns text into ids and back
 TOKENIZERS = ("lexicon.tsv", "tokenizer.json")  # copies of the file that defines one
+TOKENIZER_HASH = (
+    "tokenizer_file.json"  # in counts and vocabularies: the hash of the file that defined the tokenizer
+)
 WEIGHTS = "weights.safetensors"
 MODEL = (WEIGHTS, "recipe.json", "card.md", "data.json", *CODEC, *TOKENIZERS)
 TRAINED = (*MODEL, "curve.tsv")

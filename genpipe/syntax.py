@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+NOT_DATA = (".py", ".pyc", ".md", ".orig", ".rej", ".swp")  # code, and what editors and Git leave beside it
 SKIPPED = frozenset(
     {"ctx", "kind", "type_comment"}
 )  # fields of the syntax tree without a meaning of their own
@@ -65,7 +66,10 @@ class Source(NamedTuple):
         """The hashes of the files that are not code in the directories of modules, as the template of a page."""
         folders = {self.path(name).parent for name in names}
         files = [
-            path for folder in folders for path in folder.iterdir() if path.suffix not in (".py", ".pyc")
+            path
+            for folder in folders
+            for path in folder.iterdir()
+            if path.suffix not in NOT_DATA and not path.name.startswith(".") and not path.name.endswith("~")
         ]
         return {
             path.relative_to(self.package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -122,7 +126,7 @@ def _rows(value: ast.expr | None, registry: str) -> dict[str, tuple[ast.expr | N
         return {str(getattr(key, "value", None)): (key, item) for key, item in pairs}
     if isinstance(value, ast.Tuple | ast.List):
         return {ast.unparse(item): (None, item) for item in value.elts}
-    raise TypeError(f"{registry}: a registry is a dict or a tuple that is written out")
+    raise LookupError(f"{registry} is not one dict or tuple that is written out, row by row")
 
 
 def _one_by_one(statement: ast.stmt) -> list[ast.stmt]:

@@ -13,6 +13,7 @@ from genpipe import yaml_text
 from genpipe.dependencies import (
     CODE,
     ENTRANCES,
+    NONE,
     PACKAGE,
     WITHOUT_EFFECT,
     code_for,
@@ -23,6 +24,8 @@ from genpipe.dependencies import (
 )
 from genpipe.errors import BadInput
 from genpipe.graph import read_plan
+from genpipe.params.project import RecipeParams, Sampling
+from genpipe.upkeep import declared
 from genpipe.upkeep.declared import check, dynamic_imports, entries, model_imports, stages_of
 from tests.repository import make_repository
 
@@ -66,6 +69,7 @@ def of(names, commands=RECIPES):
 
 
 ALL = set(code_of(PROJECT)["train"])
+EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for name in items}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,7 @@ ALL = set(code_of(PROJECT)["train"])
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(["tang", "couplets"], ["vocabulary"])),
         ("corpus/hidden_markov.py", of(["tang", "couplets"], ["count", "encode"])),
+        ("files.py", EVERY),
         ("report/plots.py", set()),
     ],
 )  # fmt: skip
@@ -198,6 +203,37 @@ def test_data_beside_code_counts_for_what_uses_the_package(copy):
     before = code_of(copy)
     (copy / "genpipe/sampling/frame.css").write_text("b")
     assert changed(copy, before) == of(ALL, ["sample", "evaluate"])
+
+
+@pytest.mark.parametrize("name", [".plots.py.swp", "plots.py~", "README.md", "plots.py.orig"])
+def test_what_editors_and_git_leave_beside_code_counts_for_nothing(name, copy):
+    before = code_of(copy)
+    (copy / "genpipe/sampling" / name).write_text("a")
+    assert changed(copy, before) == set()
+
+
+def test_the_top_of_the_package_does_nothing_on_import(copy):
+    """Every command imports genpipe/__init__.py, and no stage depends on it."""
+    assert list(declared._top_of_package()) == []
+    path = copy / "genpipe/__init__.py"
+    path.write_text(f"{path.read_text(encoding='utf-8')}\nprint()\n", encoding="utf-8")
+    (line,) = declared._top_of_package(copy / "genpipe")
+    assert "__init__.py:" in line
+
+
+def test_a_count_depends_on_the_file_that_defines_its_tokenizer():
+    assert "${item.tokenizer_file}" in STAGES["count"]["deps"]
+    assert all("tokenizer_file" in block for block in PARAMS["corpora"].values())
+
+
+def test_fields_that_stages_do_not_count_have_no_defaults_with_a_meaning():
+    """The code of params/project.py counts for nothing, so DVC must see each value in params.yaml."""
+    for block in (RecipeParams, Sampling):
+        assert {
+            name: field.get_default(call_default_factory=True)
+            for name, field in block.model_fields.items()
+            if not field.is_required()
+        } in ({}, {"how": {}})
 
 
 def test_an_unknown_model_is_one_line(copy):
@@ -325,6 +361,7 @@ stages:
     foreach: ${recipes}
     do:
       cmd: mkdir -p artifacts/models && echo ${key} > artifacts/models/${key}
+      deps: ["artifacts/${item.start}"]
       params: ["recipes.${key}.train", {artifacts/code.json: ["train.${key}"]}]
       outs: ["artifacts/models/${key}"]
 """
@@ -355,5 +392,8 @@ def test_dvc_runs_only_what_imports_an_edited_brick(copy):
     edit(copy, "nn/coupling.py", r"\Z", "\n# a comment\n")
     assert [stage.name for stage in read_plan(copy).stale] == ["code"]
     assert repro(copy) == {"code"}
+    for none in (lambda path: path.unlink(), lambda path: path.write_text("x")):
+        none(copy / NONE)
+        assert [stage.name for stage in read_plan(copy).stale] == ["code"]
     (copy / CODE).unlink()
     assert [stage.name for stage in read_plan(copy).stale] == ["code"]

@@ -120,6 +120,14 @@ def test_texts_have_a_label_of_their_own(tmp_path: Path) -> None:
     assert data.facts["num_classes"] == 2
 
 
+def test_labels_that_are_whole_numbers_are_classes_in_their_order(tmp_path: Path) -> None:
+    """As texts, 10 would come before 2."""
+    write_dataset(tmp_path, train=[{"text": "天", "form": number} for number in (10, 2, 0, 1)])
+    data = open_data(encoded(tmp_path, "tagged", {"text": "text", "label": "form"}))
+    assert only(data, "train")["labels"].tolist() == [3, 2, 0, 1]
+    assert data.facts["classes"] == ("0", "1", "2", "10")
+
+
 def test_questions_keep_their_passages_and_answers(tmp_path: Path) -> None:
     records = [
         {"q": "天", "p": ["天地", "日"], "a": ["地"]},
@@ -203,7 +211,9 @@ def test_fields_of_another_kind_are_refused() -> None:
         "datasets": {"d": {"kind": "text", "source": "s"}},
         "corpora": {"c": {"dataset": "d", "files": []}},
     }
-    with pytest.raises(BadInput, match=r"encodings\.e: fields: the kind pairs has the fields source, target"):
+    with pytest.raises(
+        BadInput, match=r"encodings\.e: fields: the kind pairs has the fields source and target"
+    ):
         check_params(params | {"encodings": {"e": block}})
     with pytest.raises(BadInput, match=r"encodings\.e\.corpus: no corpus 'x' \(has: c\)"):
         check_params(params | {"encodings": {"e": block | {"corpus": "x", "kind": "stream"}}})

@@ -23,7 +23,7 @@ from genpipe.capabilities import (
     Samples,
     Tags,
 )
-from genpipe.data.loader import Data
+from genpipe.data.loader import Data, read_description
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import hash_of
 from genpipe.models import RECIPES
@@ -149,7 +149,10 @@ def drawn(model: Any, data: Data, n: int, seed: int, given: Example, how: dict[s
     """What a model draws or writes."""
     if isinstance(model, Samples):
         return draw(model, n, seed, given, how)
-    marks, options = marks_of(dict(data.facts)), {**how, "method": "nucleus"}
+    marks, options = (
+        marks_of(data.facts, read_description(data.directory)["kind"]),
+        {**how, "method": "nucleus"},
+    )
     write = lambda rows, part: decoding.write(model, rows, part, marks, **options)
     return in_fixed_chunks(write, n, seed, given)
 

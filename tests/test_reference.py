@@ -110,20 +110,20 @@ def test_a_condition_that_is_missing_or_not_taken_is_one_line(tmp_path):
 @pytest.mark.parametrize("method", ["greedy", "nucleus", "beam"])
 def test_a_decoded_text_has_no_mark_in_it_and_nothing_after_its_end(method, tmp_path):
     model, data = model_and_data("translator", tmp_path)
-    marks, given = marks_of(dict(data.facts)), conditions(model, data, 5)
+    marks, given = marks_of(data.facts, "pairs"), conditions(model, data, 5)
     with torch.no_grad():
         made = decoding.write(model, 5, given, marks, method, 8)
     for row, length in zip(made["ids"], made["lengths"].tolist(), strict=True):
-        assert not set(row[:length].tolist()) & set(marks)
+        assert not set(row[:length].tolist()) & {*marks.opening, marks.end, marks.pad}
         assert set(row[length:].tolist()) <= {marks.pad}
 
 
 def test_a_beam_of_one_is_greedy_and_a_full_beam_finds_the_most_likely_text(tmp_path):
     model, data = model_and_data("translator", tmp_path)
-    marks, given = marks_of(dict(data.facts)), conditions(model, data, 5)
+    marks, given = marks_of(data.facts, "pairs"), conditions(model, data, 5)
 
     def score(ids):
-        state, newest, total = model.begin(given, 5), torch.full((5,), marks.start), torch.zeros(5)
+        state, newest, total = model.begin(given, 5), torch.full((5,), marks.opening[0]), torch.zeros(5)
         over = torch.zeros(5, dtype=torch.bool)
         for column in ids.T:
             logits, state = model.next(newest, state)

@@ -94,6 +94,14 @@ def test_other_weights_of_the_start_are_another_run(project, capsys):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_training_does_not_replace_what_it_starts_from(project, capsys):
+    assert train(project, "first") == 0
+    before = weights(project, "first")
+    assert train(project, "second", "--out", str(project / "artifacts/models/first")) == 2
+    assert "artifacts/models/first" in capsys.readouterr().err
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(project, "first").items())
+
+
 def test_a_start_without_a_common_tensor_is_refused_before_anything_is_written(project, capsys):
     assert train(project, "first") == 0
     nice = tiny.block("nice") | {"judge": "none", "start": "models/first"}

@@ -29,7 +29,7 @@ from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.corpus.tokenizers import NAMES, corpus_tokenizer, tokenizer
 from genpipe.errors import BadInput
-from genpipe.params.corpora import Corpus
+from genpipe.params.corpora import NO_FILE, Corpus
 from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep
 
 CHINESE = ["床前明月光，疑是地上霜。", "舉頭望明月，低頭思故鄉。", "明月幾時有，把酒問青天。"]
@@ -601,7 +601,7 @@ def test_a_corpus_names_a_file_exactly_where_one_is_needed(tmp_path):
     chosen = corpus(tokenizer="lexicon", tokenizer_file="l.tsv", normalise=["simplified"])
     assert corpus_tokenizer(tmp_path, chosen).split("明月頭") == ["明月", "头"]
     for name in NAMES:
-        file = None if name in FILE_TOKENIZERS else "l.tsv"
+        file = NO_FILE if name in FILE_TOKENIZERS else "l.tsv"
         with pytest.raises(ValidationError, match=f"tokenizer_file: the tokenizer {name} (needs|takes no)"):
             corpus(tokenizer=name, tokenizer_file=file)
 

@@ -194,7 +194,7 @@ def test_images_are_drawn_under_a_class(models, tmp_path, capsys, refused):
         use(capsys, "sample", where, "--given", f"labels={label}", "--out", tmp_path / str(label))
     zero, one = (np.load(tmp_path / str(label) / "samples.npy") for label in (0, 1))
     assert not np.array_equal(zero, one)
-    assert "labels=2: a class is a number from 0 to 1" in refused(
+    assert "labels=2: no such class; the classes are: 0, 1" in refused(
         "sample", where, "--given", "labels=2", "--out", tmp_path / "new"
     )
 

@@ -101,8 +101,8 @@ def write_codec(directory: Path, root: Path, corpus: Corpus, vocabulary: Path) -
     """Write codec.json, vocabulary.json and a copy of the file that defines the tokenizer."""
     shutil.copyfile(vocabulary, directory / "vocabulary.json")
     name = None
-    if corpus.tokenizer_file:
+    if corpus.file:
         name = LEXICON if corpus.tokenizer == "lexicon" else MODEL
-        shutil.copyfile(root / corpus.tokenizer_file, directory / name)
+        shutil.copyfile(root / corpus.file, directory / name)
     about = {"tokenizer": corpus.tokenizer, "normalise": list(corpus.normalise), "tokenizer_file": name}
     write_json(directory / "codec.json", about)

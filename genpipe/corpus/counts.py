@@ -72,6 +72,9 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
         with file_tools.new_directory(out, file_tools.TABLES) as directory:
             counts.write(directory / "counts.parquet")
             write_figures(counts, directory)
+            if corpus.file:  # what is made of these counts depends on the content of that file too
+                sha256 = file_tools.sha256(root / corpus.file)
+                file_tools.write_json(directory / file_tools.TOKENIZER_HASH, {"sha256": sha256})
         print(summary(counts))
 
 

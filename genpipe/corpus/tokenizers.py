@@ -183,13 +183,13 @@ def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = N
 
 def inputs_of(root: Path, corpus: "Corpus") -> list[Path]:
     """What a corpus is made from: its data set, and the file that defines its tokenizer."""
-    files = [root / corpus.tokenizer_file] if corpus.tokenizer_file else []
+    files = [root / corpus.file] if corpus.file else []
     return [root / "artifacts" / "datasets" / corpus.dataset, *files]
 
 
 def corpus_tokenizer(root: Path, corpus: "Corpus") -> Tokenizer:
     """The tokenizer that a corpus of the project at `root` asks for."""
-    file = root / corpus.tokenizer_file if corpus.tokenizer_file else None
+    file = root / corpus.file if corpus.file else None
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
 
 

@@ -1,12 +1,13 @@
 """A vocabulary: the tokens that get an id, the most frequent first."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from genpipe.files import TABLES, existing, new_directory, refuse_inputs, write_json
+from genpipe.files import TABLES, TOKENIZER_HASH, existing, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Corpus
 
 UNKNOWN = "<unk>"  # id 0: every token that has no id of its own
@@ -30,5 +31,7 @@ def build_vocabulary(root: Path, name: str, corpus: Corpus) -> None:
     refuse_inputs(out, [path])
     with new_directory(out, TABLES) as directory:
         write_json(directory / "vocabulary.json", vocabulary)
+        if (path.parent / TOKENIZER_HASH).exists():
+            shutil.copyfile(path.parent / TOKENIZER_HASH, directory / TOKENIZER_HASH)
         write_json(directory / "statistics.json", {"size": len(vocabulary), "coverage": coverage})
     print(f"{len(vocabulary):,} tokens have an id; they cover {100 * coverage:.2f} % of the text")

@@ -21,7 +21,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from genpipe import lease
-from genpipe.dependencies import CODE, code_of
+from genpipe.dependencies import CODE, NONE, NOTHING, code_of
 from genpipe.dvc_command import private_state
 from genpipe.errors import BadInput, BadState, Busy
 from genpipe.files import new_file
@@ -229,8 +229,17 @@ def _dependency_reasons(node: Any, changes: dict[str, Any], made: set[str]) -> I
     for path, change in changes.items():
         if path in parameters and change != "deleted":
             yield from _parameter_reasons(parameters[path])
-        elif not _is_made(path, made):  # the stale stage upstream is the reason then
+        elif not _is_made(path, made) and not _is_none(
+            node, path
+        ):  # the stale stage upstream is the reason then
             yield sentence(path, change)
+
+
+def _is_none(node: Any, path: str) -> bool:
+    """Whether a dependency was the constant file that `genpipe code` writes again, whatever is there now."""
+    constant = hashlib.md5(NOTHING, usedforsecurity=False).hexdigest()
+    recorded = [dep.hash_info.value for dep in node.deps if str(dep) == path]
+    return path == NONE.as_posix() and recorded == [constant]
 
 
 def _parameter_reasons(dependency: Any) -> Iterator[str]:

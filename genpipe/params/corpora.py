@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, TokenizerName
 
+# what a stage depends on where a block names no file: written out, since dvc.yaml has no defaults
+NO_FILE = "artifacts/none"
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -94,8 +96,10 @@ class Corpus(Block):
     field: str = "text"
     normalise: tuple[NormalisationStep, ...] = Field((), description="steps before the tokenizer, in order")
     tokenizer: TokenizerName = "jieba"
-    tokenizer_file: RelativePath | None = Field(
-        None, description="bpe, wordpiece, unigram: a Hugging Face file; lexicon: word<TAB>count a line"
+    tokenizer_file: RelativePath = Field(
+        NO_FILE,
+        description="bpe, wordpiece, unigram: a Hugging Face file; lexicon: word<TAB>count a line; else "
+        + NO_FILE,
     )
     shard_bytes: int = Field(1 << 20, ge=1)
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
@@ -103,7 +107,12 @@ class Corpus(Block):
 
     @model_validator(mode="after")
     def _file_fits_tokenizer(self) -> Self:
-        if (self.tokenizer in FILE_TOKENIZERS) != (self.tokenizer_file is not None):
-            takes = "needs a file" if self.tokenizer_file is None else "takes no file"
+        if (self.tokenizer in FILE_TOKENIZERS) != (self.file is not None):
+            takes = "needs a file" if self.file is None else f"takes no file; write {NO_FILE}"
             raise ValueError(f"tokenizer_file: the tokenizer {self.tokenizer} {takes}")
         return self
+
+    @property
+    def file(self) -> str | None:
+        """The file that defines the tokenizer, below the project; None where the tokenizer has none."""
+        return None if self.tokenizer_file == NO_FILE else self.tokenizer_file

@@ -16,7 +16,7 @@ DYNAMIC = {"importlib", "runpy", "pkgutil", "import_module", "__import__", "exec
 
 def check(root: Path) -> list[str]:
     """What is wrong with the dependencies in dvc.yaml, a line each; nothing where all is declared."""
-    return [*_undeclared(root), *_missing(root), *model_imports(), *dynamic_imports()]
+    return [*_undeclared(root), *_missing(root), *model_imports(), *dynamic_imports(), *_top_of_package()]
 
 
 def stages_of(root: Path) -> dict[str, dict[str, Any]]:
@@ -55,6 +55,15 @@ def _missing(root: Path) -> Iterator[str]:
         for problem in read_plan(root).problems
         if "needs it and it is missing" in problem
     )
+
+
+def _top_of_package(package: Path = dependencies.PACKAGE) -> Iterator[str]:
+    """What genpipe/__init__.py does on import: every command imports it, and no hash has it."""
+    file = package / "__init__.py"
+    for statement in ast.parse(file.read_bytes()).body:
+        is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if not is_text and not isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef):
+            yield f"{package.name}/__init__.py:{statement.lineno}: runs in every command; move it to a module that stages import"
 
 
 def _models(package: Path) -> list[str]:
