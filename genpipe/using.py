@@ -173,7 +173,13 @@ def read_codes(table: Path, latent_dim: int) -> Tensor:
             )
     if not codes:
         raise BadInput(f"{table}: empty; write it with genpipe encode")
-    return torch.tensor(codes)
+    found = torch.tensor(codes)  # float32, where 1e39 is infinite
+    bad = torch.nonzero(~found.isfinite())
+    if len(bad):
+        raise BadInput(
+            f"{table}: line {int(bad[0, 0]) + 1} has a number that is not finite; write the table with genpipe encode"
+        )
+    return found
 
 
 def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """Files that genpipe reads and somebody has changed: one line each, and no other file is opened."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from genpipe.assembly import build
@@ -15,6 +18,7 @@ from genpipe.training.checkpoint import save_weights
 from genpipe.using import opened
 from tests import tiny
 
+LONG = 5_000  # characters, more than any name may have
 CODEC = {"tokenizer": "char", "normalise": [], "tokenizer_file": None}
 BPE = {"tokenizer": "bpe", "normalise": []}
 SIZE = len(tiny.TOKENS)
@@ -128,6 +132,31 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path, text):
         open_data(directory)
 
 
+IMAGES, LABELS = np.zeros((48, 1, tiny.SIDE, tiny.SIDE), np.uint8), np.zeros(48, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "part"),
+    [
+        ("images", IMAGES.astype(np.float32), "float32 [48, 1, 8, 8], and images are uint8 [rows, 1, 8, 8]"),
+        ("images", IMAGES[..., :-1], "uint8 [48, 1, 8, 7], and images are"),
+        ("images", IMAGES[:, 0], "uint8 [48, 8, 8], and images are"),
+        ("images", IMAGES[0, 0, 0, 0], "uint8 [], and images are"),
+        ("labels", LABELS[1:], "uint8 [47], and 48 examples have as many"),
+        ("labels", LABELS[:, None], "uint8 [48, 1], and 48 examples"),
+        ("labels", LABELS.astype(float), "float64 [48], and 48 examples"),
+        ("labels", LABELS + 2, "labels from 2 to 2, and the classes are 0 to 1"),
+        ("labels", LABELS.astype(int) - 1, "labels from -1 to -1, and the classes are 0 to 1"),
+    ],
+)
+def test_images_that_are_none_are_one_line(tmp_path, file, array, part):
+    directory = tiny.write_images(tmp_path)
+    np.save(directory / f"train_{file}.npy", array)
+    with pytest.raises(BadState) as raised:
+        open_data(directory)
+    assert part in one_line(raised.value, directory / f"train_{file}.npy")
+
+
 @pytest.mark.parametrize(
     "shape", [[1, 8], [1, 8, 8, 8], [1, "8", 8], [1, 8, 0], "188", None, 8], ids=lambda shape: str(shape)
 )
@@ -138,3 +167,37 @@ def test_a_shape_that_is_none_is_one_line(tmp_path, shape):
         with pytest.raises(BadState, match=r"data\.json: facts: image_shape: ") as raised:
             read(directory)
         one_line(raised.value, directory)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e39", "1e999"])
+def test_codes_that_are_not_finite_are_refused(tmp_path, capsys, number):
+    directory, table = model("ogan", tmp_path), tmp_path / "codes.tsv"
+    rows = [["0"] * 8, [*["0"] * 7, number]]
+    table.write_text("".join("\t".join(["a", *row]) + "\n" for row in rows))
+    assert main(["decode", str(directory), str(table), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "codes.tsv: line 2 has a number that is not finite" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path, capsys):
+    directory, name = model("ogan", tmp_path), "a" * LONG
+    for words in (
+        ["encode", directory, name],
+        ["answer", name, "天"],
+        ["answer", f"./{name}", "天"],
+        ["decode", directory, name, "--out", tmp_path / "out"],
+    ):
+        assert main([*map(str, words)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("genpipe: ")
+
+
+def test_an_answer_in_a_terminal_that_lacks_its_characters_is_printed(tmp_path):
+    directory = model("couplet", tmp_path)
+    command = [sys.executable, "-m", "genpipe.cli", "answer", directory, "天地"]
+    done = subprocess.run(
+        command, env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\\u") == 2

@@ -200,3 +200,17 @@ def read_array(path: Path) -> np.ndarray:
         raise BadState(f"{path}: no such file; run the stage that makes it (genpipe plan names it)") from None
     except (ValueError, EOFError, OSError) as error:
         raise BadState(f"{path}: not a NumPy array ({error}); run the stage that makes it again") from None
+
+
+def read_labels(path: Path, rows: int, num_classes: int) -> np.ndarray:
+    """The labels of so many rows, whole numbers below `num_classes`."""
+    labels = read_array(path)
+    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+        raise BadState(
+            f"{path}: {labels.dtype} {list(labels.shape)}, and {rows:,} examples have as many whole numbers; {AGAIN}"
+        )
+    if rows and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise BadState(
+            f"{path}: labels from {labels.min()} to {labels.max()}, and the classes are 0 to {num_classes - 1}; {AGAIN}"
+        )
+    return labels
