@@ -122,6 +122,16 @@ def test_a_model_directory_that_somebody_changed_is_one_line(tmp_path, capsys, f
     assert part in line
 
 
+@pytest.mark.parametrize("value", [5, {}, [], [1]])
+def test_a_vocabulary_beside_a_model_of_images_that_is_none_is_one_line(tmp_path, capsys, value):
+    directory = model("ogan", tmp_path)
+    damage(directory / "vocabulary.json", value)
+    assert main(["sample", str(directory), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "vocabulary.json: no" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, "9" * 5_000, '"\ud800', "{"], ids=["deep", "long", "half", "cut"]
 )
