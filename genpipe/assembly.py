@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel, ValidationError
 
-from genpipe.data.loader import facts_of, read_description
+from genpipe.data.loader import facts_of, read_description, require_facts
 from genpipe.data.opening import open_data, require_test, require_whole_groups
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import WEIGHTS, existing, read_json
 from genpipe.models import RECIPES
-from genpipe.params.blocks import checked_argument
+from genpipe.params.blocks import Pattern, checked_argument
 from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
 from genpipe.training.agreement import refuse_other_machines, together
@@ -27,6 +28,7 @@ from genpipe.training.trainer import Trainer
 from genpipe.training.weight_transforms import normalise
 
 NONE: Mapping[str, Normalisation] = MappingProxyType({})
+AGAIN = "fetch or train the model again"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -60,12 +62,32 @@ def build(
     torch.manual_seed(seed)
     try:
         recipe = make(**known, **values)
-    except (ValueError, RuntimeError, ArithmeticError) as error:  # what torch says of a size that cannot be
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:  # what torch says of a size that cannot be
         raise BadInput(
             f"train.network of {make.__name__}: {network}: {str(error).splitlines()[0]}"
         ) from error
     normalise(recipe, normalisations)
     return recipe
+
+
+class _Training(BaseModel):
+    """What is used of the block `train` of recipe.json."""
+
+    network: dict[str, Any]
+    normalisations: dict[Pattern, Normalisation] = {}
+    batches: dict[str, Any] = {}
+
+
+class _Card(BaseModel):
+    """What is used of recipe.json."""
+
+    model: str
+    train: _Training
 
 
 class Trained(NamedTuple):
@@ -79,7 +101,7 @@ class Trained(NamedTuple):
 def load_trained(directory: Path) -> Trained:
     """The model in a directory that `genpipe train` or `genpipe pull` wrote; no data is read.
 
-    Raises BadInput where a file is missing, or where the model's code no longer fits its weights.
+    Raises BadState where a file is missing or wrong, or where the model's code no longer fits its weights.
     """
     card = read_card(directory)
     existing(directory / "data.json", "this model does not have the facts of its data; train it again")
@@ -88,16 +110,23 @@ def load_trained(directory: Path) -> Trained:
     try:
         recipe = build(card["model"], training["network"], facts, 0, training.get("normalisations", {}))
     except BadInput as error:
-        raise BadInput(f"{directory}: {error}; if the code is that of the model, train it again") from None
+        raise BadState(f"{directory}: {error}; if the code is that of the model, train it again") from None
+    require_facts(directory, described, AGAIN)
     load_weights(recipe, directory / WEIGHTS)
     return Trained(recipe.eval(), described["kind"], facts)
 
 
 def read_card(directory: Path) -> dict[str, Any]:
     """What a model directory says of its training."""
-    return read_json(
-        existing(directory / "recipe.json", "name the directory of a trained model, or train one")
-    )
+    path = existing(directory / "recipe.json", "name the directory of a trained model, or train one")
+    card = read_json(path)
+    try:
+        _Card.model_validate(card, strict=True)
+    except ValidationError as error:
+        (fault, *_) = error.errors()
+        where = "".join(f"{part}: " for part in fault["loc"])
+        raise BadState(f"{path}: {where}{fault['msg']}, not {fault['input']!r:.60}; {AGAIN}") from None
+    return card
 
 
 def fit(exchange: Exchange, device: torch.device, job: Job, run: RunFiles) -> None:

@@ -68,11 +68,13 @@ def exit_status(error: BaseException) -> tuple[int, str] | None:
 
 
 def reported(error: BaseException) -> GenpipeError | None:
-    """The error as one of the tree: itself, or what a full disk or missing rights mean; None where it is a defect."""
+    """The error as one of the tree: itself, or what a full disk, missing rights or a name too long mean; None where it is a defect."""
     if isinstance(error, GenpipeError):
         return error
     if not isinstance(error, OSError):
         return None
+    if error.errno == errno.ENAMETOOLONG:
+        return BadInput(f"{error.filename!s:.60}…: {error.strerror}; give a shorter name")
     what = f"{error.filename or 'writing'}: {error.strerror}"
     if error.errno in FULL:
         return Unavailable(f"{what}; make room, and run it again")

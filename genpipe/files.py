@@ -204,7 +204,7 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers and lists as long as no reader takes them
         raise BadState(
             f"{path}: not valid JSON: {error}; write it again by running the stage that makes it"
         ) from None
@@ -220,6 +220,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def existing(path: Path, remedy: str) -> Path:
     """`path` itself, or the error that it is missing and what makes it."""
-    if not path.exists():
+    if not os.path.exists(path):  # False also for a name that is too long
         raise BadState(f"{path}: no such file or directory; {remedy}")
     return path

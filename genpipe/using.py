@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genpipe.assembly import load_trained
 from genpipe.capabilities import Classifies, Decodes, Embeds, Encodes, Example, NextToken, Samples, Tags
-from genpipe.corpus.codec import SPECIAL, UNKNOWN, Codec
+from genpipe.corpus.codec import UNKNOWN, Codec
 from genpipe.data.texts import padded
 from genpipe.errors import BadInput
 from genpipe.files import SAMPLES, existing, new_directory, refuse_inputs
@@ -59,11 +59,6 @@ def opened(directory: Path) -> Using:
     torch.set_num_threads(1)
     recipe, kind, facts = load_trained(directory)
     codec = Codec.read(directory) if "num_tokens" in facts else None
-    if codec and len(codec.vocabulary) + len(SPECIAL) != facts["num_tokens"]:
-        raise BadInput(
-            f"{directory / 'vocabulary.json'}: {len(codec.vocabulary)} tokens, and this model knows "
-            f"{facts['num_tokens'] - len(SPECIAL)}; fetch or train the model again"
-        )
     return Using(recipe, kind, facts, codec, directory)
 
 
@@ -178,7 +173,13 @@ def read_codes(table: Path, latent_dim: int) -> Tensor:
             )
     if not codes:
         raise BadInput(f"{table}: empty; write it with genpipe encode")
-    return torch.tensor(codes)
+    found = torch.tensor(codes)  # float32, where 1e39 is infinite
+    bad = torch.nonzero(~found.isfinite())
+    if len(bad):
+        raise BadInput(
+            f"{table}: line {int(bad[0, 0]) + 1} has a number that is not finite; write the table with genpipe encode"
+        )
+    return found
 
 
 def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> None:

@@ -24,6 +24,10 @@ SIZES = {5: 40, 7: 25, 4: 3}  # pairs of a length
 def describe(directory: Path, kind: str, splits: Sequence[str] = ("train", "test"), **facts: Any) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "data.json", {"kind": kind, "splits": list(splits), "facts": facts})
+    if "num_tokens" in facts:
+        write_json(directory / "vocabulary.json", ["<unk>", *map(str, range(1, facts["pad"]))])
+        codec = {"tokenizer": "char", "normalise": [], "tokenizer_file": None}
+        write_json(directory / "codec.json", codec)
     return directory
 
 

@@ -207,7 +207,7 @@ def test_a_full_disk_is_unavailable(small_project: Path) -> None:
     [(OSError(number, os.strerror(number), "file"), 69) for number in (errno.ENOSPC, errno.EDQUOT)]
     + [
         (OSError(number, os.strerror(number), "file"), 2)
-        for number in (errno.EACCES, errno.EPERM, errno.EROFS)
+        for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
     ]
     + [(KeyboardInterrupt(), 130)],
 )

@@ -304,7 +304,7 @@ def test_a_directory_that_lacks_a_part_of_the_model_is_refused(models, tmp_path,
         ("couplet", "codec.json", {}, "codec.json: tokenizer, normalise or tokenizer_file are missing"),
         ("couplet", "vocabulary.json", None, "vocabulary.json: no such file"),
         ("couplet", "vocabulary.json", {"天": 1}, "vocabulary.json: not a list of tokens"),
-        ("couplet", "vocabulary.json", ["<unk>", "天"], "2 tokens, and this model knows 12"),
+        ("couplet", "vocabulary.json", ["<unk>", "天"], "2 tokens, and data.json knows 12"),
     ):
         directory = tmp_path / "model"
         shutil.rmtree(directory, ignore_errors=True)

@@ -5,6 +5,7 @@ Imports of torch, ray and pandas stay inside the commands: `genpipe --help` must
 
 import argparse
 import contextlib
+import io
 import os
 import select
 import sys
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 when it found something wrong, else the status of its error."""
     from genpipe import files, lease, own_code
 
+    _show_what_cannot_be_shown()
     arguments = build_parser().parse_args(argv)
     if arguments.command is None:
         build_parser().print_help()
@@ -72,6 +74,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"genpipe: {end[1]}", file=sys.stderr)
         return end[0]
+
+
+def _show_what_cannot_be_shown() -> None:
+    """Let a terminal that lacks a character show its number, as that of errors does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _output_is_closed() -> bool:

@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from genpipe.codec_files import copy_of, read_about, read_vocabulary
 from genpipe.corpus.tokenizers import Tokenizer, tokenizer
 from genpipe.errors import BadInput
-from genpipe.files import existing, read_json, write_json
+from genpipe.files import write_json
 from genpipe.params.corpora import Corpus
 
 UNKNOWN = 0  # id of <unk>
 SHOWN = "□"  # an unknown token in decoded text
-SPECIAL = ("pad", "start", "end", "sep", "mask")  # their ids follow the vocabulary, in this order
-LEXICON, MODEL = "lexicon.tsv", "tokenizer.json"  # copies of the file that defines a tokenizer
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,8 @@ class Codec:
     def read(cls, directory: Path) -> "Codec":
         """The codec of a directory with codec.json."""
         remedy = "make it again with genpipe encode, or train the model again"
-        path, words_path = directory / "codec.json", directory / "vocabulary.json"
-        about = read_json(existing(path, remedy))
-        if not isinstance(about, dict) or not {"tokenizer", "normalise", "tokenizer_file"} <= set(about):
-            raise BadInput(f"{path}: tokenizer, normalise or tokenizer_file are missing; {remedy}")
-        words = read_json(existing(words_path, remedy))
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise BadInput(f"{words_path}: not a list of tokens; {remedy}")
-        name = about["tokenizer_file"]
-        file = existing(directory / name, remedy) if name else None
-        found = tokenizer(about["tokenizer"], normalise=about["normalise"], file=file)
-        return cls(found, tuple(words))
+        about, words = read_about(directory, remedy), read_vocabulary(directory, remedy)
+        return cls(tokenizer(about.tokenizer, normalise=about.normalise, file=about.file), words)
 
     @property
     def pad(self) -> int:
@@ -91,18 +81,11 @@ class Codec:
         return "\n" if number == self.sep else None
 
 
-def special_facts(size: int) -> dict[str, int]:
-    """The number of ids of a vocabulary of this size, and the special ones."""
-    ids = {name: size + place for place, name in enumerate(SPECIAL)}
-    return {"num_tokens": size + len(SPECIAL)} | ids
-
-
 def write_codec(directory: Path, root: Path, corpus: Corpus, vocabulary: Path) -> None:
     """Write codec.json, vocabulary.json and a copy of the file that defines the tokenizer."""
     shutil.copyfile(vocabulary, directory / "vocabulary.json")
-    name = None
-    if corpus.file:
-        name = LEXICON if corpus.tokenizer == "lexicon" else MODEL
+    name = copy_of(corpus.tokenizer)
+    if name and corpus.file:
         shutil.copyfile(root / corpus.file, directory / name)
     about = {"tokenizer": corpus.tokenizer, "normalise": list(corpus.normalise), "tokenizer_file": name}
     write_json(directory / "codec.json", about)

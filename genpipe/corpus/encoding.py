@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 import polars as pl
 
-from genpipe.corpus.codec import special_facts, write_codec
+from genpipe.codec_files import special_facts
+from genpipe.corpus.codec import write_codec
 from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.fields import Marks, write_items
 from genpipe.corpus.inputs import find_inputs

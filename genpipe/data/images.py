@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import Described, Example, chunks, read_array, shuffled_rows
+from genpipe.data.loader import AGAIN, Described, Example, chunks, read_array, read_labels, shuffled_rows
+from genpipe.errors import BadState
 
 
 class Images(Described):
@@ -18,12 +19,15 @@ class Images(Described):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.images = {split: read_array(directory / f"{split}_images.npy") for split in self.splits}
-        self.labels: dict[str, np.ndarray] = {}
-        if "num_classes" in self.facts:
-            self.labels = {split: read_array(directory / f"{split}_labels.npy") for split in self.splits}
+        self.images = {split: self._read(directory / f"{split}_images.npy") for split in self.splits}
         for split, images in self.images.items():
             self.require_rows(split, len(images))
+        self.labels: dict[str, np.ndarray] = {}
+        if "num_classes" in self.facts:
+            self.labels = {
+                split: read_labels(directory / f"{split}_labels.npy", len(images), self.facts["num_classes"])
+                for split, images in self.images.items()
+            }
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """`images`, uint8 [batch, channels, height, width], `rows`, their numbers, and `labels`, int64 [batch]."""
@@ -36,6 +40,15 @@ class Images(Described):
     def units(self, example: Example) -> Tensor:
         """Pixels × channels of each image."""
         return torch.full((len(example["images"]),), math.prod(self.facts["image_shape"]))
+
+    def _read(self, path: Path) -> np.ndarray:
+        images, shape = read_array(path), self.facts["image_shape"]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:
+            raise BadState(
+                f"{path}: {images.dtype} {list(images.shape)}, and images are uint8 [rows, {', '.join(map(str, shape))}]; "
+                f"{AGAIN}"
+            )
+        return images
 
     def _rows(self, split: str, rows: np.ndarray) -> Example:
         batch = {"images": torch.from_numpy(self.images[split][rows]), "rows": torch.from_numpy(rows)}

@@ -4,16 +4,36 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
+from genpipe.codec_files import SPECIAL, require_codec
 from genpipe.errors import BadInput, BadState
 from genpipe.files import CODEC, TOKENIZERS, existing, read_json
+from genpipe.params.blocks import Count
 
 Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
 DESCRIPTION = {"kind": str, "splits": list, "facts": dict}  # what data.json has
+AGAIN = "run the stage that makes it again (genpipe plan names it)"
+Size = Annotated[int, Field(ge=0)]
+# The facts that genpipe itself reads or writes; those of a person's own kind of data may be anything.
+FACTS: Mapping[str, TypeAdapter[Any]] = {
+    "image_shape": TypeAdapter(Annotated[list[Count], Field(min_length=3, max_length=3)]),
+    "classes": TypeAdapter(list[str]),
+    **dict.fromkeys(("num_classes", "num_tags", "dim", "num_tokens", "time"), TypeAdapter(Count)),
+    **dict.fromkeys(("num_images", "num_groups", "max_length", *SPECIAL), TypeAdapter(Size)),
+}
+ANYTHING = TypeAdapter(Any)
+OF_IDS = ("num_tokens", *SPECIAL)
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "images": ("image_shape",),
+    "points": ("dim",),
+    "pairs": (*OF_IDS, "max_length"),
+    **dict.fromkeys(("stream", "passages", "groups", "tagged"), OF_IDS),
+}
 CHUNK = 100  # rows of a split at once; fixed, since the size of a matrix product may change its last bits
 
 
@@ -71,6 +91,7 @@ class Described:
         described = read_description(directory)
         self.directory = directory
         self.splits = tuple(described["splits"])
+        require_facts(directory, described, AGAIN)
         self.facts = facts_of(described)
         self.require("train")
 
@@ -99,7 +120,29 @@ def read_description(directory: Path) -> dict[str, Any]:
         raise BadState(
             f"{path}: kind (a name), splits (a list) or facts (a mapping) are missing; run the stage that makes it again"
         )
+    if not all(isinstance(split, str) for split in described["splits"]):
+        raise BadState(f"{path}: splits: a list of names, not {described['splits']!r:.60}; {AGAIN}")
+    for key, value in described["facts"].items():
+        try:
+            FACTS.get(key, ANYTHING).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise BadState(
+                f"{path}: facts: {key}: {error.errors()[0]['msg']}, not {value!r:.60}; {AGAIN}"
+            ) from None
     return described
+
+
+def require_facts(directory: Path, described: Mapping[str, Any], remedy: str) -> None:
+    """Raise BadState where a fact is missing that all data of its kind has, or where facts and files disagree."""
+    path, facts, kind = directory / "data.json", described["facts"], described["kind"]
+    for key in NEEDED.get(kind, ()):
+        if key not in facts:
+            raise BadState(f"{path}: facts: no {key}, which data of the kind {kind} has; {remedy}")
+    number = facts.get("num_tags", facts.get("num_classes"))
+    if "classes" in facts and len(facts["classes"]) != number:
+        raise BadState(f"{path}: facts: {len(facts['classes'])} names of {number} classes; {remedy}")
+    if "num_tokens" in facts:
+        require_codec(directory, facts, remedy)
 
 
 def codec_files(directory: Path) -> list[Path]:
@@ -157,3 +200,17 @@ def read_array(path: Path) -> np.ndarray:
         raise BadState(f"{path}: no such file; run the stage that makes it (genpipe plan names it)") from None
     except (ValueError, EOFError, OSError) as error:
         raise BadState(f"{path}: not a NumPy array ({error}); run the stage that makes it again") from None
+
+
+def read_labels(path: Path, rows: int, num_classes: int) -> np.ndarray:
+    """The labels of so many rows, whole numbers below `num_classes`."""
+    labels = read_array(path)
+    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+        raise BadState(
+            f"{path}: {labels.dtype} {list(labels.shape)}, and {rows:,} examples have as many whole numbers; {AGAIN}"
+        )
+    if rows and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise BadState(
+            f"{path}: labels from {labels.min()} to {labels.max()}, and the classes are 0 to {num_classes - 1}; {AGAIN}"
+        )
+    return labels

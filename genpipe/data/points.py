@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import Described, Example, chunks, read_array, shuffled_rows
+from genpipe.data.loader import Described, Example, chunks, read_array, read_labels, shuffled_rows
 
 
 class Points(Described):
@@ -18,11 +18,14 @@ class Points(Described):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.points = {split: read_array(directory / f"{split}_points.npy") for split in self.splits}
-        self.labels: dict[str, np.ndarray] = {}
-        if "num_classes" in self.facts:
-            self.labels = {split: read_array(directory / f"{split}_labels.npy") for split in self.splits}
         for split, points in self.points.items():
             self.require_rows(split, len(points))
+        self.labels: dict[str, np.ndarray] = {}
+        if "num_classes" in self.facts:
+            self.labels = {
+                split: read_labels(directory / f"{split}_labels.npy", len(points), self.facts["num_classes"])
+                for split, points in self.points.items()
+            }
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """`points`, float32 [batch, dim], and `labels`, int64 [batch], where there are some."""

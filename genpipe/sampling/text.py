@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from genpipe.files import read_json
+from genpipe.codec_files import read_about, read_vocabulary
 from genpipe.sampling.decoding import Marks
 
 UNKNOWN = 0  # id of <unk>
@@ -30,10 +30,11 @@ class Speller:
 
 def speller_in(directory: Path) -> Speller | None:
     """The speller of a data directory, or None where it has no vocabulary."""
-    path, codec = directory / "vocabulary.json", directory / "codec.json"
-    if not path.exists():
+    if not (directory / "vocabulary.json").exists():
         return None
-    return Speller(read_json(path), not codec.exists() or read_json(codec)["tokenizer"] != "char")
+    remedy = "make the directory again, or fetch it again"
+    is_spaced = not (directory / "codec.json").exists() or read_about(directory, remedy).tokenizer != "char"
+    return Speller(read_vocabulary(directory, remedy), is_spaced)
 
 
 def marks_of(facts: Mapping[str, Any], kind: str) -> Marks:
