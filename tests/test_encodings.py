@@ -11,10 +11,11 @@ import pytest
 from genpipe.cli import main
 from genpipe.corpus.codec import Codec
 from genpipe.corpus.encoding import encode
-from genpipe.corpus.training import read_counts, train_tokenizer
+from genpipe.corpus.training import train_tokenizer
+from genpipe.corpus.vocabulary import build_vocabulary, read_counts
 from genpipe.data.loader import Data
 from genpipe.data.opening import open_data
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import CODEC, TOKENIZERS, write_json
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
@@ -197,6 +198,19 @@ def test_images_cannot_be_encoded(tmp_path: Path) -> None:
         encoded(tmp_path, "stream", {"text": "text"})
 
 
+@pytest.mark.parametrize("cut", [0, 10, -1])
+def test_counts_that_were_cut_off_are_named(tmp_path: Path, cut: int) -> None:
+    import polars as pl
+
+    counts = tmp_path / "artifacts/counts/verses/counts.parquet"
+    counts.parent.mkdir(parents=True)
+    pl.DataFrame({"token": ["天"], "count": [9]}).write_parquet(counts)
+    counts.write_bytes(counts.read_bytes()[:cut])
+    with pytest.raises(BadState, match=r"counts\.parquet: .*; count again: genpipe count --corpus verses$"):
+        build_vocabulary(tmp_path, "verses", Corpus(dataset="verses", files=(), tokenizer="char"))
+    assert not (tmp_path / "artifacts/vocabularies").exists()
+
+
 def test_fields_of_another_kind_are_refused() -> None:
     block = {"dataset": "d", "corpus": "c", "kind": "pairs", "fields": {"text": "text"}}
     params = {
@@ -231,7 +245,7 @@ def test_a_codec_reads_the_copy_of_the_tokenizer_file(tmp_path: Path) -> None:
 
     counts = tmp_path / "counts.parquet"
     pl.DataFrame({"token": ["low", "lower", "lowest"], "count": [9, 5, 2]}).write_parquet(counts)
-    train_tokenizer(read_counts(counts), "bpe", 30, tmp_path / "bpe.json", spaced=True)
+    train_tokenizer(read_counts(counts, "count"), "bpe", 30, tmp_path / "bpe.json", spaced=True)
     write_dataset(tmp_path, train=[{"text": "low lower"}])
     corpus = Corpus(dataset="verses", files=(), tokenizer="bpe", tokenizer_file="bpe.json")
     from genpipe.corpus.tokenizers import corpus_tokenizer
