@@ -217,7 +217,9 @@ def test_fields_of_another_kind_are_refused() -> None:
         "datasets": {"d": {"kind": "text", "source": "s"}},
         "corpora": {"c": {"dataset": "d", "files": []}},
     }
-    with pytest.raises(BadInput, match=r"encodings\.e: fields: the kind pairs has the fields source and target"):
+    with pytest.raises(
+        BadInput, match=r"encodings\.e: fields: the kind pairs has the fields source and target"
+    ):
         check_params(params | {"encodings": {"e": block}})
     with pytest.raises(BadInput, match=r"encodings\.e\.corpus: no corpus 'x' \(has: c\)"):
         check_params(params | {"encodings": {"e": block | {"corpus": "x", "kind": "stream"}}})
