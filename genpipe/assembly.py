@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genpipe.data.loader import facts_of, read_description
+from genpipe.data.loader import facts_of
 from genpipe.data.opening import open_data, require_test, require_whole_groups
 from genpipe.errors import BadInput
-from genpipe.files import WEIGHTS, existing, read_json
+from genpipe.files import WEIGHTS, existing, read_description, read_json
 from genpipe.models import RECIPES
 from genpipe.params.blocks import checked_argument
 from genpipe.params.techniques import Normalisation

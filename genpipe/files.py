@@ -44,6 +44,8 @@ REPORT = ("index.html",)
 
 UNTRACKED = "__pycache__"  # files of this name, or in a folder of it, are in no hash of genpipe, and .dvcignore names it
 
+BY_PLAN = "run the stage that makes it (genpipe plan names it)"
+
 # temporary names of processes of this machine
 REMAINS = re.compile(rf"\..+\.{re.escape(socket.gethostname())}-(?P<pid>\d+)-[0-9a-f]+\.(partial|replaced)")
 
@@ -212,6 +214,18 @@ def read_json(path: Path) -> Any:
         raise BadState(
             f"{path}: not valid JSON: {error}; write it again by running the stage that makes it"
         ) from None
+
+
+def read_description(directory: Path, remedy: str = BY_PLAN) -> dict[str, Any]:
+    """What data.json says of a directory that `genpipe prepare` or `genpipe encode` wrote: its kind, splits and facts."""
+    path = existing(directory / "data.json", remedy)
+    match read_json(path):
+        case {"kind": str(), "splits": [_, *_] as splits, "facts": dict()} as described:
+            if all(isinstance(split, str) for split in splits):
+                return described
+    raise BadState(
+        f"{path}: must have kind (a text), splits (a list of texts, one at least) and facts (an object); {remedy}"
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

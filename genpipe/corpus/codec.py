@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genpipe.corpus.tokenizers import Tokenizer, tokenizer
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import existing, read_json, write_json
 from genpipe.params.corpora import Corpus
 
@@ -32,9 +32,7 @@ class Codec:
         about = read_json(existing(path, remedy))
         if not isinstance(about, dict) or not {"tokenizer", "normalise", "tokenizer_file"} <= set(about):
             raise BadInput(f"{path}: tokenizer, normalise or tokenizer_file are missing; {remedy}")
-        words = read_json(existing(words_path, remedy))
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise BadInput(f"{words_path}: not a list of tokens; {remedy}")
+        words = read_vocabulary(words_path, remedy)
         name = about["tokenizer_file"]
         file = existing(directory / name, remedy) if name else None
         found = tokenizer(about["tokenizer"], normalise=about["normalise"], file=file)
@@ -89,6 +87,15 @@ class Codec:
         if number < len(self.vocabulary):
             return self.vocabulary[number]
         return "\n" if number == self.sep else None
+
+
+def read_vocabulary(path: Path, remedy: str) -> list[str]:
+    """The tokens of a vocabulary.json, each at the place that is its id."""
+    words = read_json(existing(path, remedy))
+    is_list = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
+    if not is_list or len(set(words)) < len(words):
+        raise BadState(f"{path}: not a list of tokens, each of them once; {remedy}")
+    return words
 
 
 def special_facts(size: int) -> dict[str, int]:

@@ -10,10 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from genpipe.errors import BadInput, BadState
-from genpipe.files import CODEC, TOKENIZERS, existing, read_json
+from genpipe.files import CODEC, TOKENIZERS, existing, read_description
 
 Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
-DESCRIPTION = {"kind": str, "splits": list, "facts": dict}  # what data.json has
 CHUNK = 100  # rows of a split at once; fixed, since the size of a matrix product may change its last bits
 
 
@@ -87,19 +86,6 @@ class Described:
         """Raise BadInput where a split is empty."""
         if not number:
             raise BadInput(f"{self.directory}: the split {split} is empty; add examples to its source")
-
-
-def read_description(directory: Path) -> dict[str, Any]:
-    """What data.json says of a directory that `genpipe prepare` or `genpipe encode` wrote."""
-    path = existing(directory / "data.json", "run the stage that makes it (genpipe plan names it)")
-    described = read_json(path)
-    if not isinstance(described, dict) or not all(
-        isinstance(described.get(key), kind) for key, kind in DESCRIPTION.items()
-    ):
-        raise BadState(
-            f"{path}: kind (a name), splits (a list) or facts (a mapping) are missing; run the stage that makes it again"
-        )
-    return described
 
 
 def codec_files(directory: Path) -> list[Path]:
