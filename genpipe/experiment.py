@@ -13,7 +13,7 @@ import torch
 from genpipe import dependencies
 from genpipe.assembly import fit, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
-from genpipe.data.loader import Data, codec_files, read_description
+from genpipe.data.loader import Data, codec_files
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, BadState
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
@@ -25,6 +25,7 @@ from genpipe.files import (
     existing,
     hash_of,
     new_directory,
+    read_description,
     refuse_inputs,
     require_ours,
     write_json,

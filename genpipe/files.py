@@ -12,7 +12,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from genpipe.errors import BadInput, BadState
@@ -44,6 +44,10 @@ SAMPLES = (
 )
 TABLES = ("*.json", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
 REPORT = ("index.html",)
+
+UNTRACKED = "__pycache__"  # files of this name, or in a folder of it, are in no hash of genpipe, and .dvcignore names it
+
+BY_PLAN = "run the stage that makes it (genpipe plan names it)"
 
 # temporary names of processes of this machine
 REMAINS = re.compile(rf"\..+\.{re.escape(socket.gethostname())}-(?P<pid>\d+)-[0-9a-f]+\.(partial|replaced)")
@@ -195,9 +199,14 @@ def hash_of(paths: Iterable[Path], root: Path) -> str:
     files: set[Path] = set()
     for path in paths:
         files.update(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else files.add(path)
-    kept = (f for f in files if "__pycache__" not in f.parts)
+    kept = (f for f in files if UNTRACKED not in f.parts)
     lines = [f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in sorted(kept)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a path, given below its source, is passed over: a part begins with a dot, or is in no hash of genpipe."""
+    return any(part.startswith(".") or part in (UNTRACKED, "__MACOSX") for part in path.parts)
 
 
 def read_json(path: Path) -> Any:
@@ -208,6 +217,18 @@ def read_json(path: Path) -> Any:
         raise BadState(
             f"{path}: not valid JSON: {error}; write it again by running the stage that makes it"
         ) from None
+
+
+def read_description(directory: Path, remedy: str = BY_PLAN) -> dict[str, Any]:
+    """What data.json says of a directory that `genpipe prepare` or `genpipe encode` wrote: its kind, splits and facts."""
+    path = existing(directory / "data.json", remedy)
+    match read_json(path):
+        case {"kind": str(), "splits": [_, *_] as splits, "facts": dict()} as described:
+            if all(isinstance(split, str) for split in splits):
+                return described
+    raise BadState(
+        f"{path}: must have kind (a text), splits (a list of texts, one at least) and facts (an object); {remedy}"
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -26,16 +26,17 @@ def test_prefect_takes_every_automation_and_their_names_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "words", "complaint"),
+    ("address", "words", "status", "complaint"),
     [
-        (None, (), "automations: no Prefect server is set"),
-        ("nowhere", (), "automations: no Prefect server answers"),
-        ("nowhere", ("--notify", "slack"), "--notify: slack is not valid; name a block as TYPE/NAME"),
+        (None, (), 2, "automations: no Prefect server is set"),
+        ("nowhere", (), 69, "automations: no Prefect server answers"),
+        ("nowhere", ("--notify", "slack"), 2, "--notify: slack is not valid; name a block as TYPE/NAME"),
     ],
 )
 def test_bad_input_gets_one_line(
     address: str | None,
     words: tuple[str, ...],
+    status: int,
     complaint: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -46,6 +47,6 @@ def test_bad_input_gets_one_line(
         monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
     command = [sys.executable, "-m", "flows.automations", *words]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(f"genpipe: {complaint}")
     assert done.stderr.count("\n") == 1

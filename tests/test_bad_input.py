@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "the fields of another kind": (
         encoding(kind="pairs", fields={"text": "text"}),
         "encode e",
-        "params.yaml: encodings.e: fields: the kind pairs has the fields source, target, not text",
+        "params.yaml: encodings.e: fields: the kind pairs has the fields source and target, not text",
     ),
     "a kind in data.json that there is not": (
         described(IMAGES, kind="pictures"),

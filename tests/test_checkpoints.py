@@ -89,6 +89,13 @@ def test_broken_weights_are_named(tmp_path):
         read_weights(file)
 
 
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path):
+    (tmp_path / "card.md").touch()
+    save_weights({"a": torch.zeros(2)}, tmp_path / "weights.safetensors")
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["weights.safetensors"] == modes["card.md"]
+
+
 def stored(run: Run) -> list[str]:
     """The checkpoints that are there."""
     return sorted({name.split("/")[1] for name in run.names("checkpoints")})

@@ -1,20 +1,23 @@
 """Text data sets as token ids of every kind, and the codec that an encoded directory holds."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from genpipe.cli import main
 from genpipe.corpus.codec import Codec
 from genpipe.corpus.encoding import encode
-from genpipe.corpus.training import read_counts, train_tokenizer
+from genpipe.corpus.training import train_tokenizer
+from genpipe.corpus.vocabulary import build_vocabulary, read_counts
 from genpipe.data.loader import Data
 from genpipe.data.opening import open_data
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.files import CODEC, TOKENIZERS, write_json
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus
@@ -205,6 +208,66 @@ def test_images_cannot_be_encoded(tmp_path: Path) -> None:
         encoded(tmp_path, "stream", {"text": "text"})
 
 
+@pytest.mark.parametrize("cut", [0, 10, -1])
+def test_counts_that_were_cut_off_are_named(tmp_path: Path, cut: int) -> None:
+    import polars as pl
+
+    counts = tmp_path / "artifacts/counts/verses/counts.parquet"
+    counts.parent.mkdir(parents=True)
+    pl.DataFrame({"token": ["天"], "count": [9]}).write_parquet(counts)
+    counts.write_bytes(counts.read_bytes()[:cut])
+    with pytest.raises(BadState, match=r"counts\.parquet: .*; count again: genpipe count --corpus verses$"):
+        build_vocabulary(tmp_path, "verses", Corpus(dataset="verses", files=(), tokenizer="char"))
+    assert not (tmp_path / "artifacts/vocabularies").exists()
+
+
+DATA, VOCABULARY = "datasets/verses/data.json", "vocabularies/verses/vocabulary.json"
+DESCRIBED = {"kind": "text", "splits": ["train"], "facts": {}}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        *((DATA, content, "must have kind (a text), splits (a list of texts, one at least)") for content in (
+            [], {}, None, *(DESCRIBED | change for change in (
+                {"kind": ["text"]}, {"splits": []}, {"splits": "train"}, {"splits": [1]}, {"splits": None}, {"facts": []},
+            )),
+        )),
+        *((VOCABULARY, content, "not a list of tokens, each of them once; ") for content in (
+            {"天": 1}, "天地", None, [], ["<unk>", 1], ["<unk>", "天", "天"],
+        )),
+    ],
+)  # fmt: skip
+def test_what_a_stage_left_is_one_line_where_it_is_not_what_it_must_be(
+    tmp_path: Path, file: str, content: Any, said: str
+) -> None:
+    write_dataset(tmp_path, train=[{"text": "天"}])
+    write_json(tmp_path / "artifacts" / file, content)
+    with pytest.raises(BadState, match=f"{file}: {re.escape(said)}") as error:
+        encoded(tmp_path, "stream", {"text": "text"})
+    assert "make it first: genpipe " in str(error.value)
+    assert not (tmp_path / "artifacts/encoded").exists()
+
+
+@pytest.mark.parametrize(
+    "carry",
+    [["."], ["a"], ["a.txt"], ["a/train.text.ids.npy"], ["a.tsv", "b/a.tsv"], [".."],
+     *([name] for name in ("data.json", "classes.json", "a/codec.json", "vocabulary.json", *TOKENIZERS))],
+)  # fmt: skip
+def test_what_is_carried_is_a_table_that_nothing_else_writes(carry: list[str]) -> None:
+    block = {"dataset": "d", "corpus": "c", "kind": "stream", "fields": {"text": "text"}, "carry": carry}
+    with pytest.raises(ValidationError, match="carry"):
+        Encoding.model_validate(block)
+
+
+def test_a_directory_is_not_carried(tmp_path: Path) -> None:
+    write_dataset(tmp_path, train=[{"text": "天"}])
+    (tmp_path / "artifacts/datasets/verses/tones.tsv").mkdir()
+    with pytest.raises(BadInput, match=r"tones\.tsv: a directory, and only files are carried"):
+        encoded(tmp_path, "stream", {"text": "text"}, carry=["tones.tsv"])
+    assert not (tmp_path / "artifacts/encoded").exists()
+
+
 def test_fields_of_another_kind_are_refused() -> None:
     block = {"dataset": "d", "corpus": "c", "kind": "pairs", "fields": {"text": "text"}}
     params = {
@@ -241,7 +304,7 @@ def test_a_codec_reads_the_copy_of_the_tokenizer_file(tmp_path: Path) -> None:
 
     counts = tmp_path / "counts.parquet"
     pl.DataFrame({"token": ["low", "lower", "lowest"], "count": [9, 5, 2]}).write_parquet(counts)
-    train_tokenizer(read_counts(counts), "bpe", 30, tmp_path / "bpe.json", spaced=True)
+    train_tokenizer(read_counts(counts, "count"), "bpe", 30, tmp_path / "bpe.json", spaced=True)
     write_dataset(tmp_path, train=[{"text": "low lower"}])
     corpus = Corpus(dataset="verses", files=(), tokenizer="bpe", tokenizer_file="bpe.json")
     from genpipe.corpus.tokenizers import corpus_tokenizer

@@ -584,6 +584,18 @@ def test_records_keep_their_fields_and_equal_ones_are_on_one_side(root: Path) ->
     assert 5 <= len(test) <= 25
 
 
+@pytest.mark.parametrize("hidden", ["__pycache__/b", "a/__pycache__/b", ".git/b", ".b", "__MACOSX/b"])
+@pytest.mark.parametrize(("kind", "first"), [("text", "train.txt"), ("records", "train.jsonl")])
+def test_a_folder_is_read_without_what_is_hidden_in_it(
+    root: Path, kind: str, first: str, hidden: str
+) -> None:
+    write_records(root / "my" / first, {"text": "a"})
+    before = made(root, "my", kind=kind, source="my")
+    write_records((root / "my" / hidden).with_suffix(Path(first).suffix), {"text": "b"})
+    after = made(root, "my", kind=kind, source="my")
+    assert {**after, "source.json": b""} == {**before, "source.json": b""}
+
+
 def test_each_file_of_a_folder_of_records_is_a_split(root: Path) -> None:
     for split in ("unseen", "train", "test"):
         write_records(root / f"texts/{split}.jsonl", {"text": split})

@@ -297,8 +297,18 @@ def test_a_directory_that_lacks_a_part_of_the_model_is_refused(models, tmp_path,
     picture(tmp_path / "a.png")
     for name, file, value, line in (
         ("ogan", "data.json", None, "does not have the facts of its data; train it again"),
-        ("ogan", "data.json", {"kind": "images", "splits": [], "facts": []}, "data.json: kind (a name)"),
-        ("ogan", "data.json", {"kind": "images", "splits": [], "facts": {}}, "needs data with image_shape"),
+        (
+            "ogan",
+            "data.json",
+            {"kind": "images", "splits": [], "facts": []},
+            "data.json: must have kind (a text)",
+        ),
+        (
+            "ogan",
+            "data.json",
+            {"kind": "images", "splits": ["train"], "facts": {}},
+            "needs data with image_shape",
+        ),
         ("ogan", "weights.safetensors", None, "weights.safetensors: no such file"),
         ("couplet", "codec.json", None, "codec.json: no such file"),
         ("couplet", "codec.json", {}, "codec.json: tokenizer, normalise or tokenizer_file are missing"),

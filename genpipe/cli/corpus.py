@@ -255,11 +255,16 @@ def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
 
 
 def _train_tokenizer(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.corpus.training import read_counts, train_tokenizer
+    from genpipe.corpus.training import train_tokenizer
+    from genpipe.corpus.vocabulary import read_counts
 
     refuse_inputs(arguments.out, [arguments.counts])
     train_tokenizer(
-        read_counts(arguments.counts), arguments.kind, arguments.size, arguments.out, spaced=arguments.spaced
+        read_counts(arguments.counts, "genpipe count FILE --out COUNTS"),
+        arguments.kind,
+        arguments.size,
+        arguments.out,
+        spaced=arguments.spaced,
     )
     print(f"the tokenizer is in {arguments.out}")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 import numpy as np
 import polars as pl
 
-from genpipe.codec_files import special_facts
+from genpipe.codec_files import read_vocabulary, special_facts
 from genpipe.corpus.codec import write_codec
 from genpipe.corpus.executors import MB_PER_S, Where, executor
 from genpipe.corpus.fields import Marks, write_items
@@ -33,6 +33,7 @@ from genpipe.files import (
     existing,
     new_directory,
     new_file,
+    read_description,
     read_json,
     refuse_inputs,
     require_ours,
@@ -120,10 +121,10 @@ MARKS = {"group": "num_groups", "label": "num_classes", "tags": "num_tags"}  # a
 def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: Cluster) -> None:
     """Write artifacts/encoded/NAME: data.json, the codec, and of each text field SPLIT.FIELD.ids.npy and .offsets.npy."""
     path = root / "artifacts" / "vocabularies" / encoding.corpus / "vocabulary.json"
-    vocabulary = read_json(existing(path, f"make it first: genpipe vocabulary {encoding.corpus}"))
+    vocabulary = read_vocabulary(path.parent, f"make it first: genpipe vocabulary {encoding.corpus}")
     dataset = root / "artifacts" / "datasets" / encoding.dataset
     files = _files_of_splits(dataset)
-    carried = [existing(dataset / file, f"encodings.{name}.carry names it") for file in encoding.carry]
+    carried = [_carried(dataset / file, f"encodings.{name}.carry names it") for file in encoding.carry]
     out = root / "artifacts" / "encoded" / name
     refuse_inputs(out, [path, dataset, *inputs_of(root, corpus)])
     require_ours(out, TABLES)
@@ -151,12 +152,18 @@ def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: C
 
 def _files_of_splits(dataset: Path) -> dict[str, Path]:
     remedy = f"make it first: genpipe prepare {dataset.name}"
-    described = read_json(existing(dataset / "data.json", remedy))
+    described = read_description(dataset, remedy)
     if described["kind"] != "text":
         raise BadInput(
             f"{dataset}: data of the kind {described['kind']} is not text, which is what can be encoded"
         )
     return {split: existing(dataset / f"{split}.jsonl", remedy) for split in described["splits"]}
+
+
+def _carried(path: Path, remedy: str) -> Path:
+    if existing(path, remedy).is_dir():
+        raise BadInput(f"{path}: a directory, and only files are carried; {remedy}")
+    return path
 
 
 def _sources(files: Mapping[str, Path], encoding: Encoding, items: Path, directory: Path) -> Iterator[Source]:
@@ -325,7 +332,7 @@ def read_encoded(
     remedy = f"make it first: genpipe encode {directory.name}"
     arrays = [existing(directory / f"{split}.{field}.{part}.npy", remedy) for part in ("ids", "offsets")]
     ids, offsets = (np.load(path, mmap_mode="r") for path in arrays)
-    return read_json(existing(directory / "vocabulary.json", remedy)), ids, offsets
+    return [*read_vocabulary(directory, remedy)], ids, offsets
 
 
 def as_dataset(directory: Path, split: str, field: str = "text") -> "Dataset":

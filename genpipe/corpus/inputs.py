@@ -10,10 +10,11 @@ import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from genpipe.errors import BadInput, Unavailable
+from genpipe.files import is_hidden
 
 Kind = Literal["lines", "file", "jsonl", "parquet", "dataset"]
 Compression = Literal["gzip", "zstd"]
@@ -227,7 +228,7 @@ def _suffixes(path: str) -> tuple[Kind, Compression | None] | None:
 
 
 def _hidden(path: str, base: str) -> bool:
-    return "/." in path.removeprefix(base)
+    return is_hidden(PurePosixPath(path.removeprefix(base)))
 
 
 def _line(error: BaseException) -> str:

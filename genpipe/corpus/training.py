@@ -24,14 +24,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.vocabulary import UNKNOWN
 from genpipe.errors import BadInput
-from genpipe.files import existing, new_file
+from genpipe.files import new_file
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -59,17 +58,6 @@ def train_tokenizer(counts: pa.Table, kind: Kind, size: int, out: Path, *, space
     model.pre_tokenizer, model.decoder = _around(kind, spaced)
     with new_file(out) as partial:
         partial.write_text(model.to_str(pretty=True) + "\n", encoding="utf-8")
-
-
-def read_counts(path: Path) -> pa.Table:
-    """The columns token and count of a Parquet file that genpipe count wrote."""
-    existing(path, "make it first: genpipe count FILE --out COUNTS")
-    try:
-        return pq.read_table(path, columns=["token", "count"])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadInput(
-            f"{path}: not the Parquet file of genpipe count: {' '.join(str(error).split())}; count again"
-        ) from None
 
 
 class Merges:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from genpipe.errors import BadState
 from genpipe.files import TABLES, TOKENIZER_HASH, existing, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Corpus
 
@@ -19,10 +20,21 @@ def choose_tokens(counts: pa.Table, min_count: int, max_size: int | None) -> pa.
     return kept if max_size is None else kept.slice(0, max_size - 1)
 
 
+def read_counts(path: Path, command: str) -> pa.Table:
+    """The columns token and count of a Parquet file that `command` wrote."""
+    existing(path, f"make it first: {command}")
+    try:
+        return pq.read_table(path, columns=["token", "count"])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadState(
+            f"{path}: not the Parquet file of genpipe count: {' '.join(str(error).split())}; count again: {command}"
+        ) from None
+
+
 def build_vocabulary(root: Path, name: str, corpus: Corpus) -> None:
     """Write artifacts/vocabularies/NAME: vocabulary.json (index = id) and statistics.json (size, coverage)."""
     path = root / "artifacts" / "counts" / name / "counts.parquet"
-    counts = pq.read_table(existing(path, f"make it first: genpipe count --corpus {name}"))
+    counts = read_counts(path, f"genpipe count --corpus {name}")
     kept = choose_tokens(counts, corpus.min_count, corpus.max_size)
     vocabulary = [UNKNOWN, *kept["token"].to_pylist()]
     total = sum(counts["count"].to_pylist())

@@ -10,13 +10,13 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
+from genpipe import files as file_tools
 from genpipe.codec_files import SPECIAL, require_codec
 from genpipe.errors import BadInput, BadState
-from genpipe.files import CODEC, TOKENIZERS, existing, read_json
+from genpipe.files import CODEC, TOKENIZERS, existing
 from genpipe.params.blocks import Count
 
 Example = Mapping[str, Tensor]  # tensors whose first dimension is the row
-DESCRIPTION = {"kind": str, "splits": list, "facts": dict}  # what data.json has
 AGAIN = "run the stage that makes it again (genpipe plan names it)"
 Size = Annotated[int, Field(ge=0)]
 # The facts that genpipe itself reads or writes; those of a person's own kind of data may be anything.
@@ -112,16 +112,8 @@ class Described:
 
 def read_description(directory: Path) -> dict[str, Any]:
     """What data.json says of a directory that `genpipe prepare` or `genpipe encode` wrote."""
-    path = existing(directory / "data.json", "run the stage that makes it (genpipe plan names it)")
-    described = read_json(path)
-    if not isinstance(described, dict) or not all(
-        isinstance(described.get(key), kind) for key, kind in DESCRIPTION.items()
-    ):
-        raise BadState(
-            f"{path}: kind (a name), splits (a list) or facts (a mapping) are missing; run the stage that makes it again"
-        )
-    if not all(isinstance(split, str) for split in described["splits"]):
-        raise BadState(f"{path}: splits: a list of names, not {described['splits']!r:.60}; {AGAIN}")
+    described = file_tools.read_description(directory)
+    path = directory / "data.json"
     for key, value in described["facts"].items():
         try:
             FACTS.get(key, ANYTHING).validate_python(value, strict=True)

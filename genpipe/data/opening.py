@@ -10,14 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from genpipe.data.groups import Groups
 from genpipe.data.images import Images
-from genpipe.data.loader import Data, read_description
+from genpipe.data.loader import Data
 from genpipe.data.pairs import Pairs
 from genpipe.data.passages import Passages
 from genpipe.data.points import Points
 from genpipe.data.stream import Stream
 from genpipe.data.tagged import Tagged
 from genpipe.errors import BadInput
-from genpipe.files import existing
+from genpipe.files import existing, read_description
 
 # Written out, row by row: the code that a stage depends on is read from here.
 KINDS: dict[str, Callable[..., Data]] = {

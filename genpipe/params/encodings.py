@@ -1,9 +1,12 @@
 """Blocks of text as token ids."""
 
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from genpipe.files import CODEC, TABLES, TOKENIZERS
 from genpipe.params.blocks import Block, Name, RelativePath
 
 FIELDS: dict[str, tuple[frozenset[str], ...]] = {  # what a kind is made of, or may be made of
@@ -13,6 +16,8 @@ FIELDS: dict[str, tuple[frozenset[str], ...]] = {  # what a kind is made of, or 
     "groups": (frozenset({"text", "group"}),),
     "tagged": (frozenset({"text", "tags"}), frozenset({"text", "label"})),
 }
+CARRIED = tuple(pattern for pattern in TABLES if pattern != "*.npy")
+OWN = ("data.json", "classes.json", *CODEC, *TOKENIZERS)  # what encode writes itself, beside *.npy
 
 
 class Encoding(Block):
@@ -25,6 +30,17 @@ class Encoding(Block):
     carry: tuple[RelativePath, ...] = Field(
         (), description="files of the data set that are copied as they are"
     )
+
+    @field_validator("carry")
+    @classmethod
+    def _nothing_is_written_twice(cls, carry: tuple[str, ...]) -> tuple[str, ...]:
+        names = [Path(file).name for file in carry]
+        for number, (file, name) in enumerate(zip(carry, names, strict=True)):
+            if not any(fnmatchcase(name, pattern) for pattern in CARRIED):
+                raise ValueError(f"a carried file is one of {', '.join(CARRIED)}, not {file!r}")
+            if name in OWN or name in names[:number]:
+                raise ValueError(f"{name} is written by something else too, so {file!r} cannot be carried")
+        return carry
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from PIL import Image
 
 from genpipe.errors import BadInput
+from genpipe.files import is_hidden
 
 Split = Literal["train", "test"]
 # Not all that Pillow opens: some plugins start other programs (EPS), some read formats that are no pictures (GRIB).
@@ -85,20 +86,16 @@ def _files(source: Path, left_out: Counter[str]) -> Iterator[Path]:
     for directory, folders, files in os.walk(source):
         here = Path(directory)
         for name in folders:
-            if (here / name).is_symlink() and not _is_hidden(name):
+            if (here / name).is_symlink() and not is_hidden(Path(name)):
                 # DVC hashes no file behind such a link, so a change there would go unseen.
                 raise BadInput(
                     f"{here / name}: a link to a folder, which DVC does not track; copy the folder there, "
                     "or hide the link (a name that begins with a dot)"
                 )
-        left_out["hidden folders"] += sum(map(_is_hidden, folders))
-        left_out["hidden files"] += sum(map(_is_hidden, files))
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (here.relative_to(source) / name for name in files if not _is_hidden(name))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+        left_out["hidden folders"] += sum(is_hidden(Path(name)) for name in folders)
+        left_out["hidden files"] += sum(is_hidden(Path(name)) for name in files)
+        folders[:] = [name for name in folders if not is_hidden(Path(name))]
+        yield from (here.relative_to(source) / name for name in files if not is_hidden(Path(name)))
 
 
 def _unreadable(path: Path, readable: set[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genpipe.errors import BadInput
+from genpipe.files import is_hidden
 from genpipe.params.corpora import Records
 from genpipe.sources.documents import Record, file_counts, write_documents
 from genpipe.sources.jsonl import read_jsonl, write_jsonl
@@ -21,7 +22,7 @@ def prepare_records(source: Path, directory: Path, dataset: Records) -> Prepared
 
 def _by_file(source: Path, directory: Path, dataset: Records) -> dict[str, int]:
     """A split for each file of a folder."""
-    files = {path.stem: path for path in sorted(source.glob("*.jsonl"))}
+    files = {path.stem: path for path in sorted(source.glob("*.jsonl")) if not is_hidden(Path(path.name))}
     if "train" not in files:
         raise BadInput(f"{source}: no train.jsonl in it; put it there, or name a .jsonl file as the source")
     if dataset.test_share is not None:

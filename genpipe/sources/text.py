@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genpipe.errors import BadInput
+from genpipe.files import is_hidden
 from genpipe.params.corpora import Text
 from genpipe.sources.documents import file_counts, write_documents
 from genpipe.sources.prepared import Prepared
@@ -11,7 +12,7 @@ from genpipe.sources.prepared import Prepared
 
 def prepare_text(source: Path, directory: Path, dataset: Text) -> Prepared:
     """Write documents (id, text) out of a .txt file, or of all of them in a folder: a document a line."""
-    files = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
+    files = _files(source) if source.is_dir() else [source]
     if next(_documents(files, source), None) is None:
         raise BadInput(f"{source}: no text in it; put .txt files with a document a line there")
     counts = write_documents(
@@ -21,6 +22,10 @@ def prepare_text(source: Path, directory: Path, dataset: Text) -> Prepared:
         lambda record: [record["text"]],
     )
     return Prepared(tuple(counts), {}, file_counts(counts))
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(path for path in source.rglob("*.txt") if not is_hidden(path.relative_to(source)))
 
 
 def _documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save, save_file
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from genpipe.errors import BadInput, BadState
-from genpipe.files import existing
+from genpipe.files import existing, new_file
 from genpipe.training.log import Lines, store, stored
 from genpipe.training.runs import RunFiles
 
@@ -219,8 +219,9 @@ def read_checkpoint(run: RunFiles, directory: str) -> Checkpoint:
 
 
 def save_weights(tensors: Tensors, path: Path) -> None:
-    """Write tensors as safetensors; equal tensors give equal bytes."""
-    save_file(_copied(tensors), path)
+    """Write tensors as safetensors, whole or not at all; equal tensors give equal bytes."""
+    with new_file(path) as partial:
+        partial.write_bytes(save(_copied(tensors)))  # save_file would keep all others from reading it
 
 
 def read_weights(path: Path) -> Tensors:

@@ -4,6 +4,7 @@ Nothing need be on a disk that the nodes share: the driver's node holds the file
 who do not see it.
 """
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from genpipe import own_code
 from genpipe.corpus.actors import cluster
 from genpipe.errors import BadInput, GenpipeError, WorkFailed, packed, reported, unpacked
 from genpipe.files import WEIGHTS, hash_of, new_directory, private_directory
+from genpipe.lease import open_own
 from genpipe.training.agreement import together
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
@@ -241,14 +243,21 @@ def _with_files_here(job: Job, run: KeptRun) -> Job:
 def _here(directory: Path, part: str, sha256: str, run: KeptRun) -> Path:
     """A directory of the driver on this node: itself where this node sees the same, else a copy for this user alone.
 
-    The hash is that of `part`, or of the whole directory where that is empty.
+    The hash is that of `part`, or of the whole directory where that is empty. One process of this node makes the copy,
+    the others wait for it: none replaces what another one reads.
     """
+
+    def is_same(place: Path) -> bool:
+        return (place / part).exists() and hash_of([place / part], place) == sha256
+
+    if is_same(directory):
+        return directory
     copy = private_directory() / f"data-{sha256[:16]}"
-    for place in (directory, copy):
-        if (place / part).exists() and hash_of([place / part], place) == sha256:
-            return place
-    with new_directory(copy) as partial:
-        for name, content in run.pack(directory).items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
+    with open_own(copy.with_suffix(".lock")) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_same(copy):
+            with new_directory(copy) as partial:
+                for name, content in run.pack(directory).items():
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    (partial / name).write_bytes(content)
     return copy

@@ -47,7 +47,9 @@ def _make_small(path: Path, recipes: Sequence[str], cluster: dict[str, Any]) -> 
     params = yaml.safe_load(path.read_text(encoding="utf-8"))
     params["cluster"] = cluster
     params["recipes"] = {name: params["recipes"][name] | {"sample": {"num": 100}} for name in recipes}
-    kept = {name: [recipe for recipe in members if recipe in recipes] for name, members in params["sets"].items()}
+    kept = {
+        name: [recipe for recipe in members if recipe in recipes] for name, members in params["sets"].items()
+    }
     params["sets"] = {name: members for name, members in kept.items() if members}
     params["promotion"] = {"classifier": [{"metric": "accuracy", "direction": "maximise", "min_gain": 0}]}
     for recipe in params["recipes"].values():
