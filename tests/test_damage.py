@@ -56,7 +56,7 @@ OF_IDS: list[tuple[str, Any, str]] = [
     ("data.json", of_pairs(pad="0"), "pad: Input should be a valid integer"),
     ("data.json", of_pairs(classes=[1]), "classes: Input should be a valid string"),
     ("data.json", of_pairs(classes=["a"], num_classes=2), "1 names of 2 classes"),
-    ("data.json", {**of_pairs(), "splits": [1]}, "splits: a list of names"),
+    ("data.json", {**of_pairs(), "splits": [1]}, "must have kind (a text), splits (a list of texts"),
     ("data.json", {**of_pairs(), "facts": OTHER_SPECIAL}, "no pad, which data of the kind pairs has"),
 ]  # fmt: skip
 OF_MODEL: list[tuple[str, Any, str]] = [

@@ -255,7 +255,7 @@ def test_a_damaged_data_json_is_one_line(tmp_path, change) -> None:
     directory = images(tmp_path)
     described = json.loads((directory / "data.json").read_text())
     write_json(directory / "data.json", {**described, **change})
-    with pytest.raises(BadState, match=r"data\.json: kind .* splits .* facts .* are missing"):
+    with pytest.raises(BadState, match=r"data\.json: must have kind .* splits .* facts"):
         open_data(directory)
 
 

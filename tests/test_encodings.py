@@ -233,9 +233,9 @@ DESCRIBED = {"kind": "text", "splits": ["train"], "facts": {}}
                 {"kind": ["text"]}, {"splits": []}, {"splits": "train"}, {"splits": [1]}, {"splits": None}, {"facts": []},
             )),
         )),
-        *((VOCABULARY, content, "not a list of tokens, each of them once; ") for content in (
-            {"天": 1}, "天地", None, [], ["<unk>", 1], ["<unk>", "天", "天"],
-        )),
+        *((VOCABULARY, content, "not a list of tokens; ") for content in ({"天": 1}, "天地", None, ["<unk>", 1])),
+        (VOCABULARY, [], "no token is in it; "),
+        (VOCABULARY, ["<unk>", "天", "天"], "the token '天' is there twice; "),
     ],
 )  # fmt: skip
 def test_what_a_stage_left_is_one_line_where_it_is_not_what_it_must_be(
