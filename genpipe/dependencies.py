@@ -20,7 +20,7 @@ from genpipe.syntax import Hashes, Source
 
 PACKAGE = Path(__file__).parent
 CODE = Path("artifacts") / "code.json"  # below the project
-NONE = Path("artifacts") / "none"  # what a recipe without a start or a judge depends on in their place
+NONE = Path("artifacts") / "none"  # what a stage depends on where a block names no model or no file
 NOTHING = b"nothing\n"  # its content
 
 Block = Mapping[str, Any]  # of params.yaml
@@ -51,12 +51,8 @@ REGISTRIES = {  # dicts and tuples that import all their members; of an item onl
     "sampling.panels": "PANELS",
     "evaluation.judges": "JUDGES",
 }
-BY_NAME = {
-    "assembly",
-    "capabilities",
-    "files",
-    "sampling.panels",
-}  # of these only what is imported by name counts
+# of these modules only what is imported by name counts
+BY_NAME = {"assembly", "capabilities", "files", "sampling.panels"}
 WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "errors": "exceptions",
     "training.complaints": "checks that only raise",
@@ -70,7 +66,7 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "dependencies": "which code counts",
     "syntax": "which code counts",
     "yaml_text": "reads params.yaml",
-    "params.project": "reads params.yaml; its own fields have no defaults, so DVC compares all of them",
+    "params.project": "reads params.yaml; of its own values only `seed` has a default, and DVC refuses a params.yaml without it",
     "params.cluster": "where work runs",
     "params.promotion": "which models go into production",
 }

@@ -257,7 +257,7 @@ def yardstick_of(root: Path, project: Params, name: str, data: Data) -> Embeds:
     place = project.recipes[name].judge
     if place == "none":
         raise NotMeasured(
-            f"frechet_classifier: recipes.{name}.judge is none, so there are no features to compare images by"
+            f"frechet_classifier: recipes.{name}.judge names no model in whose features images can be compared"
         )
     params = project.recipes[place.removeprefix("models/")]
     if not issubclass(RECIPES[params.model], Embeds):

@@ -25,7 +25,7 @@ from genpipe.sampling.draw import (
     joined,
     require_conditions,
 )
-from genpipe.sampling.panels import Output, written
+from genpipe.sampling.panels import Output, class_name, written
 from genpipe.sampling.text import marks_of, speller_in
 from genpipe.sources.pixels import Read, bits_used, read_deep, read_picture
 
@@ -106,7 +106,7 @@ def under(using: Using, given: Mapping[str, str], n: int) -> dict[str, Tensor]:
 
 
 def condition(using: Using, name: str, text: str) -> list[tuple[str, Tensor]]:
-    """A condition as one row: the number of a class, or a text as its ids and their length."""
+    """A condition as one row: a class, or a text as its ids and their length."""
     takes = getattr(using.recipe, "given", ())
     if name not in takes:
         names = ", ".join(takes) or "none"
@@ -124,11 +124,6 @@ def class_number(using: Using, text: str) -> int:
     if text not in names:
         raise BadInput(f"labels={text}: no such class; the classes are: {', '.join(names) or 'none'}")
     return names.index(text)
-
-
-def class_name(using: Using, number: int) -> str:
-    """The name of a class or a tag; its number where it has none."""
-    return str(using.facts["classes"][number]) if "classes" in using.facts else str(number)
 
 
 def encode(using: Using, inputs: Sequence[str], given: Mapping[str, str]) -> None:
@@ -221,7 +216,7 @@ def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[s
     x = read(using, inputs)
     found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
     return [
-        " ".join(class_name(using, number) for number in row[:length])
+        " ".join(class_name(using.facts, number) for number in row[:length])
         for row, length in zip(found.tolist(), x["lengths"].tolist(), strict=True)
     ]
 
@@ -229,7 +224,7 @@ def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[s
 def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
     refuse_options(using, how)
     shares = in_chunks(using.recipe.classify, read(using, inputs)).softmax(-1)
-    return [f"{class_name(using, int(row.argmax()))}\t{row.max().item():.4f}" for row in shares]
+    return [f"{class_name(using.facts, int(row.argmax()))}\t{row.max().item():.4f}" for row in shares]
 
 
 def refuse_options(using: Using, how: Mapping[str, Any]) -> None:

@@ -453,6 +453,31 @@ def test_counting_files_prints_the_figures_and_writes_one_table(tmp_path, capsys
     assert pq.read_table(out).num_rows == 3
 
 
+def test_a_file_that_a_data_set_does_not_have_is_named_with_those_that_it_has(tmp_path):
+    make_corpus(tmp_path)
+    corpus = CORPUS.model_copy(update={"files": ("documents.jsonl",)})
+    with pytest.raises(
+        BadState, match=r"documents\.jsonl: .*corpora\.v\.files: the data set has .*train\.jsonl"
+    ):
+        counts.count_corpus(tmp_path, "v", corpus, Cluster(workers=0))
+
+
+def test_what_is_made_of_counts_changes_with_the_file_that_defined_their_tokenizer(tmp_path):
+    """Encoding depends on the vocabulary, which has the hash; the counts may be the same, the ids are not."""
+    make_corpus(tmp_path)
+    corpus = CORPUS.model_copy(update={"tokenizer": "lexicon", "tokenizer_file": "words.tsv"})
+    found = []
+    for words in ("明月\t5\n", "明月\t6\n"):
+        (tmp_path / "words.tsv").write_text(words, encoding="utf-8")
+        counts.count_corpus(tmp_path, "v", corpus, Cluster(workers=0))
+        vocabulary.build_vocabulary(tmp_path, "v", corpus)
+        directory = tmp_path / "artifacts/vocabularies/v"
+        found.append({path.name: path.read_bytes() for path in directory.iterdir()})
+    before, after = found
+    assert before["vocabulary.json"] == after["vocabulary.json"]
+    assert before["tokenizer_file.json"] != after["tokenizer_file.json"]
+
+
 def test_a_stage_out_of_order_names_the_one_that_is_missing(tmp_path):
     for stage, command in (
         (lambda: counts.count_corpus(tmp_path, "v", CORPUS, Cluster(workers=0)), "genpipe prepare verses"),

@@ -24,7 +24,8 @@ from genpipe.dependencies import (
 )
 from genpipe.errors import BadInput
 from genpipe.graph import read_plan
-from genpipe.params.project import RecipeParams, Sampling
+from genpipe.params.corpora import NO_FILE
+from genpipe.params.project import Params, RecipeParams, Sampling
 from genpipe.upkeep import declared
 from genpipe.upkeep.declared import check, dynamic_imports, entries, model_imports, stages_of
 from tests.repository import make_repository
@@ -222,12 +223,21 @@ def test_the_top_of_the_package_does_nothing_on_import(copy):
 
 
 def test_a_count_depends_on_the_file_that_defines_its_tokenizer():
+    assert NONE.as_posix() == NO_FILE
     assert "${item.tokenizer_file}" in STAGES["count"]["deps"]
     assert all("tokenizer_file" in block for block in PARAMS["corpora"].values())
 
 
 def test_fields_that_stages_do_not_count_have_no_defaults_with_a_meaning():
     """The code of params/project.py counts for nothing, so DVC must see each value in params.yaml."""
+    assert [
+        name
+        for name, field in Params.model_fields.items()
+        if field.default_factory is None and not field.is_required()
+    ] == ["seed"]
+    assert all(STAGES[command]["params"][0] == "seed" for command in RECIPES), (
+        "DVC refuses a params.yaml without it"
+    )
     for block in (RecipeParams, Sampling):
         assert {
             name: field.get_default(call_default_factory=True)

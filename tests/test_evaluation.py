@@ -115,7 +115,7 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"], ["evaluate", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
-    reason = "recipes.nice.judge is none, so there are no features to compare images by"
+    reason = "recipes.nice.judge names no model in whose features images can be compared"
     assert f"nice: left out: frechet_classifier: {reason}\n" in capsys.readouterr().out
 
 

@@ -14,9 +14,11 @@ import pytest
 
 import genpipe.graph
 from genpipe import lease
+from genpipe.cli import main
 from genpipe.errors import BadInput, BadState, Busy
 from genpipe.graph import Needs, NotVerified, Plan, by_command, in_process, inputs_of, read_plan, verify
 from genpipe.graph.plan import missing_file
+from tests import small_project
 from tests.repository import dvc, make_repository, run
 
 DVC_YAML = """\
@@ -437,3 +439,13 @@ def test_the_command_line_shows_the_plan_in_words_and_as_json(project: Path) -> 
     plan = json.loads(run(project, sys.executable, "-m", "genpipe.cli", "plan", "--json"))
     assert [stage["name"] for stage in plan["stages"] if stage["stale"]] == ["train@small", "report"]
     assert plan == json.loads(json.dumps(read_plan(project).as_dict()))
+
+
+def test_the_plan_says_what_is_not_valid_in_params_before_anything_runs(tmp_path, capsys):
+    root = small_project.make_project(tmp_path)
+    small_project.write_params(root, sets={"quick": ["nobody"]})
+    assert main(["--root", str(root), "plan"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "genpipe: params.yaml: sets.quick: no recipe 'nobody' (has: classifier, nice)\n",
+    )

@@ -55,6 +55,15 @@ def test_the_stages_are_those_of_the_graph_and_none_is_left_out(reference_projec
     assert {row.kind for row in REFERENCE.values()} == set(tiny.DATA)
 
 
+def test_the_panel_of_tags_has_their_names(reference_project):
+    root, _ = reference_project
+    facts = json.loads((root / "artifacts/models/tagger/data.json").read_text())["facts"]
+    lines = (root / "artifacts/samples/tagger/tags.tsv").read_text().splitlines()[1:]
+    shown = {tag for line in lines for column in line.split("\t")[1:] for tag in column.split()}
+    assert shown
+    assert shown <= {*facts["classes"]}
+
+
 def test_an_unknown_sampling_option_is_one_line_and_leaves_nothing(reference_project):
     root, _ = reference_project
     path = root / "params.yaml"
@@ -72,7 +81,7 @@ def test_an_unknown_sampling_option_is_one_line_and_leaves_nothing(reference_pro
 
 
 def model_and_data(name: str, root: Path) -> tuple[Any, Data]:
-    """An untrained model, whose capabilities its name tells, and its data."""
+    """An untrained model, whose capabilities follow from its name, and its data."""
     data = tiny.data_for(name, root)
     return tiny.recipe_of(name, data).eval(), data
 
@@ -116,6 +125,21 @@ def test_a_decoded_text_has_no_mark_in_it_and_nothing_after_its_end(method, tmp_
     for row, length in zip(made["ids"], made["lengths"].tolist(), strict=True):
         assert not set(row[:length].tolist()) & {*marks.opening, marks.end, marks.pad}
         assert set(row[length:].tolist()) <= {marks.pad}
+
+
+@pytest.mark.parametrize("method", ["greedy", "nucleus", "beam"])
+def test_a_text_of_a_stream_begins_after_the_end_of_another(method, tmp_path):
+    """Windows begin anywhere in a document, so after `<s>` alone a model would go on in the middle of one."""
+    model, data = model_and_data("stream_model", tmp_path)
+    fed = []
+    step = model.next
+    model.next = lambda ids, state: (fed.append(ids.clone()), step(ids, state))[1]
+    with torch.no_grad():
+        decoding.write(model, 3, {}, marks_of(data.facts, "stream"), method, 4)
+    first, second = fed[:2]
+    assert set(first.tolist()) == {data.facts["start"]}
+    assert set(second.tolist()) == {data.facts["end"]}
+    assert marks_of(data.facts, "pairs").opening == (data.facts["start"],)
 
 
 def test_a_beam_of_one_is_greedy_and_a_full_beam_finds_the_most_likely_text(tmp_path):

@@ -208,7 +208,7 @@ def test_the_next_run_does_not_undo_a_rollback(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted", "complaint"),
     [
-        ("nice", "v9.9.9", r"nice@v9.9.9: no such version or stage; there is v0.0.1, v0.0.2, prod"),
+        ("nice", "v9.9.9", r"nice@v9.9.9: no such version or stage; it has: v0.0.1, v0.0.2, prod"),
         ("nice", "prod", "nice@v0.0.2 is in production already"),
         ("nicer", None, "nicer: no version is in production"),
     ],
@@ -295,7 +295,7 @@ def test_trace_of_the_workspace_needs_no_version(root: Path, capsys: pytest.Capt
     assert "nice: the workspace" in told
     assert '{"quality": 7}' in told
     assert command(root, "trace", "judge@prod") == 2
-    assert "judge@prod: no such version or stage; there is none yet" in capsys.readouterr().err
+    assert "judge@prod: no such version or stage; no version of it is registered" in capsys.readouterr().err
     assert command(root, "trace", "nicer") == 2
     assert "nicer: no such model in dvc.lock; it has judge, nice" in capsys.readouterr().err
 

@@ -148,8 +148,8 @@ def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monke
     assert np.array_equal(drawn[1], drawn[2])
     assert not trained.exists()
     for name, words in (
-        ("ogan@v9.9.9", "ogan@v9.9.9: no such version or stage; there is v0.0.1, prod"),
-        ("nice@prod", "nice@prod: no such version or stage; there is none yet"),
+        ("ogan@v9.9.9", "ogan@v9.9.9: no such version or stage; it has: v0.0.1, prod"),
+        ("nice@prod", "nice@prod: no such version or stage; no version of it is registered"),
         ("ogan@", "MODEL@VERSION or MODEL@STAGE"),
     ):
         assert main(["--root", str(root), "sample", name, "--out", str(tmp_path / "new")]) == 2
@@ -235,9 +235,15 @@ def test_texts_are_answered_tagged_and_classified(models, tmp_path, capsys):
     )
     tags = use(capsys, "answer", model(models, "tagger"), "天地", "山水花").splitlines()
     assert [len(line.split()) for line in tags] == [2, 3]
+    assert {tag for line in tags for tag in line.split()} <= {*genpipe_facts(models, "tagger")["classes"]}
     label, share = use(capsys, "answer", model(models, "classifier"), picture(tmp_path / "a.png")).split()
-    assert label in ("0", "1")
+    assert label in genpipe_facts(models, "classifier").get("classes", ("0", "1"))
     assert 0.5 <= float(share) <= 1
+
+
+def genpipe_facts(models, name):
+    """What data.json of a model says of its data."""
+    return json.loads(Path(model(models, name), "data.json").read_text(encoding="utf-8"))["facts"]
 
 
 def test_the_nearest_text_to_a_text_is_itself(models, tmp_path, capsys):

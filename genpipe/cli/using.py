@@ -59,7 +59,7 @@ def _add_answers(parts: Commands) -> None:
     answer = _part(
         parts,
         "answer",
-        "print an answer a line: a text, tags, or the number of a class and its probability",
+        "print an answer a line: a text, tags, or a class and its probability",
         _answer,
         "examples: genpipe answer couplet 明月松間照 春風; genpipe answer classifier@prod digit.png",
     )
@@ -114,7 +114,7 @@ def _add_given(part: Options) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a condition that the model takes: labels=3, source=TEXT",
+        help="a condition that the model takes: labels=CLASS, source=TEXT",
     )
 
 

@@ -100,9 +100,8 @@ class Model:
         """The version of a number (`v0.0.2`) or in a stage (`prod`), or the error that lists what there is."""
         found = {version.name: version for version in self.versions} | self._in_stages
         if wanted not in found:
-            raise BadInput(
-                f"{self.name}@{wanted}: no such version or stage; there is {', '.join(found) or 'none yet'}"
-            )
+            has = f"it has: {', '.join(found)}" if found else "no version of it is registered"
+            raise BadInput(f"{self.name}@{wanted}: no such version or stage; {has}")
         return found[wanted]
 
 

@@ -1,5 +1,6 @@
 """What a trained model can show: a table of panels, each with the capabilities and the kinds of data that it needs."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -218,8 +219,9 @@ def tags(showing: Showing) -> Iterable[Row]:
     """Texts with the tag of each token."""
     x = first(showing.data, showing.num)
     found = in_chunks(lambda part: showing.recipe.tag(part).argmax(-1), x)
+    name = functools.partial(class_name, showing.data.facts)
     rows = [
-        (text, *(" ".join(map(str, row[:length].tolist())) for row in (made, real)))
+        (text, *(" ".join(map(name, row[:length].tolist())) for row in (made, real)))
         for text, made, real, length in zip(
             showing.spelled(x["ids"]), found, x["tags"], x["lengths"].tolist(), strict=True
         )
@@ -232,9 +234,15 @@ def classes(showing: Showing) -> Iterable[Row]:
     """Texts with their class."""
     x = first(showing.data, showing.num)
     found = in_chunks(showing.recipe.classify, x).argmax(-1).tolist()
-    rows = list(zip(showing.spelled(x["ids"]), map(str, found), map(str, x["labels"].tolist()), strict=True))
+    made, real = ([class_name(showing.data.facts, n) for n in row] for row in (found, x["labels"].tolist()))
+    rows = list(zip(showing.spelled(x["ids"]), made, real, strict=True))
     write_table(showing.directory / "classes.tsv", ("text", "class", "real"), rows)
     yield Row("classes.tsv", "table", "Classes", "A test text, the class of the model, and that in the data.")
+
+
+def class_name(facts: Mapping[str, Any], number: int) -> str:
+    """The name of a class or a tag; its number where the data has no names."""
+    return str(facts["classes"][number]) if "classes" in facts else str(number)
 
 
 def neighbours(showing: Showing) -> Iterable[Row]:
