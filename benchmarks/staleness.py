@@ -26,7 +26,7 @@ PAGE = """# What an edit makes stale
 
 For each file of genpipe/nn, data and training, the number of stages that an edit makes stale, of {num} that train, sample and evaluate:
 before, when dvc.yaml listed whole folders, and after, with the code that a stage imports. An edit of a comment or a docstring
-makes none stale. Made by
+makes only the stage code stale, which takes a second. Made by
 
     python -m benchmarks.staleness --write docs/staleness.md
 

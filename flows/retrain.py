@@ -74,9 +74,12 @@ def _bring_up_to_date(root: Path, plan: Plan, limit: int, targets: list[str] | N
     get_run_logger().info(f"{len(plan.stale)} of {len(plan.stages)} stages are out of date")
     with place(root, [plan], limit) as here:
         outcomes = run_stages(root, plan, here)
-    write_report(root, read_params(root))  # from whatever is there, also where a stage failed
-    show(root, plan, outcomes, root / REPORT)
-    _require_success(outcomes)
+    try:
+        write_report(root, read_params(root))  # from whatever is there, also where a stage failed
+        show(root, plan, outcomes, root / REPORT)
+    finally:
+        # a stage that failed is said first, also where the report cannot be written
+        _require_success(outcomes)
     verify(root, targets)
 
 

@@ -147,6 +147,17 @@ def test_a_failed_stage_fails_the_flow_but_not_its_neighbours(project: Path) -> 
     assert started(project) == ["join", "right"]
 
 
+def test_a_failed_stage_is_named_also_where_the_report_cannot_be_written(project: Path) -> None:
+    write_knobs(project, left={"status": 2})
+    stranger = project / "artifacts/report/diary.txt"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("mine")
+    state = run_flow()
+    assert state.is_failed()
+    assert "left is not well" in str(state.message)
+    assert stranger.read_text() == "mine"
+
+
 def test_a_stage_is_tried_again_unless_its_input_is_at_fault(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
