@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from genpipe.cli import main
 from genpipe.corpus.codec import Codec
 from genpipe.corpus.encoding import encode
+from genpipe.corpus.fields import in_order
 from genpipe.corpus.training import train_tokenizer
 from genpipe.corpus.vocabulary import build_vocabulary, read_counts
 from genpipe.data.loader import Data
@@ -129,6 +130,7 @@ def test_labels_that_are_whole_numbers_are_classes_in_their_order(tmp_path: Path
     data = open_data(encoded(tmp_path, "tagged", {"text": "text", "label": "form"}))
     assert only(data, "train")["labels"].tolist() == [3, 2, 0, 1]
     assert data.facts["classes"] == ("0", "1", "2", "10")
+    assert in_order({"9" * 5000, "10", "2"}) == ["10", "2", "9" * 5000], "as texts"
 
 
 def test_questions_keep_their_passages_and_answers(tmp_path: Path) -> None:

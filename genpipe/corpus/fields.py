@@ -35,7 +35,8 @@ def write_items(path: Path, field: str, out: Path) -> np.ndarray:
     return np.cumsum(sizes).astype("<i8")
 
 
-WHOLE = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
+# of at most 18 digits: Python refuses to read a number of thousands of them
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 
 
 class Marks:
