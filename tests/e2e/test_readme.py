@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from tests.e2e.conftest import RECIPES, make_project
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -37,7 +41,18 @@ def test_the_commands_that_run_elsewhere_are_in_the_readme():
     assert ELSEWHERE.keys() <= set(commands())
 
 
-def test_the_commands_of_the_readme_run_in_their_order(project):
+def make_pictures(root: Path) -> None:
+    """The reader's own pictures, which the README calls digit.png and pictures/*.png."""
+    digits = np.random.default_rng(1).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    (root / "pictures").mkdir()
+    for path, digit in zip(["digit.png", *(f"pictures/{i}.png" for i in range(3))], digits, strict=True):
+        Image.fromarray(digit).save(root / path)
+
+
+def test_the_commands_of_the_readme_run_in_their_order(tmp_path):
+    project = tmp_path / "project"
+    make_project(project, (*RECIPES, "ogan"), {"workers": 0, "max_parallel": 2})
+    make_pictures(project)
     # Without the make that may run these tests: its own make would greet and say goodbye as a recursive one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
