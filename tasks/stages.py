@@ -17,6 +17,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from genpipe.graph import Plan, Stage
+from genpipe.params.cluster import Cluster as Settings
+from genpipe.params.project import read_params
 from tasks.cluster import Cluster, shared
 from tasks.order import downstream, next_to_start
 from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, log_of, reproduce
@@ -36,11 +38,15 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Place:
-    """What stages run with: how many at once, what ends all their processes, and their Ray cluster, if they share one."""
+    """What stages run with: how many at once, what ends all their processes, their Ray cluster, if they share one.
+
+    `settings` is the block `cluster` of the flow's project.
+    """
 
     max_parallel: int
     processes: Processes
     cluster: Cluster | None
+    settings: Settings
 
 
 class Progress:
@@ -112,7 +118,7 @@ def run_stage(root: Path, stage: Stage, here: Place) -> StageRun:
             trickle.pass_on(line)
 
     meeting = {}
-    if here.cluster and stage.needs.ray:
+    if here.cluster and stage.needs.ray and here.settings.is_on_ray(stage.name):
         meeting = here.cluster.environment()
         if not meeting:
             logger.warning(
@@ -131,10 +137,10 @@ def run_stage(root: Path, stage: Stage, here: Place) -> StageRun:
 @contextlib.contextmanager
 def place(root: Path, plans: Sequence[Plan], max_parallel: int) -> Iterator[Place]:
     """Where the stages of these plans run; however it is left (a signal, Ctrl-C, an error), none of them goes on running."""
-    processes = Processes()
-    with shared(root, plans, max_parallel) as cluster:
+    processes, settings = Processes(), read_params(root).cluster
+    with shared(settings, plans, max_parallel) as cluster:
         try:
-            yield Place(max_parallel, processes, cluster)
+            yield Place(max_parallel, processes, cluster, settings)
         except BaseException:  # threads do not see a signal
             processes.end_all()
             raise

@@ -251,6 +251,8 @@ def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
         "executor": arguments.executor,
         "memory_mb": getattr(arguments, "memory", None),
     }
+    if arguments.executor:
+        given["executors"] = {}
     return cluster.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
