@@ -83,7 +83,7 @@ def train(
     refuse_inputs(model, [data, root / PARAMS])
     require_ours(model, TRAINED)
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
-    workers = number_of_workers(name, workers, project.cluster, training.logical_workers)
+    workers = number_of_workers(name, workers, project.cluster.as_allotted(), training.logical_workers)
     place = place_of(name, workers, executor, project.cluster)
     torch.set_num_threads(1)
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"

@@ -247,7 +247,7 @@ def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
     if (root / "params.yaml").exists():
         from genpipe.params.project import read_params  # a third of the start of a count
 
-        cluster = read_params(root).cluster
+        cluster = read_params(root).cluster.as_allotted()
     if arguments.address:
         os.environ["RAY_ADDRESS"] = arguments.address
     given = {

@@ -1,6 +1,7 @@
 """The block that says where work runs."""
 
-from typing import Annotated, Literal
+import os
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -9,6 +10,8 @@ from genpipe.params.blocks import Block
 Where = Literal["auto", "local", "ray"]
 EITHER = ("count", "encode", "train")  # the stages that work on Ray or without it
 StageName = Annotated[str, Field(pattern=rf"^({'|'.join(EITHER)})(@.+)?$")]
+
+WORKERS = "GENPIPE_WORKERS"  # in the environment of a stage: how many processes the flow gives it
 
 
 class Cluster(Block):
@@ -23,7 +26,9 @@ class Cluster(Block):
     storage: str | None = Field(
         None, description="directory or fsspec URL where trainings keep checkpoints; else .genpipe/runs"
     )
-    max_parallel: int = Field(1, ge=1, description="stages that a flow runs at once")
+    max_parallel: int | None = Field(
+        None, ge=1, description="stages that a flow runs at once; else as many as there are cores"
+    )
     gpus_per_worker: float = Field(0, ge=0)
     executor: Where = Field(
         "auto",
@@ -46,3 +51,10 @@ class Cluster(Block):
         group, executor = stage.partition("@")[0], self.executor_of(stage)
         needs_gpus = group == "train" and self.gpus_per_worker > 0
         return group not in EITHER or executor == "ray" or (executor == "auto" and needs_gpus)
+
+    def as_allotted(self) -> Self:
+        """These settings with no more workers than the flow gives the stage that this process runs; outside a flow, themselves."""
+        given = os.environ.get(WORKERS, "")
+        if not given.isdecimal():
+            return self
+        return self.model_copy(update={"workers": min(self.workers, int(given)), "max_workers": None})
