@@ -74,7 +74,7 @@ def retrain(
 def _bring_up_to_date(root: Path, plan: Plan, limit: int, targets: list[str] | None) -> None:
     get_run_logger().info(f"{len(plan.stale)} of {len(plan.stages)} stages are out of date")
     get_run_logger().info(expectation(root, plan.stale, limit))
-    with place(root, [plan], limit) as here:
+    with place(root, [plan], limit, in_root=True) as here:
         outcomes = run_stages(root, plan, here)
     write_report(root, read_params(root))  # from whatever is there, also where a stage failed
     show(root, plan, outcomes, root / REPORT)

@@ -25,6 +25,7 @@ from tasks.cluster import Cluster, shared
 from tasks.order import downstream, next_to_start, startable
 from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, log_of, reproduce
 from tasks.times import Times, cores, keep_time, read_times, share
+from tasks.warm import warm_for
 
 RETRY_DELAY = 5  # seconds
 LINES_AT_ONCE, LINES_PER_SECOND = 50, 10  # of a stage to Prefect's API; the log has them all
@@ -147,10 +148,15 @@ def run_stage(root: Path, stage: Stage, here: Place, workers: int) -> StageRun:
 
 
 @contextlib.contextmanager
-def place(root: Path, plans: Sequence[Plan], max_parallel: int) -> Iterator[Place]:
-    """Where the stages of these plans run; however it is left (a signal, Ctrl-C, an error), none of them goes on running."""
-    processes, settings = Processes(), read_params(root).cluster
-    with shared(settings, plans, max_parallel) as cluster:
+def place(root: Path, plans: Sequence[Plan], max_parallel: int, in_root: bool = False) -> Iterator[Place]:
+    """Where the stages of these plans run; however it is left (a signal, Ctrl-C, an error), none of them goes on running.
+
+    `in_root`: they are stages of the project itself, not of workspaces with code of their own, so a warm process may fork them.
+    """
+    settings = read_params(root).cluster
+    stages = [stage for plan in plans for stage in plan.stale] if in_root else []
+    with shared(settings, plans, max_parallel) as cluster, warm_for(root, stages) as warm:
+        processes = Processes(warm)
         try:
             yield Place(max_parallel, processes, cluster, settings, cores())
         except BaseException:  # threads do not see a signal
