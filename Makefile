@@ -48,6 +48,7 @@ bench: install
 	for name in chinese article english scaling memory durability; do \
 		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
 	python -m benchmarks.training
+	python -m benchmarks.start
 	python -m benchmarks.forty
 	test -x $(PEERS)/workflow/bin/python || $(PYTHON) -m venv $(PEERS)/workflow
 	$(PEERS)/workflow/bin/python -P -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-workflow.txt

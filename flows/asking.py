@@ -15,6 +15,7 @@ from genpipe.graph import read_plan
 from genpipe.params.project import read_params
 from tasks.revisions import contents_at
 from tasks.sweeping import check_network, combinations, params_of
+from tasks.times import cores
 from tasks.trial import Trial
 from tasks.workspace import Contents
 
@@ -33,8 +34,8 @@ def corpus_targets(root: Path, names: list[str] | None) -> list[str]:
 
 
 def trials_at_once(root: Path, asked: int | None) -> int:
-    """How many trials run at once: as asked, or cluster.max_parallel of params.yaml."""
-    limit = read_params(root).cluster.max_parallel if asked is None else asked
+    """How many trials run at once: as asked, or cluster.max_parallel of params.yaml, else as many as there are cores."""
+    limit = (read_params(root).cluster.max_parallel or cores()) if asked is None else asked
     if limit < 1:
         raise BadInput(f"--max-parallel: must be 1 or more trials at once, not {limit}")
     return limit

@@ -22,6 +22,7 @@ from genpipe.errors import BadInput, GenpipeError
 from tasks.failing import RunFailed
 from tasks.judging import JUDGED, require_data, versions
 from tasks.sweeping import read_settings
+from tasks.times import expectation
 from tasks.watching import announce, look
 
 
@@ -109,15 +110,19 @@ def watch_main(argv: list[str] | None = None) -> int:
 
 def _add_max_parallel(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "--max-parallel", type=int, metavar="N", help=f"{what} at once; default: cluster.max_parallel"
+        "--max-parallel",
+        type=int,
+        metavar="N",
+        help=f"{what} at once; default: cluster.max_parallel, else the cores",
     )
 
 
 def _corpus(root: Path, arguments: argparse.Namespace) -> None:
     with lease.hold(root, LEASE):
-        _, plan = prepare(root, corpus_targets(root, arguments.names), arguments.max_parallel)
+        limit, plan = prepare(root, corpus_targets(root, arguments.names), arguments.max_parallel)
     print(plan.describe(), flush=True)
     if plan.stale:
+        print(expectation(root, plan.stale, limit), flush=True)
         run_flow("corpus", names=arguments.names, max_parallel=arguments.max_parallel)
 
 

@@ -11,6 +11,7 @@ from genpipe.params.project import read_params
 from tasks import attempts
 from tasks.changes import require_clean
 from tasks.publish import is_outstanding
+from tasks.times import cores, expectation
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project
@@ -35,7 +36,7 @@ def targets_of(root: Path, targets: list[str] | None, set_name: str | None) -> l
 def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> tuple[int, Plan]:
     """How many stages may run at once, and the plan; BadInput when either cannot be had or raw data is missing."""
     params = read_params(root)  # all of it is checked before anything is run
-    limit = params.cluster.max_parallel if max_parallel is None else max_parallel
+    limit = (params.cluster.max_parallel or cores()) if max_parallel is None else max_parallel
     if limit < 1:
         raise BadInput(f"--max-parallel: must be 1 or more stages at once, not {limit}")
     plan = read_plan(root, targets)
@@ -52,10 +53,12 @@ def _run(root: Path, arguments: argparse.Namespace) -> None:
         raise BadInput("--allow-dirty: valid beside --publish only; without it nothing is committed")
     with lease.hold(root, LEASE):
         targets = targets_of(root, asked["targets"], arguments.set_name)
-        _, plan = prepare(root, targets, arguments.max_parallel)
+        limit, plan = prepare(root, targets, arguments.max_parallel)
         if arguments.publish:
             require_clean(root, arguments.allow_dirty)
     print(plan.describe(), flush=True)
+    if plan.stale:
+        print(expectation(root, plan.stale, limit), flush=True)
     if plan.stale or (arguments.publish and is_outstanding(root, read_params(root).promotion)):
         run_flow("retrain", **asked)
     if (root / REPORT).exists():
@@ -74,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         help="only the recipes of that set of params.yaml, besides any STAGE, and what they need",
     )  # fmt: skip
     parser.add_argument(
-        "--max-parallel", type=int, metavar="N", help="stages at once; default: cluster.max_parallel"
+        "--max-parallel",
+        type=int,
+        metavar="N",
+        help="stages at once; default: cluster.max_parallel, else the number of cores",
     )
     parser.add_argument(
         "--retry-failed",

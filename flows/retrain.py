@@ -32,6 +32,7 @@ from tasks.leasing import alone
 from tasks.promote import release
 from tasks.report import show
 from tasks.stages import Outcomes, place, run_stages
+from tasks.times import expectation
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # pyright: ignore  (its type is invariant)
@@ -72,7 +73,8 @@ def retrain(
 
 def _bring_up_to_date(root: Path, plan: Plan, limit: int, targets: list[str] | None) -> None:
     get_run_logger().info(f"{len(plan.stale)} of {len(plan.stages)} stages are out of date")
-    with place(root, [plan], limit) as here:
+    get_run_logger().info(expectation(root, plan.stale, limit))
+    with place(root, [plan], limit, in_root=True) as here:
         outcomes = run_stages(root, plan, here)
     try:
         write_report(root, read_params(root))  # from whatever is there, also where a stage failed

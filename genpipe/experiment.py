@@ -3,10 +3,11 @@
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -32,7 +33,7 @@ from genpipe.files import (
 )
 from genpipe.metrics import metric
 from genpipe.models import RECIPES
-from genpipe.params.cluster import Cluster
+from genpipe.params.cluster import Cluster, Where
 from genpipe.params.project import Params, RecipeParams, read_params
 from genpipe.params.training import Training
 from genpipe.recipe import Recipe
@@ -40,6 +41,7 @@ from genpipe.sampling.panels import Showing, show_all
 from genpipe.sampling.text import speller_in
 from genpipe.training.export import export, is_finished
 from genpipe.training.job import Job
+from genpipe.training.local import train_here
 from genpipe.training.logical import Alone
 from genpipe.training.processor import libraries, processor
 from genpipe.training.runs import Run
@@ -69,6 +71,7 @@ def train(
     seed: int | None,
     out: Path | None,
     tensorboard: Path | None,
+    executor: Where | None = None,
 ) -> None:
     """Train a recipe of params.yaml, or go on with it, and write the model, its card and its curve."""
     project, params = recipe_params(root, name)
@@ -81,7 +84,8 @@ def train(
     refuse_inputs(model, [data, root / PARAMS, root / "artifacts" / params.start])
     require_ours(model, TRAINED)
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
-    workers = number_of_workers(name, workers, project.cluster, training.logical_workers)
+    workers = number_of_workers(name, workers, project.cluster.as_allotted(), training.logical_workers)
+    place = place_of(name, workers, executor, project.cluster)
     torch.set_num_threads(1)
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
     card = identity(root, name, project, training, project.seed if seed is None else seed, device)
@@ -96,8 +100,10 @@ def train(
     with watched(name, run.directory, training.steps, tensorboard):
         if is_finished(run, training.steps):
             print(f"{name}: this training is finished already; exporting it")
-        elif workers == IN_PROCESS:
+        elif place == "here":
             fit(Alone(), torch.device("cpu"), job, run)
+        elif place == "local":
+            train_here(fit, job, run, min(workers[1], max(workers[0], os.cpu_count() or 1)))
         else:
             from genpipe.training.ray import train_on_workers  # imports ray, which takes seconds
 
@@ -120,6 +126,22 @@ def number_of_workers(
             "processes have work; raise logical_workers (that makes other weights) or lower --workers"
         )
     return asked
+
+
+def place_of(
+    name: str, workers: tuple[int, int], asked: Where | None, cluster: Cluster
+) -> Literal["here", "local", "ray"]:
+    """Where a training runs: as asked for, else on Ray where a cluster is named or GPUs are needed."""
+    if workers == IN_PROCESS:
+        return "here"
+    executor, gpus = asked or cluster.executor_of(f"train@{name}"), cluster.gpus_per_worker
+    if executor == "local" and gpus:
+        raise BadInput(
+            f"executor local: cluster.gpus_per_worker is {gpus:g}, and GPUs are used through Ray; take executor ray, or 0 GPUs"
+        )
+    if executor != "auto":
+        return executor
+    return "ray" if gpus or os.environ.get("RAY_ADDRESS") else "local"
 
 
 def storage_of(root: Path, cluster: Cluster) -> str | None:

@@ -27,7 +27,12 @@ def write_whole(path: Any, data: Any, dumper: Callable[..., Any], fs: Any = None
     os.replace(partial, path)
 
 
-if __name__ == "__main__":
+def run(words: list[str]) -> int:
+    """`dvc WORDS…` in this process; its exit status."""
     for module in (_common, _yaml):
         vars(module)["_dump_data"] = write_whole
-    sys.exit(main(sys.argv[1:]))
+    return main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

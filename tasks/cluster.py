@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from genpipe.graph import Plan
-from genpipe.params.project import read_params
+from genpipe.params.cluster import Cluster as Settings
 from tasks import guard
 
 STARTUP_S = 120.0  # a busy machine takes its time; stages then start clusters of their own
@@ -35,7 +35,6 @@ SETTINGS = {  # as those of a stage's own cluster in genpipe/corpus/actors.py
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_preload_python_modules": "torch,ray.train.torch",  # a worker is forked from one that has them
 }
 # Ray's name for "this machine alone, on 127.0.0.1"; nothing else makes a Linux node listen on the loopback interface only
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -103,16 +102,16 @@ class Cluster:
 
 
 @contextmanager
-def shared(root: Path, plans: Iterable[Plan], max_parallel: int) -> Iterator[Cluster | None]:
+def shared(settings: Settings, plans: Iterable[Plan], max_parallel: int) -> Iterator[Cluster | None]:
     """The cluster of all stale stages that use Ray, where there are enough of them and the user has named none."""
-    workers = read_params(root).cluster.workers
-    users = [stage for plan in plans for stage in plan.stale if stage.needs.ray]
-    if not workers or len(users) < WORTH_IT or os.environ.get("RAY_ADDRESS"):
+    stale = [stage for plan in plans for stage in plan.stale]
+    users = [stage for stage in stale if stage.needs.ray and settings.is_on_ray(stage.name)]
+    if not settings.workers or len(users) < WORTH_IT or os.environ.get("RAY_ADDRESS"):
         yield None
         return
     with _private_directory() as directory:
         # as many as stages may want at once: one that waits for another's would be timed out
-        cluster = Cluster(directory, max(os.cpu_count() or 1, workers * max_parallel))
+        cluster = Cluster(directory, max(os.cpu_count() or 1, settings.workers * max_parallel))
         try:
             yield cluster
         finally:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import psutil
 
@@ -28,13 +29,26 @@ ENDED, TIMED_OUT = 143, 124  # exit statuses, as a shell and timeout(1) give the
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
 
 
-def main(timeout: float | None, grace: float, command: list[str]) -> int:
-    """Run `command`; its exit status, or ENDED or TIMED_OUT."""
+class Child(Protocol):
+    """What was started; `returncode` is there once it was waited for."""
+
+    pid: int
+    returncode: Any  # int | None
+
+    def wait(self) -> int:
+        """Wait until it has ended."""
+        ...
+
+
+def main(
+    timeout: float | None, grace: float, command: list[str], start: "Callable[..., Child] | None" = None
+) -> int:
+    """Run `command`, by `start` where that is given; its exit status, or ENDED or TIMED_OUT."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: None
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    child = _start(command, prctl)
+    child = (start or _start)(command, prctl)
     finished = threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True)
     finished.start()
     threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()

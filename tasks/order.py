@@ -1,22 +1,35 @@
 """Which stage starts next: plain decisions, without Prefect."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from genpipe.graph import Stage
 
+NOTHING: Mapping[str, float] = MappingProxyType({})
 
-def next_to_start(waiting: list[Stage], running: Collection[Stage], max_parallel: int) -> Stage | None:
-    """Of the stages that need none of the unfinished ones and for which there is room, the one of highest priority.
 
-    Of equal ones it is the first; None when none may start.
+def next_to_start(
+    waiting: list[Stage],
+    running: Collection[Stage],
+    max_parallel: int,
+    chains: Mapping[str, float] = NOTHING,
+) -> Stage | None:
+    """Of the stages that may start, the one of highest priority; of equal ones, the one of the longest of `chains`.
+
+    Of equal ones again it is the first; None when none may start.
     """
     if len(running) >= max_parallel:
         return None
+    may_start = startable(waiting, running)
+    return max(may_start, key=lambda s: (s.needs.priority, chains.get(s.name, 0.0)), default=None)
+
+
+def startable(waiting: list[Stage], running: Collection[Stage]) -> list[Stage]:
+    """The stages that need none of the unfinished ones and for which there is room."""
     unfinished = {stage.name for stage in [*waiting, *running]}
-    may_start = [s for s in waiting if not unfinished & set(s.upstream) and _has_room(s, running)]
-    return max(may_start, key=lambda stage: stage.needs.priority, default=None)
+    return [s for s in waiting if not unfinished & set(s.upstream) and _has_room(s, running)]
 
 
 def downstream(name: str, waiting: list[Stage]) -> list[Stage]:

@@ -18,6 +18,7 @@ from genpipe.errors import EXIT_STATUS, BadInput, Busy, Unavailable, WorkFailed
 from genpipe.graph import Stage
 from genpipe.redaction import masker
 from tasks import attempts, guard
+from tasks.warm import UNBUFFERED, Warm, WarmGuard
 from tasks.watchdog import Watchdog, blockers
 
 PROGRESS = re.compile(r"\s*(?P<name>.*\S): +(?P<percent>\d+(?:\.\d+)?) ?% \((?P<rest>.*)\)\s*")
@@ -64,12 +65,16 @@ class StageFailed(WorkFailed):
         return self.fault not in ("died", "unavailable")
 
 
-class Processes:
-    """The stages that run now, so that whoever ends the flow ends them too."""
+Guard = subprocess.Popen[str] | WarmGuard
 
-    def __init__(self) -> None:
+
+class Processes:
+    """The stages that run now, so that whoever ends the flow ends them too; and the warm process that forks them, if any."""
+
+    def __init__(self, warm: Warm | None = None) -> None:
+        self.warm = warm
         self._lock = threading.Lock()
-        self._guards: set[subprocess.Popen[str]] = set()
+        self._guards: set[Guard] = set()
         self._ending = threading.Event()
 
     @property
@@ -77,14 +82,14 @@ class Processes:
         """Whether all are being ended."""
         return self._ending.is_set()
 
-    def add(self, process: subprocess.Popen[str]) -> None:
+    def add(self, process: Guard) -> None:
         """Remember a guard; it is ended at once if all are being ended."""
         with self._lock:
             self._guards.add(process)
             if self.ending:
                 process.terminate()
 
-    def remove(self, process: subprocess.Popen[str]) -> None:
+    def remove(self, process: Guard) -> None:
         """Forget a guard that has ended."""
         with self._lock:
             self._guards.discard(process)
@@ -150,7 +155,7 @@ def _attempt(
     environment: Mapping[str, str],
 ) -> StageRun:
     started = time.monotonic()
-    process = _start(root, stage, environment)
+    process = _start(root, stage, environment, processes.warm)
     processes.add(process)
     watchdog = Watchdog(root, process)
     try:
@@ -167,13 +172,16 @@ def _attempt(
     return StageRun(stage.name, _outcome(lines), time.monotonic() - started)
 
 
-def _start(root: Path, stage: Stage, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def _start(root: Path, stage: Stage, environment: Mapping[str, str], warm: Warm | None) -> Guard:
     # --single-item: two repros that share an upstream block each other; --wait-for-lock: else DVC can lose a finished stage
-    dvc = [sys.executable, "-P", str(ATOMIC_DVC), "--wait-for-lock", "repro", "--single-item", stage.name]
+    words = ["--wait-for-lock", "repro", "--single-item", stage.name]
+    environment = {**dvc_environment(root), **UNBUFFERED, **environment}
+    if warm and warm.root == root and (forked := warm.start(words, stage.needs.timeout, environment)):
+        return forked
     return subprocess.Popen(
-        guard.guarded(dvc, stage.needs.timeout),
+        guard.guarded([sys.executable, "-P", str(ATOMIC_DVC), *words], stage.needs.timeout),
         cwd=root,
-        env={**dvc_environment(root), "PYTHONUNBUFFERED": "1", **environment},
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,6 +1,7 @@
 """The stages of a plan as Prefect tasks."""
 
 import contextlib
+import os
 import queue
 import re
 import time
@@ -17,9 +18,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
 from genpipe.graph import Plan, Stage
+from genpipe.params.cluster import WORKERS
+from genpipe.params.cluster import Cluster as Settings
+from genpipe.params.project import read_params
 from tasks.cluster import Cluster, shared
-from tasks.order import downstream, next_to_start
+from tasks.order import downstream, next_to_start, startable
 from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, log_of, reproduce
+from tasks.times import Times, cores, keep_time, read_times, share
+from tasks.warm import warm_for
 
 RETRY_DELAY = 5  # seconds
 LINES_AT_ONCE, LINES_PER_SECOND = 50, 10  # of a stage to Prefect's API; the log has them all
@@ -36,11 +42,21 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Place:
-    """What stages run with: how many at once, what ends all their processes, and their Ray cluster, if they share one."""
+    """What stages run with: how many at once, what ends all their processes, their Ray cluster, if they share one.
+
+    `settings` is the block `cluster` of the flow's project; `cores` are those that the stages divide.
+    """
 
     max_parallel: int
     processes: Processes
     cluster: Cluster | None
+    settings: Settings
+    cores: int
+
+    def uses_ray(self, stage: Stage) -> bool:
+        """Whether a stage works on Ray, where its processes may be on other machines."""
+        is_asked = self.settings.is_on_ray(stage.name) or bool(os.environ.get("RAY_ADDRESS"))
+        return stage.needs.ray and is_asked
 
 
 class Progress:
@@ -101,8 +117,8 @@ class Trickle:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{stage.name}")
-def run_stage(root: Path, stage: Stage, here: Place) -> StageRun:
-    """Run one stage, or raise StageFailed."""
+def run_stage(root: Path, stage: Stage, here: Place, workers: int) -> StageRun:
+    """Run one stage on at most that many processes, or raise StageFailed."""
     logger, progress = get_run_logger(), Progress(stage.name)
     trickle = Trickle(logger.info, log_of(stage.name))
 
@@ -111,30 +127,38 @@ def run_stage(root: Path, stage: Stage, here: Place) -> StageRun:
         if not HOUSEKEEPING.match(line):
             trickle.pass_on(line)
 
-    meeting = {}
-    if here.cluster and stage.needs.ray:
+    environment = {} if here.uses_ray(stage) else {WORKERS: str(workers)}
+    if here.cluster and here.uses_ray(stage):
         meeting = here.cluster.environment()
+        environment |= meeting
         if not meeting:
             logger.warning(
                 f"no Ray cluster of the flow, so this stage has its own: {here.cluster.last_words()}"
             )
     try:
-        run = reproduce(root, stage, here.processes, show, meeting)
+        run = reproduce(root, stage, here.processes, show, environment)
     finally:
         trickle.finish()
     progress.finish()
+    if run.outcome == "ran":
+        keep_time(root, stage.name, workers, run.seconds)
     words = {"ran": "done", "restored": "outputs taken from the cache", "skipped": "nothing changed"}
     logger.info(f"{words[run.outcome]} in {run.seconds:.1f} s")
     return run
 
 
 @contextlib.contextmanager
-def place(root: Path, plans: Sequence[Plan], max_parallel: int) -> Iterator[Place]:
-    """Where the stages of these plans run; however it is left (a signal, Ctrl-C, an error), none of them goes on running."""
-    processes = Processes()
-    with shared(root, plans, max_parallel) as cluster:
+def place(root: Path, plans: Sequence[Plan], max_parallel: int, in_root: bool = False) -> Iterator[Place]:
+    """Where the stages of these plans run; however it is left (a signal, Ctrl-C, an error), none of them goes on running.
+
+    `in_root`: they are stages of the project itself, not of workspaces with code of their own, so a warm process may fork them.
+    """
+    settings = read_params(root).cluster
+    stages = [stage for plan in plans for stage in plan.stale] if in_root else []
+    with shared(settings, plans, max_parallel) as cluster, warm_for(root, stages) as warm:
+        processes = Processes(warm)
         try:
-            yield Place(max_parallel, processes, cluster)
+            yield Place(max_parallel, processes, cluster, settings, cores())
         except BaseException:  # threads do not see a signal
             processes.end_all()
             raise
@@ -143,6 +167,9 @@ def place(root: Path, plans: Sequence[Plan], max_parallel: int) -> Iterator[Plac
 def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
     """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it."""
     waiting = list(plan.stale)
+    times = read_times(root, plan.stages)
+    chains = times.chains(waiting)
+    processes: dict[str, int] = {}
     finished: queue.SimpleQueue[Stage] = queue.SimpleQueue()
     futures: dict[str, PrefectFuture[StageRun]] = {}
     running: list[Stage] = []
@@ -150,10 +177,13 @@ def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
     failures: list[str] = []
     not_run: list[str] = []
     while waiting or running:
-        while stage := next_to_start(waiting, running, here.max_parallel):
+        while stage := next_to_start(waiting, running, here.max_parallel, chains):
+            others = min(len(startable(waiting, running)), here.max_parallel - len(running)) - 1
+            free = here.cores - sum(processes[other.name] for other in running)
+            processes[stage.name] = processes_of(stage, here, free, others, times)
             waiting.remove(stage)
             running.append(stage)
-            futures[stage.name] = _submit(root, stage, here, futures)
+            futures[stage.name] = _submit(root, stage, here, processes[stage.name], futures)
             futures[stage.name].add_done_callback(lambda _, stage=stage: finished.put(stage))
         ended = finished.get()
         running.remove(ended)
@@ -167,14 +197,23 @@ def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
     return Outcomes(tuple(runs), tuple(failures), tuple(not_run))
 
 
+def processes_of(stage: Stage, here: Place, free: int, others: int, times: Times) -> int:
+    """How many processes a stage gets: on Ray as many as it may have."""
+    if not stage.needs.ray:
+        return 1
+    if here.uses_ray(stage):
+        return here.settings.workers
+    return share(stage, here.settings.workers, free, others, times)
+
+
 def _submit(
-    root: Path, stage: Stage, here: Place, futures: dict[str, PrefectFuture[StageRun]]
+    root: Path, stage: Stage, here: Place, workers: int, futures: dict[str, PrefectFuture[StageRun]]
 ) -> PrefectFuture[StageRun]:
     prepared = run_stage.with_options(
         retries=stage.needs.retries, retry_delay_seconds=RETRY_DELAY, retry_condition_fn=is_worth_a_retry
     )
     upstream = [futures[name] for name in stage.upstream if name in futures]
-    return prepared.submit(root, stage, here, wait_for=upstream)  # pyright: ignore[reportCallIssue]
+    return prepared.submit(root, stage, here, workers, wait_for=upstream)  # pyright: ignore[reportCallIssue]
 
 
 def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:

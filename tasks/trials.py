@@ -111,8 +111,9 @@ def _run_all(waiting: list[Prepared], here: Place) -> dict[Path, Result]:
 
 
 def _submit(runner: ThreadPoolTaskRunner[Any], prepared: Prepared, here: Place) -> PrefectFuture[Result]:
+    alone = replace(here, max_parallel=1, cores=max(1, here.cores // here.max_parallel))
     named = run_trial.with_options(task_run_name=prepared.trial.name.replace("{", "{{").replace("}", "}}"))
-    return runner.submit(named, {"prepared": prepared, "here": replace(here, max_parallel=1)})
+    return runner.submit(named, {"prepared": prepared, "here": alone})
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

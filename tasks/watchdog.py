@@ -14,6 +14,7 @@ import psutil
 from genpipe.errors import GenpipeError
 from genpipe.lease import open_own
 from genpipe.upkeep.holders import is_running
+from tasks.warm import WarmGuard
 
 PATIENCE = 120.0  # seconds of silence
 BLOCKER = re.compile(r"\s*\(PID (?P<pid>\d+)\): (?P<command>.*)")
@@ -22,7 +23,7 @@ BLOCKER = re.compile(r"\s*\(PID (?P<pid>\d+)\): (?P<command>.*)")
 class Watchdog:
     """Watches one stage: `heard()` at each line; `verdict` is set when its DVC waits in vain."""
 
-    def __init__(self, root: Path, guard: subprocess.Popen[str]) -> None:
+    def __init__(self, root: Path, guard: subprocess.Popen[str] | WarmGuard) -> None:
         self._lock = root / ".dvc" / "tmp" / "lock"
         self._guard = guard
         self._heard_at = time.monotonic()

@@ -26,6 +26,7 @@ from genpipe.graph import Needs, Stage, read_plan
 from tasks import attempts
 from tasks.order import downstream, next_to_start
 from tasks.reproduce import Processes, StageFailed, reproduce
+from tasks.times import read_times
 
 HERE = Path(__file__).resolve().parent.parent
 STAGE = """\
@@ -38,6 +39,7 @@ knobs = json.loads(pathlib.Path("knobs.json").read_text())[name]
 pathlib.Path("pids").mkdir(exist_ok=True)
 pathlib.Path("pids", f"{name}-{os.getpid()}").touch()
 pathlib.Path(out).parent.mkdir(exist_ok=True)
+print("processes:", os.environ.get("GENPIPE_WORKERS"), file=sys.stderr)
 for percent in range(0, 101, 50):
     print(f"{name}: {percent} % ({percent} of 100 steps)", file=sys.stderr, flush=True)
     time.sleep(knobs["seconds"] / 3)
@@ -120,7 +122,10 @@ def test_all_stages_run_and_a_second_run_starts_nothing(
     state = run_flow()
     assert state.is_completed(), state.message
     assert started(project) == ["join", "left", "prepare", "right"]
-    assert "left: 100 % (100 of 100 steps)" in (project / ".genpipe/logs/left.log").read_text()
+    log = (project / ".genpipe/logs/left.log").read_text()
+    assert "left: 100 % (100 of 100 steps)" in log
+    assert "processes: 1\n" in log
+    assert set(read_times(project, read_plan(project).stages).recorded) == set(STAGES)
     shutil.rmtree(project / "pids")
     shutil.rmtree(project / ".genpipe/logs")
     attempts.died(project, Stage("left", (), (), Needs()))  # who watched it was killed after it had finished

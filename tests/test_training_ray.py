@@ -92,6 +92,8 @@ def start(project: Path, ray_temp: Path, workers: int, out: Path) -> subprocess.
         "ogan",
         "--workers",
         str(workers),
+        "--executor",
+        "ray",
         "--out",
         str(out),
     ]

@@ -185,13 +185,14 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.counting import Counting
     from genpipe.corpus.inputs import find_inputs
     from genpipe.corpus.tokenizers import tokenizer
-    from genpipe.params.project import read_params
 
     if bool(arguments.corpus) == bool(arguments.names):
         raise BadInput("count needs either files or --corpus NAME; see genpipe count --help")
     cluster = _cluster(root, arguments)
     _clean_up_when_ended()
     if arguments.corpus:
+        from genpipe.params.project import read_params
+
         _refuse_beside_corpus(arguments)
         corpus = read_params(root).named("corpora", arguments.corpus)
         counts.count_corpus(root, arguments.corpus, corpus, cluster)
@@ -241,9 +242,12 @@ def _clean_up_when_ended() -> None:
 def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
     """Where to work: as params.yaml says, where there is one, and as the command line says."""
     from genpipe.params.cluster import Cluster
-    from genpipe.params.project import read_params
 
-    cluster = read_params(root).cluster if (root / "params.yaml").exists() else Cluster.model_validate({})
+    cluster = Cluster.model_validate({})
+    if (root / "params.yaml").exists():
+        from genpipe.params.project import read_params  # a third of the start of a count
+
+        cluster = read_params(root).cluster.as_allotted()
     if arguments.address:
         os.environ["RAY_ADDRESS"] = arguments.address
     given = {
@@ -251,6 +255,8 @@ def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
         "executor": arguments.executor,
         "memory_mb": getattr(arguments, "memory", None),
     }
+    if arguments.executor:
+        given["executors"] = {}
     return cluster.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 

@@ -31,6 +31,11 @@ def _add_train(commands: Commands) -> None:
         "default: cluster.workers",
     )
     train.add_argument(
+        "--executor",
+        choices=["auto", "local", "ray"],
+        help="processes of this machine, Ray, or Ray where a cluster is named or GPUs are needed; default: cluster.executor",
+    )
+    train.add_argument(
         "--steps", type=steps, metavar="S", help="instead of recipes.RECIPE.train.steps; needs --out"
     )
     train.add_argument("--seed", type=seed, metavar="K", help="instead of params.yaml's seed; needs --out")
@@ -102,6 +107,7 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         out=arguments.out,
         tensorboard=arguments.tensorboard,
+        executor=arguments.executor,
     )
 
 

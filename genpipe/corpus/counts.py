@@ -66,7 +66,7 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
         counting,
         shard_bytes=corpus.shard_bytes,
         workers=cluster.workers,
-        where=cluster.executor,
+        where=cluster.executor_of(f"count@{name}"),
         name=f"count {name}",
     ) as counts:
         with file_tools.new_directory(out, file_tools.TABLES) as directory:

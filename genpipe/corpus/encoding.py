@@ -135,8 +135,9 @@ def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: C
     with new_directory(out, TABLES) as directory, scratch_directory(scratch, "items") as items:
         sources = list(_sources(files, encoding, items, directory))
         shards = [_shards(source, corpus) for source in sources]
+        where = cluster.executor_of(f"encode@{name}")
         pieces = encode_shards(
-            list(itertools.chain(*shards)), encoder, cluster.workers, cluster.executor, f"encode {name}"
+            list(itertools.chain(*shards)), encoder, cluster.workers, where, f"encode {name}"
         )
         ordered = iter(pieces)
         for source, mine in zip(sources, shards, strict=True):

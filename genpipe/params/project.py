@@ -83,6 +83,17 @@ class Params(Block):
         return self
 
     @model_validator(mode="after")
+    def _executors_are_of_stages(self) -> Self:
+        blocks = {"count": self.corpora, "encode": self.encodings, "train": self.recipes}
+        for stage in self.cluster.executors:
+            group, _, name = stage.partition("@")
+            if name and name not in blocks[group]:
+                raise ValueError(
+                    f"cluster.executors: no stage {stage!r} (of {group} there is: {', '.join(blocks[group])})"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _no_recipe_starts_from_itself(self) -> Self:
         for name in self.recipes:
             before = [name]

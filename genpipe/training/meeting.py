@@ -4,19 +4,16 @@ torch's own meeting point is a server that listens on all interfaces and asks no
 of each pair. With GPUs, and between machines, Ray Train's way is kept.
 """
 
-import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
-import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
-LOOPBACK = "127.0.0.1"
+from genpipe.training.group import LOOPBACK, meet
 
 
 @dataclass
@@ -36,18 +33,7 @@ class _Backend(_TorchBackend):
         Path(backend_config.directory).mkdir(parents=True, exist_ok=True)
         file = Path(backend_config.directory) / f"meeting-{uuid.uuid4()}"
         size = len(worker_group)
-        ray.get([worker_group.execute_single_async(n, _meet, file, n, size) for n in range(size)])
-
-
-def _meet(file: Path, rank: int, size: int) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = loopback()
-    dist.init_process_group("gloo", init_method=file.as_uri(), rank=rank, world_size=size)
-
-
-def loopback() -> str:
-    """The name of the interface that nobody outside this machine reaches: lo, or lo0."""
-    known = psutil.net_if_addrs()
-    return next(name for name in known if any(address.address == LOOPBACK for address in known[name]))
+        ray.get([worker_group.execute_single_async(n, meet, file, n, size) for n in range(size)])
 
 
 def is_alone() -> bool:

@@ -7,7 +7,7 @@ who do not see it.
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1" if os.environ.get
 
 import ray
 import torch
-import torch.distributed as dist
 from ray.exceptions import RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
@@ -25,22 +24,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from genpipe import own_code
 from genpipe.corpus.actors import cluster
-from genpipe.errors import BadInput, GenpipeError, WorkFailed, packed, reported, unpacked
+from genpipe.errors import BadInput, GenpipeError, packed, reported, unpacked
 from genpipe.files import WEIGHTS, hash_of, new_directory, private_directory
 from genpipe.lease import open_own
 from genpipe.training.agreement import together
+from genpipe.training.group import MAX_STARTS, Work, exchange_of, given_up, last_words
 from genpipe.training.job import Job
-from genpipe.training.logical import Exchange, Fast, Processes
 from genpipe.training.meeting import AtAFile, is_alone
 from genpipe.training.runs import Run
 
-MAX_STARTS = 4  # from one checkpoint
 MAX_DEATHS = 100  # in one run of the command, where checkpoints come between
 RESIZE_S = 5.0  # how often an elastic training looks for new nodes; each change costs a restart
 PATIENCE_S = "10"  # that an elastic training waits for nodes, of which Ray may not know yet that one is dead
 
 Complaint = tuple[str, str]  # the kind of an error, and its line
-Work = Callable[[Exchange, torch.device, Job, Any], None]
 
 
 class _Keeper(Run):
@@ -57,13 +54,7 @@ class _Keeper(Run):
         self._starts += 1
         if self._complaint or self._starts <= MAX_STARTS:
             return self._complaint
-        return packed(
-            WorkFailed(
-                f"training processes died {MAX_STARTS} times before the next checkpoint: "
-                f"{self._last_words or 'killed, or out of memory'}; fix that (--workers 0 shows where it happens), "
-                "then the same command goes on"
-            )
-        )
+        return packed(given_up(self._last_words))
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file."""
@@ -214,7 +205,7 @@ def _worker(config: dict[str, Any]) -> Complaint | None:
     """Run the work; an error that all processes have met is returned, not raised: Ray need not start them again."""
     torch.set_num_threads(1)  # two busy threads made tiny steps 40 times slower
     work, job, run = config["work"], config["job"], config["run"]
-    exchange, device = Fast() if job.params.exchange == "fast" else Processes(), get_device()
+    exchange, device = exchange_of(job), get_device()
     try:
         together(exchange, device, lambda: own_code.require_same(config["code"]))
         together(exchange, device, lambda: run.start() if exchange.rank == 0 else None)
@@ -227,8 +218,8 @@ def _worker(config: dict[str, Any]) -> Complaint | None:
         run.complain(packed(error))
         raise
     except Exception as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):  # else another one died before
-            run.say(f"{type(error).__name__}: {error}".splitlines()[0])
+        if words := last_words(error):
+            run.say(words)
         raise
     return None
 

@@ -171,7 +171,9 @@ def _machine(root: Path) -> Iterator[Finding]:
         yield Finding("memory", "ok", f"{readable(memory)} free")
     shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
     if shared < SHARED_MEMORY:
-        remedy = "in a container: --shm-size=1g (compose: shm_size); or cluster.workers 0, which needs no Ray"
+        remedy = (
+            "in a container: --shm-size=1g (compose: shm_size); or cluster.executor local, which needs no Ray"
+        )
         yield Finding("shared memory", "warning", f"{readable(shared)} free, Ray wants 150 MB", remedy)
     else:
         yield Finding("shared memory", "ok", f"{readable(shared)} free for Ray")

@@ -1,0 +1,55 @@
+"""What a group of training processes is, wherever its members run: what they do, where they meet, when it is given up."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import torch.distributed as dist
+
+from genpipe.errors import WorkFailed
+from genpipe.training.job import Job
+from genpipe.training.logical import Exchange, Fast, Processes
+
+MAX_STARTS = 4  # from one checkpoint
+LOOPBACK = "127.0.0.1"
+
+Work = Callable[[Exchange, torch.device, Job, Any], None]
+
+
+def meet(file: Path, rank: int, size: int) -> None:
+    """Join the group of `size` processes of this machine that meet at a new file; they talk on loopback.
+
+    torch's own meeting point is a server that listens on all interfaces and lets everybody in; so does gloo's connection of
+    each pair.
+    """
+    os.environ["GLOO_SOCKET_IFNAME"] = loopback()
+    dist.init_process_group("gloo", init_method=file.as_uri(), rank=rank, world_size=size)
+
+
+def loopback() -> str:
+    """The name of the interface that nobody outside this machine reaches: lo, or lo0."""
+    known = psutil.net_if_addrs()
+    return next(name for name in known if any(address.address == LOOPBACK for address in known[name]))
+
+
+def exchange_of(job: Job) -> Exchange:
+    """How the members of the current process group exchange what they have."""
+    return Fast() if job.params.exchange == "fast" else Processes()
+
+
+def last_words(error: Exception) -> str | None:
+    """What a process says before it dies of an error; None where it only lost another one, which died before."""
+    if isinstance(error, dist.DistError) or "gloo" in str(error):
+        return None
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def given_up(words: str) -> WorkFailed:
+    """The error of a group that has died too often."""
+    return WorkFailed(
+        f"training processes died {MAX_STARTS} times before the next checkpoint: {words or 'killed, or out of memory'}; "
+        "fix that (--workers 0 shows where it happens), then the same command goes on"
+    )

@@ -1,0 +1,176 @@
+"""A process that has imported DVC and torch once, and forks from it what would import them again: DVC, and a stage's command.
+
+    python warm_process.py NUMBER        of the open socket on which the flow asks
+
+A fork is a guard (tasks/guard.py) in a session of its own, whose pipes came with the request. So who ends what is as with
+guards that are started anew. This process ends with the flow, and its guards end their groups when it ends.
+"""
+
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # the directory of this file, whose modules are nobody's top level
+
+from dvc.stage import run as dvc_run
+from dvc.stage.exceptions import StageCmdFailedError
+
+from genpipe import lease, own_code
+from genpipe.cli import main as run_command
+from genpipe.params.cluster import WORKERS
+from tasks import atomic_dvc, guard
+
+FORKED = ("train", "sample", "evaluate")  # the commands of genpipe that import torch
+OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT", WORKERS)  # what differs in the environment from stage to stage
+LARGEST = 1 << 20  # bytes of a request
+ENVIRONMENT = dict(os.environ)
+CODE = own_code.digest()  # before the imports: a file that changes meanwhile makes it another
+
+cold_run = dvc_run._run
+
+
+class Forked:
+    """A child that is a fork of this process."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self.returncode: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            _end(work)
+
+    def wait(self) -> int:
+        """Its exit status, or minus the number of the signal that ended it."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a guard for each request, until the flow is gone."""
+    prctl(guard.PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a guard: it reports by itself
+    while True:
+        message, pipes, _, _ = socket.recv_fds(control, LARGEST, 3)
+        if not message:
+            return
+        if not os.fork():
+            control.close()
+            _end(lambda message=message, pipes=pipes: _guard(json.loads(message), pipes))
+        for pipe in pipes:
+            os.close(pipe)
+
+
+def _guard(request: dict[str, Any], pipes: Sequence[int]) -> int:
+    """What a guard does; its number, and at the end its exit status, go to the third pipe."""
+    os.setsid()
+    _die_with(os.getppid(), signal.SIGTERM)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    asked, output, report = pipes
+    for mine, standard in ((asked, 0), (output, 1), (output, 2)):
+        os.dup2(mine, standard)
+    os.close(asked)
+    os.close(output)
+    os.write(report, f"{os.getpid()}\n".encode())
+    os.chdir(request["root"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    status = guard.main(request["timeout"], guard.GRACE, request["words"], _start_dvc)
+    os.write(report, f"{status}\n".encode())
+    return status
+
+
+def _start_dvc(words: list[str], _: Callable[..., object]) -> Forked:
+    parent = os.getpid()
+
+    def work() -> int:
+        os.setsid()
+        _die_with(parent, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        dvc_run._run = run
+        return atomic_dvc.run(words)
+
+    return Forked(work)
+
+
+def run(executable: str | None, cmd: str, **how: Any) -> None:
+    """In place of DVC's: a command of genpipe that needs torch is run in a fork, any other one as DVC does."""
+    words = forkable(cmd, how["env"])
+    if words is None:
+        cold_run(executable, cmd, **how)
+        return
+
+    def work() -> int:
+        os.chdir(how["cwd"])
+        os.environ.clear()
+        os.environ.update(how["env"])
+        sys.argv = ["genpipe", *words]
+        return run_command(words)
+
+    before = signal.getsignal(signal.SIGINT)
+    child = Forked(work)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = child.wait()
+    signal.signal(signal.SIGINT, before)
+    if status:
+        raise StageCmdFailedError(cmd, status)
+
+
+def forkable(cmd: str, environment: dict[str, str]) -> list[str] | None:
+    """The words of a command of genpipe that a fork may run: with the code, packages and environment of this process."""
+    words = shlex.split(cmd)
+    is_plain = shlex.join(words) == cmd and len(words) > 1 and words[0] == "genpipe" and words[1] in FORKED
+    if not is_plain or _settings(environment) != _settings(ENVIRONMENT):
+        return None
+    command = shutil.which("genpipe", path=environment.get("PATH"))
+    is_ours = command is not None and Path(command).parent.samefile(Path(sys.executable).parent)
+    return words[1:] if is_ours and own_code.digest.__wrapped__() == CODE else None
+
+
+def _settings(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in OF_A_STAGE}
+
+
+def _die_with(parent: int, number: int) -> None:
+    prctl(guard.PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it ended before the line above, whose signal will never come
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _end(work: Callable[[], int]) -> NoReturn:
+    """Do the work of a fork, and end: what stands above it on the stack is its parent's."""
+    status = 1
+    try:
+        status = work()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:  # noqa: BLE001 (nothing may return into the code of the parent)
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status % 256)
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) of Linux."""
+    ctypes.CDLL(None).prctl(option, value)
+
+
+if __name__ == "__main__":
+    lease.die_with_parent()
+    serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,206 @@
+"""Stages that are forked from a warm process: the same bytes as commands of their own, and nothing that outlives anybody."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from genpipe.files import hash_of
+from genpipe.graph import Needs, Stage
+from tasks.reproduce import HOUSEKEEPING, Processes, StageFailed, StageRun, reproduce
+from tasks.warm import Warm, WarmGuard, warm_for
+from tests import tiny
+from tests.repository import make_repository
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warm process is forked on Linux only")
+GRAPH = {
+    "train": {"outs": ["artifacts/models/classifier"], "plots": ["artifacts/curves/classifier.tsv"]},
+    "sample": {"deps": ["artifacts/models/classifier"], "outs": ["artifacts/samples/classifier"]},
+    "evaluate": {
+        "deps": ["artifacts/samples/classifier", "artifacts/models/classifier"],
+        "metrics": ["artifacts/metrics/classifier.json"],
+    },
+}
+NAMES = tuple(GRAPH)
+OF_PYTEST = "PYTEST_CURRENT_TEST"  # changes, and a fork has the environment of its flow only
+
+
+def write_params(root: Path, **changes: object) -> None:
+    block = tiny.block("classifier", **changes) | {"judge": "none"}
+    datasets = {"tiny": {"kind": "digits", "source": "data/digits"}}
+    (root / "params.yaml").write_text(
+        yaml.safe_dump({"datasets": datasets, "recipes": {"classifier": block}})
+    )
+
+
+def make_project(root: Path) -> Path:
+    root.mkdir()
+    make_repository(root)
+    tiny.write_images(root / "artifacts" / "encoded" / "images")
+    write_params(root)
+    stages = {name: {"cmd": f"genpipe {name} classifier", **of} for name, of in GRAPH.items()}
+    stages["train"]["params"] = ["recipes"]
+    stages["other"] = {
+        "cmd": "echo $DVC_STAGE > other.txt && ps -o ppid= $$ > /dev/null",
+        "outs": ["other.txt"],
+    }
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture
+def warm(project: Path) -> Iterator[Warm]:
+    os.environ.pop(OF_PYTEST, None)
+    process = Warm(project)
+    yield process
+    process.end()
+    assert process._process.poll() is not None
+
+
+def reproduced(
+    root: Path,
+    processes: Processes,
+    show: Callable[[str], None],
+    name: str = "train",
+    needs: Needs | None = None,
+) -> StageRun:
+    os.environ.pop(OF_PYTEST, None)
+    return reproduce(root, Stage(name, (), ("x",), needs or Needs()), processes, show)
+
+
+def run(root: Path, name: str, processes: Processes) -> StageRun:
+    return reproduced(root, processes, lambda line: None, name)
+
+
+def told(root: Path, name: str) -> list[str]:
+    """What a stage printed, without DVC's own lines."""
+    lines = (root / ".genpipe" / "logs" / f"{name}.log").read_text().replace(str(root), "ROOT").splitlines()
+    return [line for line in lines if not HOUSEKEEPING.match(line)]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def below(warm: Warm) -> list[psutil.Process]:
+    return psutil.Process(warm._process.pid).children(recursive=True)
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_stages_in_forks_make_the_bytes_that_their_commands_make(
+    project: Path, warm: Warm, tmp_path: Path
+) -> None:
+    cold = make_project(tmp_path / "cold")
+    for name in (*NAMES, "other"):
+        assert run(project, name, Processes(warm)).outcome == "ran"
+        assert run(cold, name, Processes()).outcome == "ran"
+        assert told(project, name) == told(cold, name)
+    assert (project / "dvc.lock").read_bytes() == (cold / "dvc.lock").read_bytes()
+    made = [hash_of([root / "artifacts"], root / "artifacts") for root in (project, cold)]
+    assert made[0] == made[1]
+    assert run(project, "train", Processes(warm)).outcome == "skipped"
+
+
+def test_a_command_with_torch_is_a_fork_and_another_one_is_not(project: Path, warm: Warm) -> None:
+    """Its command line is then that of the warm process."""
+    write_params(project, steps=100_000)
+    started: list[list[str]] = []
+
+    def note(line: str) -> None:
+        if "steps" in line:
+            started.extend(process.cmdline() for process in below(warm))
+            processes.end_all()
+
+    processes = Processes(warm)
+    with pytest.raises(StageFailed, match="it was ended"):
+        reproduced(project, processes, note)
+    assert len(started) >= 3, "guard, DVC, training"
+    assert all("warm_process.py" in " ".join(words) for words in started)
+    assert below(warm) == []
+
+
+@pytest.mark.parametrize("victim", ["warm process", "guard"])
+def test_nothing_outlives_a_warm_process_or_a_guard_that_is_killed(
+    victim: str, project: Path, warm: Warm
+) -> None:
+    write_params(project, steps=100_000)
+    there: list[psutil.Process] = []
+
+    def kill(line: str) -> None:
+        if "steps" in line and not there:
+            there.extend(below(warm))
+            os.kill(warm._process.pid if victim == "warm process" else there[0].pid, signal.SIGKILL)
+
+    with pytest.raises(StageFailed) as failure:
+        reproduced(project, Processes(warm), kill)
+    assert failure.value.fault == "died"
+    assert len(there) >= 3
+    wait_until(lambda: not any(map(lives, there)))
+    write_params(project)
+    assert run(project, "train", Processes(warm)).outcome == "ran", "without a warm process by a command"
+
+
+def test_nothing_outlives_a_flow_that_is_killed(project: Path) -> None:
+    write_params(project, steps=100_000)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom genpipe.graph import Needs, Stage\n"
+        "from tasks.reproduce import HOUSEKEEPING, Processes, reproduce\nfrom tasks.warm import Warm\n"
+        "root = Path(sys.argv[1])\nstage = Stage('train', (), ('x',), Needs())\n"
+        "reproduce(root, stage, Processes(Warm(root)), lambda line: print(line, flush=True))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(project)], env=environment, stdout=subprocess.PIPE, text=True
+    ) as flow:
+        assert flow.stdout is not None
+        assert any("steps" in line for line in flow.stdout)
+        there = psutil.Process(flow.pid).children(recursive=True)
+        assert len(there) >= 4
+        flow.kill()
+    wait_until(lambda: not any(map(lives, there)))
+
+
+def test_bad_input_and_a_time_limit_are_reported_as_without_a_warm_process(project: Path, warm: Warm) -> None:
+    write_params(project, network={"no_such": 1})
+    with pytest.raises(StageFailed, match="no_such: not an argument of Classifier") as failure:
+        run(project, "train", Processes(warm))
+    assert failure.value.fault == "bad input"
+    write_params(project, steps=100_000)
+    with pytest.raises(StageFailed, match="timed out after 5 seconds"):
+        reproduced(project, Processes(warm), lambda line: None, needs=Needs(timeout=5))
+    wait_until(lambda: below(warm) == [])
+
+
+def test_a_warm_process_is_started_where_enough_stages_need_what_it_has(project: Path) -> None:
+    stages = [Stage(f"{group}@classifier", (), ("x",), Needs()) for group in ("prepare", "count", *NAMES)]
+    with warm_for(project, stages[:4]) as none:
+        assert none is None
+    with warm_for(project, stages) as process:
+        assert process is not None
+        guard = process.start(["--version"], None, os.environ)
+        assert isinstance(guard, WarmGuard)
+        assert guard.stdout.read().startswith("3.")
+        assert guard.wait() == 0
+        guard.stdin.close()
+        guard.stdout.close()
