@@ -98,15 +98,17 @@ def elementwise(func: Callable[..., Any], by_vectors: bool = False) -> Run:
 
     def rule(n: int, *args: Any, **named: Any) -> Any:
         stacked = [x for x in args if isinstance(x, Stacked)]
-        if not stacked or not all(map(_whole, stacked)) or not _is_plain(args, named):
+        if not any(map(_whole, stacked)) or any(isinstance(x, Leaf) for x in stacked):
+            return NotImplemented
+        if not _is_plain(args, named):
             return NotImplemented
         shape = stacked[0].shape
-        if any(x.shape != shape for x in stacked) or (by_vectors and not _is_in_vectors(args, stacked[0])):
+        if any(x.shape != shape for x in stacked) or (by_vectors and not all(map(_is_in_vectors, stacked))):
             return NotImplemented
-        for x in args:
-            if type(x) is Tensor and (x.requires_grad or not _spreads(x.shape, shape)):
-                return NotImplemented
-        made = func(*[x.whole if isinstance(x, Stacked) else x for x in args], **named)
+        others = [x for x in args if isinstance(x, Tensor) and not isinstance(x, Stacked)]
+        if any(x.requires_grad or by_vectors or not _spreads(x.shape, shape) for x in others):
+            return NotImplemented
+        made = func(*[x.stacked() if isinstance(x, Stacked) else x for x in args], **named)
         return Stacked.of_whole(made) if isinstance(made, Tensor) else NotImplemented
 
     return rule
@@ -237,11 +239,15 @@ def _is_plain(args: Sequence[Any], named: dict[str, Any]) -> bool:
     )
 
 
-def _is_in_vectors(args: Sequence[Any], like: Stacked) -> bool:
-    """Whether an operation on these tensors meets only whole vectors, in each slice as in the whole."""
-    tensors = [x.stacked() if isinstance(x, Stacked) else x for x in args if isinstance(x, Tensor)]
-    same = all(x.is_contiguous() and x.shape[1:] == like.shape for x in tensors)
-    return same and like.numel() % VECTORS == 0
+def _is_in_vectors(x: Stacked) -> bool:
+    """Whether torch meets only whole vectors: numbers lie beside each other in runs of as many, in a slice as in the whole."""
+    part = x.parts[0] if x.whole is None else x.whole[0]
+    run = 1
+    for size, stride in zip(reversed(part.shape), reversed(part.stride()), strict=True):
+        if stride != run and size != 1:
+            break
+        run *= size
+    return run % VECTORS == 0
 
 
 def _spreads(shape: Sequence[int], to: Sequence[int]) -> bool:
