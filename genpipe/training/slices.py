@@ -9,6 +9,8 @@ from genpipe.errors import BadInput
 from genpipe.recipe import Batch
 from genpipe.training.logical import Row
 
+LARGE = 1 << 15  # numbers
+
 
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seed torch's global generators: what torch.manual_seed does, without its tenth of a millisecond for stack traces."""
@@ -59,3 +61,17 @@ def weighed(means: Row, weight: float) -> Row:
         return [torch.zeros_like(mean) for mean in there]
     torch._foreach_mul_(there, weight)
     return means
+
+
+def averaged(sums: list[Tensor], weight: float, num_gradients: int) -> float:
+    """Divide sums by the weight, in place; the norms of the first of them, added up: a finite number where all are."""
+    norms: list[Tensor] = []
+    groups = [[x] for x in sums[:num_gradients] if x.numel() >= LARGE]
+    small = [x for x in sums[:num_gradients] if x.numel() < LARGE]
+    for group in [*groups, small]:  # a large one at a time: its norm is taken while it is in the cache
+        if group and weight != 1:
+            torch._foreach_div_(group, weight)
+        norms.extend(torch._foreach_norm(group) if group else ())
+    if weight != 1:
+        torch._foreach_div_(sums[num_gradients:], weight)
+    return torch.stack(norms).sum().item()

@@ -27,7 +27,14 @@ from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, lates
 from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.logical import Exchange, Row, sum_over_slices
 from genpipe.training.runs import RunFiles
-from genpipe.training.slices import own_memory, refuse_other_rows, seed_generators, slice_of, weighed
+from genpipe.training.slices import (
+    averaged,
+    own_memory,
+    refuse_other_rows,
+    seed_generators,
+    slice_of,
+    weighed,
+)
 from genpipe.training.solver import Solver
 from genpipe.training.stacked import Refused
 from genpipe.training.together import Held, Ways, differentiated
@@ -143,8 +150,7 @@ class Trainer:
         weight = total[num_gradients][-1].item()
         if weight == 0:
             raise complaints.weightless(self._where(update))
-        if weight != 1:
-            torch._foreach_div_(total, weight)
+        size = averaged(total, weight, num_gradients)
         gradients, scalars, changes = (
             total[:num_gradients],
             total[num_gradients][:-1],
@@ -153,7 +159,7 @@ class Trainer:
         self.buffers.settle(opening, changes)
         values = scalars.tolist()
         metrics = dict(zip(names, values, strict=True))
-        if not math.isfinite(sum(values) + torch.stack(torch._foreach_norm(gradients)).sum().item()):
+        if not math.isfinite(sum(values) + size):
             raise complaints.diverged(self._where(update), self.run.directory.name, metrics)
         return Turn(gradients, values[0], metrics, weight / num_slices)
 
