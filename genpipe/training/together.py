@@ -1,9 +1,11 @@
 """Whether the slices of an update are computed together: where that was seen to give the bits of one after the other.
 
-Both ways end on the same bits, so processes need not agree on one, and no artifact tells which it was.
+Both ways end on the same bits, so processes need not agree on one, the faster one may be taken, and no artifact tells which
+it was.
 """
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -19,7 +21,7 @@ from genpipe.training.slices import own_memory
 from genpipe.training.stacked import Refused, Stacked, Together, of_slice
 from genpipe.training.trust import Trust, same
 
-CHECKS = 2  # batches of one shape that are computed both ways
+CHECKS = 3  # batches of one shape that are computed both ways
 UNDECIDED = (
     8  # batches after which gradients that are all zeros, which show nothing, are waited for no longer
 )
@@ -51,8 +53,10 @@ class Ways:
         self.trust = Trust()
         self.held = held
         self.never = never or ("" if held.slices[1] - held.slices[0] > 1 else "there is one slice")
-        self.checked: Counter[object] = Counter()
+        self.checked: Counter[tuple[object, ...]] = Counter()
+        self.is_timed = True  # whether the faster way is taken, where both have the same bits
         self._undecided: Counter[object] = Counter()
+        self._seconds: dict[tuple[object, bool], float] = {}  # the least of each way, of this thread
 
     def rows(
         self,
@@ -67,17 +71,24 @@ class Ways:
             return alone
         key = (update, *((name, value.shape) for name, value in batch.items()))
         is_checked = self.checked[key] >= CHECKS
+        if is_checked and self.is_timed and self._seconds[key, False] < self._seconds[key, True]:
+            return alone
+        begun = time.thread_time()
         try:
             rows = together(batch if is_checked else {name: value.clone() for name, value in batch.items()})
         except Exception as error:  # noqa: BLE001 - an error of the loss comes again, in its own words, alone
             self._refuse(update, str(error) if isinstance(error, Refused) else f"stops ({_line(error)})")
             return alone
         if not is_checked:
-            rows = self._compared(update, key, rows, [alone(v) for v in range(*self.held.slices)])
+            self._note_time(key, True, begun)
+            begun = time.thread_time()
+            right = [alone(v) for v in range(*self.held.slices)]
+            self._note_time(key, False, begun)
+            rows = self._compared(update, key, rows, right)
             self._note_zeros(update, key, rows, num_gradients)
         return dict(zip(range(*self.held.slices), rows, strict=True)).pop
 
-    def _compared(self, update: str, key: object, rows: list[Row], right: list[Row]) -> list[Row]:
+    def _compared(self, update: str, key: tuple[object, ...], rows: list[Row], right: list[Row]) -> list[Row]:
         """The rows of one slice after the other, and whether they add up to the same bits."""
         first = self.held.slices[0]
         for node in self.held.nodes():
@@ -90,7 +101,11 @@ class Ways:
         self.checked[key] += 1
         return right
 
-    def _note_zeros(self, update: str, key: object, right: list[Row], num_gradients: int) -> None:
+    def _note_time(self, key: object, is_together: bool, begun: float) -> None:
+        seconds = time.thread_time() - begun
+        self._seconds[key, is_together] = min(seconds, self._seconds.get((key, is_together), seconds))
+
+    def _note_zeros(self, update: str, key: tuple[object, ...], right: list[Row], num_gradients: int) -> None:
         """A check does not count where a gradient is all zeros, as below a layer that starts at zero."""
         columns = list(zip(*right, strict=True))[:num_gradients]
         if all(any(g is not None and bool(g.any()) for g in column) for column in columns):
