@@ -210,7 +210,9 @@ def held(tmp_path, *arguments) -> torch.Tensor:
     """The buffer after one step."""
     recipe = Holding(*arguments)
     params = toys.training(solvers={"sum": {}}, steps=1)
-    Trainer(recipe, toys.Points(), params, 0, Alone(), Run(tmp_path)).fit()
+    trainer = Trainer(recipe, toys.Points(), params, 0, Alone(), Run(tmp_path))
+    trainer.ways.never = "the loss counts its calls"
+    trainer.fit()
     return recipe.held
 
 

@@ -36,6 +36,10 @@ class Buffers:
         for name, buffer in self._shared.items():
             buffer.copy_(opening[name])
 
+    def versions(self) -> list[int]:
+        """How often each of the shared values was written to."""
+        return [buffer._version for buffer in self._shared.values()]
+
     def changes(self, opening: Values) -> list[Tensor]:
         """What a slice made of the shared values; changes of integers as floats, so that they have a mean."""
         for name, buffer in [*self._shared.items(), *self._sliced.items()]:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 Node = tuple[int, int]  # a subtree: its first slice, and one past its last
 Term = TypeVar("Term")
+Row = list[
+    Tensor | None
+]  # what a slice adds to each sum; None: nothing, a sum over an earlier slice has it already
 
 
 class Exchange(Protocol):
@@ -125,15 +128,20 @@ def tree_sum(node: Node, term: Callable[[Node], Term | None], add: Callable[[Ter
     return add(left, tree_sum((cut, node[1]), term, add))
 
 
-def sum_over_slices(num_slices: int, leaf: Callable[[int], list[Tensor]], exchange: Exchange) -> list[Tensor]:
+def sum_over_slices(num_slices: int, leaf: Callable[[int], Row], exchange: Exchange) -> list[Tensor]:
     """The sums of `leaf(v)`, tensor by tensor, over all slices v; the same bits for every number of processes.
 
-    Each tensor that `leaf` gives must be new: it is added to in place. Shapes and types are those of every slice.
+    Each tensor that `leaf` gives must be new: it is added to in place. Shapes and types are those of every slice. The
+    first slice of a subtree that a process holds has all its tensors.
     """
     whole = (0, num_slices)
     shares = [subtrees(owned(rank, exchange.size, num_slices), whole) for rank in range(exchange.size)]
     mine = [
-        tree_sum(node, lambda n: leaf(n[0]) if n[1] - n[0] == 1 else None, _add_all)
+        [
+            x
+            for x in tree_sum(node, lambda n: leaf(n[0]) if n[1] - n[0] == 1 else None, _add_all)
+            if x is not None
+        ]
         for node in shares[exchange.rank]
     ]
     if exchange.size == 1:
@@ -148,9 +156,15 @@ def sum_over_slices(num_slices: int, leaf: Callable[[int], list[Tensor]], exchan
     return _combined(mine, [len(share) for share in shares], add, exchange)
 
 
-def _add_all(left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
-    torch._foreach_add_(left, right)
+def _add_all(left: Row, right: Row) -> Row:
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if a is not None and b is not None]
+    torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
     return left
+
+
+def added(left: Row, right: Row) -> Row:
+    """The sum of two rows in new memory."""
+    return [a if a is None or b is None else a + b for a, b in zip(left, right, strict=True)]
 
 
 def _combined(

@@ -1,10 +1,15 @@
 """The part of a step that one logical worker computes: its randomness, its rows, its gradients."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from genpipe.errors import BadInput
 from genpipe.recipe import Batch
+from genpipe.training.logical import Row
+
+LARGE = 1 << 15  # numbers
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -30,23 +35,43 @@ def refuse_other_rows(batch: Batch, batch_size: int) -> None:
             )
 
 
-def own_memory(gradients: list[Tensor]) -> list[Tensor]:
+def own_memory(gradients: Sequence[Tensor | None]) -> Row:
     """Gradients that can be added to in place: autograd may hand out one tensor twice, or one number as many."""
     seen: set[int] = set()
-    own = []
+    own: Row = []
     for gradient in gradients:
+        if gradient is None:
+            own.append(None)
+            continue
         dense = gradient.contiguous()
-        own.append(dense.clone() if dense.data_ptr() in seen else dense)
-        seen.add(own[-1].data_ptr())
+        if dense.data_ptr() in seen:
+            dense = dense.clone()
+        seen.add(dense.data_ptr())
+        own.append(dense)
     return own
 
 
-def weighed(means: list[Tensor], weight: float) -> list[Tensor]:
+def weighed(means: Row, weight: float) -> Row:
     """Means over a slice times its number of units, in place; zeros where it has none, also of what is no number.
 
     The factor meets gradients in the type of their parameters: a loss in bfloat16 would round it above 256.
     """
+    there = [mean for mean in means if mean is not None]
     if not weight:
-        return [torch.zeros_like(mean) for mean in means]
-    torch._foreach_mul_(means, weight)
+        return [torch.zeros_like(mean) for mean in there]
+    torch._foreach_mul_(there, weight)
     return means
+
+
+def averaged(sums: list[Tensor], weight: float, num_gradients: int) -> float:
+    """Divide sums by the weight, in place; the norms of the first of them, added up: a finite number where all are."""
+    norms: list[Tensor] = []
+    groups = [[x] for x in sums[:num_gradients] if x.numel() >= LARGE]
+    small = [x for x in sums[:num_gradients] if x.numel() < LARGE]
+    for group in [*groups, small]:  # a large one at a time: its norm is taken while it is in the cache
+        if group and weight != 1:
+            torch._foreach_div_(group, weight)
+        norms.extend(torch._foreach_norm(group) if group else ())
+    if weight != 1:
+        torch._foreach_div_(sums[num_gradients:], weight)
+    return torch.stack(norms).sum().item()

@@ -25,10 +25,19 @@ from genpipe.training.averages import Average
 from genpipe.training.buffers import Buffers
 from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, latest_checkpoint
 from genpipe.training.log import Lines, Log, rows_of
-from genpipe.training.logical import Exchange, sum_over_slices
+from genpipe.training.logical import Exchange, Row, sum_over_slices
 from genpipe.training.runs import RunFiles
-from genpipe.training.slices import own_memory, refuse_other_rows, seed_generators, slice_of, weighed
+from genpipe.training.slices import (
+    averaged,
+    own_memory,
+    refuse_other_rows,
+    seed_generators,
+    slice_of,
+    weighed,
+)
 from genpipe.training.solver import Solver
+from genpipe.training.stacked import Refused
+from genpipe.training.together import Held, Ways, differentiated
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,9 @@ class Trainer:
         self.solvers = self._solvers()
         trained = first_steps(self.phases, self.starts)
         self.average = Average(recipe, params.ema, trained) if params.ema is not None else None
+        self.everything = list(recipe.parameters())
+        held = Held.by(exchange.rank, exchange.size, params.logical_workers, params.batch_size)
+        self.ways = Ways(held, self._why_not_together())
         self.step = 0
         self.best: Score | None = None  # of the best checkpoint so far
 
@@ -111,30 +123,34 @@ class Trainer:
         num_slices, num_gradients = self.params.logical_workers, len(self.solvers[update.name].parameters)
         names: list[str] = []
 
-        def leaf(v: int) -> list[Tensor]:
-            self.buffers.restore(opening)
-            self._seed(self.step, update.noise or update.name, v)
-            loss, gradients = self._differentiate(
-                update,
-                {**slice_of(batch, v, num_slices, self.params.batch_size), **self.buffers.rows(v)},
-            )
+        def row(loss: Loss, gradients: Row) -> Row:
             scalars = {"loss": loss.value, **dict(sorted(loss.metrics.items()))}
             complaints.refuse_shapes(self._where(update), scalars)
             names[:] = [f"{update.name}.{name}" for name in scalars]
             numbers = torch.stack([x.detach().double() for x in scalars.values()])
             changes = self.buffers.changes(opening)
-            if loss.weight is None:
-                return [*gradients, torch.cat([numbers, numbers.new_ones(1)]), *changes]
             counted = torch.cat([numbers, numbers.new_ones(1)])
+            if loss.weight is None:
+                return [*gradients, counted, *changes]
             return weighed([*gradients, counted, *changes], loss.weight.item())
 
+        def alone(v: int) -> Row:
+            self.buffers.restore(opening)
+            self._seed(self.step, update.noise or update.name, v)
+            rows = slice_of(batch, v, num_slices, self.params.batch_size)
+            return row(*self._differentiate(update, {**rows, **self.buffers.rows(v)}))
+
+        def together(batch: Batch) -> list[Row]:
+            self.buffers.restore(opening)
+            return [row(*made) for made in self._differentiate_together(update, batch)]
+
         with complaints.memory_named(self._where(update), self.params):
-            total = sum_over_slices(num_slices, leaf, self.exchange)
+            rows = self.ways.rows(update.name, batch, alone, together, num_gradients)
+            total = sum_over_slices(num_slices, rows, self.exchange)
         weight = total[num_gradients][-1].item()
         if weight == 0:
             raise complaints.weightless(self._where(update))
-        if weight != 1:
-            torch._foreach_div_(total, weight)
+        size = averaged(total, weight, num_gradients)
         gradients, scalars, changes = (
             total[:num_gradients],
             total[num_gradients][:-1],
@@ -143,11 +159,11 @@ class Trainer:
         self.buffers.settle(opening, changes)
         values = scalars.tolist()
         metrics = dict(zip(names, values, strict=True))
-        if not math.isfinite(sum(values) + torch.stack(torch._foreach_norm(gradients)).sum().item()):
+        if not math.isfinite(sum(values) + size):
             raise complaints.diverged(self._where(update), self.run.directory.name, metrics)
         return Turn(gradients, values[0], metrics, weight / num_slices)
 
-    def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, list[Tensor]]:
+    def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, Row]:
         """The loss of a slice, and its gradients, each in memory of its own."""
         solver = self.solvers[update.name]
         with self._precision():
@@ -163,13 +179,44 @@ class Trainer:
             )
         return loss, own_memory([g for g in gradients if g is not None])
 
+    def _differentiate_together(self, update: Update, batch: Batch) -> list[tuple[Loss, Row]]:
+        """The same of all slices that this process holds."""
+        solver, held = self.solvers[update.name], self.ways.held
+        seeds = [self._seed_of(self.step, update.noise or update.name, v) for v in range(*held.slices)]
+        before = self.buffers.versions()
+        made = differentiated(
+            lambda rows: solver.loss(rows, self.step),
+            batch,
+            held,
+            solver.parameters,
+            self.everything,
+            seeds,
+            self.ways.trust,
+        )
+        if self.buffers.versions() != before:
+            raise Refused("changes buffers")
+        for loss, _ in made:
+            complaints.refuse_weight(self._where(update), loss)
+        return made
+
+    def _why_not_together(self) -> str:
+        """Why slices are computed one after the other; empty where nothing speaks against all at once."""
+        if self.recipe.sliced:
+            return "buffers are cut by rows"
+        if self.device.type != "cpu":
+            return "the device is no CPU"
+        return "" if self.params.precision == "float32" else f"the precision is {self.params.precision}"
+
     def _precision(self) -> AbstractContextManager[object]:
         if self.params.precision == "bfloat16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()  # an autocast that is off costs a tenth of a millisecond
 
     def _seed(self, *parts: object) -> None:
-        seed_generators(derived_seed(self.seed, *parts), self.device)
+        seed_generators(self._seed_of(*parts), self.device)
+
+    def _seed_of(self, *parts: object) -> int:
+        return derived_seed(self.seed, *parts)
 
     def _where(self, update: Update) -> str:
         return f"update {update.name!r} of {type(self.recipe).__name__} at step {self.step}"

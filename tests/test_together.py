@@ -1,0 +1,256 @@
+"""The slices of a process in one pass: the same bits as one after the other, and what cannot be done so is noticed."""
+
+import hashlib
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+from torch.nn import functional as F
+
+from genpipe.recipe import Loss, Phase, Recipe, Update, mean_over
+from genpipe.training import rules, together
+from genpipe.training.checkpoint import latest_checkpoint
+from genpipe.training.logical import Alone
+from genpipe.training.runs import Run
+from genpipe.training.stacked import Rule, Stacked
+from genpipe.training.together import CHECKS, Held, differentiated
+from genpipe.training.trainer import Trainer
+from genpipe.training.trust import Trust, same
+from tests import exactness, toys
+from tests.reference import REFERENCE, registered
+
+__all__ = ["registered"]
+pytestmark = pytest.mark.usefixtures("registered")
+APART = {  # the updates of the recipes that are computed slice by slice, and why
+    "aae": {"reconstruct": "changes buffers"},
+    "classifier, techniques": {"nll": "takes a gradient itself"},
+    "glann": {"glo": "changes buffers"},
+    "ogan": {"ogan": "changes buffers"},
+    "tokens": {"nll": "writes to a tensor that all slices share, by lerp_"},
+    "wgan_gp": {"critic": "takes a gradient itself", "generator": "changes buffers"},
+}
+NEVER = "buffers are cut by rows"
+
+
+def ended(trainer: Trainer) -> str:
+    """The MD5 of all that a training ends with."""
+    trainer.fit()
+    checkpoint = latest_checkpoint(trainer.run)
+    assert checkpoint is not None
+    tensors = (checkpoint.weights, checkpoint.average, checkpoint.optimiser)
+    return hashlib.md5(b"".join([*map(save, tensors), checkpoint.log.text])).hexdigest()
+
+
+@pytest.mark.parametrize("name", [*exactness.NAMES, *REFERENCE])
+def test_a_training_ends_on_the_same_bits_together_and_one_after_the_other(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(together, "CHECKS", 1)  # more steps that are not computed both ways
+    usual = exactness.trainer(name, tmp_path / "usual", Alone(), None)
+    apart = exactness.trainer(name, tmp_path / "apart", Alone(), None)
+    apart.ways.never = "the control"
+    usual.ways.is_timed = False
+    assert ended(usual) == ended(apart)
+    if usual.ways.never:
+        assert usual.ways.never == NEVER
+        assert usual.recipe.sliced
+        return
+    assert usual.ways.refused == APART.get(name.removesuffix(", accumulation"), {})
+    played = {update.name for phase in usual.phases for update in phase.updates}
+    assert {key[0] for key in usual.ways.checked if usual.ways.checked[key] >= 1} == played - {
+        *usual.ways.refused
+    }
+
+
+class Small(Recipe):
+    """A layer, and a loss that a test says."""
+
+    def __init__(self, loss, first=8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.last = nn.Linear(2, first), nn.Linear(first, 1)
+        self.scale = nn.Parameter(torch.ones(first))
+        self._loss = loss
+
+    def phases(self):
+        return (Phase("all", (Update("fit", lambda batch: self._loss(self, batch["points"]), (self,)),)),)
+
+
+def small_trainer(loss, directory, first=8, steps=6) -> Trainer:
+    params = toys.training(solvers={"fit": {"lr": 0.1}}, steps=steps, batch_size=32)
+    points: Any = toys.Points()
+    return Trainer(Small(loss, first), points, params, 0, Alone(), Run(directory))
+
+
+def both(loss, directory, **changes) -> Trainer:
+    """A training that was seen to have the bits of one slice after the other."""
+    usual, apart = (small_trainer(loss, directory / name, **changes) for name in ("usual", "apart"))
+    apart.ways.never = "the control"
+    usual.ways.is_timed = False
+    assert ended(usual) == ended(apart)
+    return usual
+
+
+def used(recipe, x):
+    return recipe.last(recipe.layer(x).tanh() * recipe.scale.exp()).squeeze(1)
+
+
+def draws(recipe, x):
+    noise = torch.randn(x.shape) + torch.rand_like(x)
+    return Loss((F.dropout(used(recipe, x + noise), 0.3) ** 2).mean(), {"noise": noise.mean()})
+
+
+def uses_twice(recipe, x):
+    again = F.linear(recipe.layer(x), recipe.layer.weight.t())
+    return Loss(used(recipe, x + recipe.layer(again) @ recipe.layer.weight).square().mean())
+
+
+def weighs(recipe, x):
+    return mean_over(used(recipe, x), x[:, 0] > 2, square=used(recipe, x).square())
+
+
+@pytest.mark.parametrize("loss", [draws, uses_twice, weighs])
+def test_what_a_slice_has_of_its_own_stays_its_own(loss, tmp_path):
+    """Random draws, a parameter outside of a layer, one in two layers, the number of units of a slice."""
+    assert both(loss, tmp_path).ways.refused == {}
+
+
+def decides(recipe, x):
+    return Loss(used(recipe, x).mean() * (2 if x[0, 0] > 2 else 1))
+
+
+def reads(recipe, x):
+    return Loss(used(recipe, x).mean() * x.max().item())
+
+
+def selects(recipe, x):
+    return Loss(used(recipe, x[x[:, 0] > 2]).square().mean())
+
+
+def penalises(recipe, x):
+    value = used(recipe, x).square().mean()
+    (slope,) = torch.autograd.grad(value, recipe.layer.weight, create_graph=True)
+    return Loss(value + slope.square().mean())
+
+
+def reaches_behind(recipe, x):
+    return Loss(used(recipe, x).mean() + 0 * recipe.scale.data.sum())
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (decides, "decides by what is in a slice"),
+        (reads, "decides by what is in a slice"),
+        (selects, "makes tensors whose shape depends on what is in the slice"),
+        (penalises, "takes a gradient itself"),
+        (reaches_behind, "uses .data"),
+    ],
+)
+def test_what_cannot_be_computed_together_is_computed_slice_by_slice(loss, reason, tmp_path, capsys):
+    assert both(loss, tmp_path).ways.refused == {"fit": reason}
+    line = f"genpipe: update 'fit' computes its slices one after the other: the loss {reason}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_draw_by_an_operation_that_is_not_known_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr("genpipe.training.stacked.RANDOM", frozenset())
+    reasons = both(draws, tmp_path).ways.refused
+    assert reasons == {"fit": "draws random numbers in an operation that is not known to be random"}
+
+
+def plain(recipe, x):
+    return Loss(used(recipe, x).square().mean())
+
+
+def shifted(num_slices, x, weight, bias=None):
+    """A product with other last bits in one row of the last slice."""
+    made = rules.linear(num_slices, x, weight, bias)
+    shift = torch.zeros_like(made.whole)
+    shift[-1, -1, -1] = 1e-6
+    return Stacked.of_whole(made.whole + shift)
+
+
+@pytest.mark.parametrize(
+    ("is_exact", "refused"), [(False, {}), (True, {"fit": "has other bits on more rows"})]
+)
+def test_other_bits_of_an_operation_are_noticed(is_exact, refused, tmp_path, monkeypatch):
+    """Where it is tried on random numbers it alone is computed slice by slice; else the whole update is."""
+    monkeypatch.setitem(rules.RULES, F.linear, Rule(shifted, is_exact))
+    assert both(plain, tmp_path).ways.refused == refused
+
+
+def test_a_wrong_order_of_the_sum_is_noticed(tmp_path, monkeypatch):
+    def in_turn(gs, xs, node):
+        parts = [g.t().mm(x) for g, x in zip(gs, xs, strict=True)][node[0] : node[1]]
+        return sum(reversed(parts[:-1]), parts[-1])
+
+    monkeypatch.setattr("genpipe.training.layers._sum_of_products", in_turn)
+    assert both(plain, tmp_path).ways.refused == {"fit": "has other bits on more rows"}
+
+
+def test_a_check_on_gradients_that_are_all_zeros_does_not_count(tmp_path):
+    """Behind a layer that starts at zero nothing shows in the first step."""
+    trainer = small_trainer(lambda r, x: Loss((used(r, x) - x.sum(1)).square().mean()), tmp_path)
+    for parameter in trainer.recipe.get_submodule("last").parameters():
+        nn.init.zeros_(parameter)
+    counts = []
+    for _ in range(6):
+        trainer._play_step()
+        trainer.step += 1
+        counts.append(sum(trainer.ways.checked.values()))
+    assert counts == [0, *range(1, CHECKS + 1), CHECKS, CHECKS][:6]
+    assert trainer.ways.refused == {}
+
+
+def test_zeros_that_stay_are_waited_for_a_while(tmp_path):
+    trainer = both(
+        lambda r, x: Loss(r.last(r.layer(x)).square().mean() + 0 * r.scale.sum()), tmp_path, steps=10
+    )
+    assert trainer.ways.refused == {"fit": "has gradients that are all zeros"}
+
+
+@pytest.mark.parametrize("run", [(0, 2), (2, 4), (1, 4), (0, 5)])
+def test_the_sums_of_each_subtree_are_those_of_slice_after_slice(run):
+    """Of a process that holds any run of the slices."""
+    recipe, points = Small(plain, first=40), torch.randn(5 * 16, 2)
+    parameters = list(recipe.parameters())[1:3]
+    held = Held(run, 5, 16)
+    made = differentiated(
+        lambda batch: Loss(recipe.last(recipe.layer(batch["points"])).square().mean()),
+        {"points": points},
+        held,
+        parameters,
+        list(recipe.parameters()),
+        [0] * (run[1] - run[0]),
+        Trust(),
+    )
+    rows = {v: row for v, (_, row) in zip(range(*run), made, strict=True)}
+    for first, last in held.nodes():
+        assert None not in rows[first]
+        if last - first > 1:
+            assert None in rows[last - 1]  # the weight, which the first slice has the sum of
+    for a, b in [(v, v + 1) for v in range(*run) if (v, v + 1) in held.nodes()]:
+        loss = recipe.last(recipe.layer(points[a * 16 : b * 16])).square().mean()
+        right = torch.autograd.grad(loss, parameters)
+        assert all(x is not None and same(x, y) for x, y in zip(rows[a], right, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 64, 65])
+def test_trusted_operations_have_the_bits_of_the_slices_on_other_numbers(size):
+    trust, weight, bias = Trust(), torch.randn(5, size), torch.randn(5)
+    operations: list[tuple[Any, tuple[Any, ...]]] = [
+        (F.linear, (weight, bias)),
+        (torch.sigmoid, ()),
+        (torch.softmax, (-1,)),
+        (torch.exp, ()),
+    ]
+    for func, others in operations:
+        rule = rules.RULES[func]
+        for draw in range(20):
+            x = Stacked.of_whole(torch.randn(4, 7, size, generator=torch.Generator().manual_seed(draw)))
+            made = rule.run(4, x, *others)
+            if made is NotImplemented or not trust(rule, 4, func, (x, *others), {}):
+                assert size % 64  # whole vectors are always computed together
+                break
+            assert all(same(part, func(x.parts[v], *others)) for v, part in enumerate(made.parts))
