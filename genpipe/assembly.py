@@ -15,7 +15,6 @@ from genpipe.data.opening import open_data, require_test, require_whole_groups
 from genpipe.errors import BadInput
 from genpipe.files import WEIGHTS, existing, read_json
 from genpipe.models import RECIPES
-from genpipe.nn.products import through_onednn
 from genpipe.params.blocks import checked_argument
 from genpipe.params.techniques import Normalisation
 from genpipe.recipe import Recipe
@@ -23,7 +22,6 @@ from genpipe.training.agreement import refuse_other_machines, together
 from genpipe.training.checkpoint import load_fitting, load_weights
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange
-from genpipe.training.processor import is_portable
 from genpipe.training.runs import RunFiles
 from genpipe.training.trainer import Trainer
 from genpipe.training.weight_transforms import normalise
@@ -54,8 +52,6 @@ def build(
             f"{make.__name__} needs data with {', '.join(missing)}, and the data has: {', '.join(facts) or 'no facts'}; "
             "name other data (recipes.*.data), or take another model"
         )
-    if is_portable():
-        through_onednn()
     known = {name: value for name, value in facts.items() if name in arguments}
     values = {
         key: checked_argument(f"train.network.{key}", value, arguments[key].annotation)

@@ -2,7 +2,7 @@
 
 Kernels are chosen by what a processor can do, and MKL's by its maker too, so that the last bits of a sum depend on the
 machine. `portable` limits each library to one choice that every x86-64 processor with AVX2 has. What still differs there is
-replaced: products of matrices in genpipe/nn/products.py, roots in genpipe/nn/roots.py.
+replaced by genpipe/nn/portable.py.
 """
 
 import os

@@ -27,10 +27,10 @@ from genpipe.data.opening import open_data
 from genpipe.evaluation.judge import Trial, judged
 from genpipe.evaluation.judges import JUDGES
 from genpipe.models import RECIPES
+from genpipe.nn import portable
 from genpipe.sampling.panels import Showing, show_all
 from genpipe.sampling.text import speller_in
 from genpipe.training.logical import Alone
-from genpipe.training.processor import is_portable
 from genpipe.training.trainer import Trainer
 from tests import exactness, tiny
 from tests.reference import REFERENCE
@@ -215,9 +215,10 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="RECIPE")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    portable.install()
     for name, row in REFERENCE.items():
         RECIPES.setdefault(name, row.make)
-    print(f"portable: {is_portable()}", flush=True)
+    print(f"portable: {portable.is_portable()}", flush=True)
     if arguments.note:
         note(arguments.names or NAMES, arguments.note)
         return 0

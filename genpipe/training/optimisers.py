@@ -1,4 +1,4 @@
-"""Optimisers: torch's where it has them and their bits are the same on every processor, and four of our own.
+"""Optimisers: torch's where it has them, and four that it lacks.
 
 The four take what torch's take (groups of parameters with `lr` and the like) and keep their state as torch's do.
 """
@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from genpipe.nn.roots import square_root
 from genpipe.params.training import Solver
 
 Groups = Iterable[dict[str, Any]]
@@ -60,38 +59,26 @@ class Momentum(Moving):
             parameter.add_(velocity, alpha=1 + ahead)
 
 
-class RMSprop(Moving):
-    """torch.optim.RMSprop, with a root that is the same on every processor; eps may stand inside the root.
+class RMSpropEpsInside(Moving):
+    """torch.optim.RMSprop but for the place of eps: the step is lr g / sqrt(mean square + eps), as in TensorFlow 1.
 
-    The step is lr g / (sqrt(mean square) + eps), or lr g / sqrt(mean square + eps), as in TensorFlow 1. With eps outside a
-    tiny gradient moves as far as a large one; inside, it moves less. The mean square starts from 0; the learning rate stays
-    out of the momentum. From Dynamics to Optimisers: RMSprop (Su, 2018, archives/6234), after Lecture 6e (Tieleman & Hinton,
-    2012).
+    With eps outside the root a tiny gradient moves as far as a large one; inside, it moves less. Both start from a mean
+    square of 0 and keep the learning rate out of the momentum. From Dynamics to Optimisers: RMSprop (Su, 2018,
+    archives/6234), after Lecture 6e (Tieleman & Hinton, 2012).
     """
 
     def __init__(
-        self,
-        groups: Groups,
-        lr: float,
-        alpha: float,
-        eps: float,
-        momentum: float,
-        weight_decay: float,
-        eps_inside: bool,
+        self, groups: Groups, lr: float, alpha: float, eps: float, momentum: float, weight_decay: float
     ) -> None:
         defaults = {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(groups, defaults)
-        self.eps_inside = eps_inside
 
     def _move(self, value: float | None) -> None:
         for group, parameter, gradient in _moving(self):
             gradient = _decayed(group, parameter, gradient)
             square = _slot(self, parameter, "square_avg")
             square.mul_(group["alpha"]).addcmul_(gradient, gradient, value=1 - group["alpha"])
-            if self.eps_inside:
-                move = gradient * (square + group["eps"]).rsqrt_()
-            else:
-                move = gradient / square_root(square).add_(group["eps"])
+            move = gradient / (square + group["eps"]).sqrt_()
             if group["momentum"]:
                 move = _slot(self, parameter, "momentum_buffer").mul_(group["momentum"]).add_(move)
             parameter.sub_(move, alpha=group["lr"])
@@ -124,7 +111,7 @@ class LAMB(Moving):
         square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         state["step"] = state.get("step", torch.tensor(0.0)) + 1  # on the CPU, as torch keeps it
         count = state["step"].item()
-        root = square_root(square / (1 - beta2**count)).add_(group["eps"])
+        root = (square / (1 - beta2**count)).sqrt_().add_(group["eps"])
         return mean / (1 - beta1**count) / root
 
 
@@ -186,7 +173,8 @@ def make_optimiser(params: Solver, groups: list[dict[str, Any]]) -> Optimizer:
         case "momentum":
             return Momentum(groups, lr, params.momentum, params.lookahead, decay)
         case "rmsprop":
-            return RMSprop(groups, lr, params.alpha, eps, params.momentum, decay, params.eps_inside)
+            make = RMSpropEpsInside if params.eps_inside else torch.optim.RMSprop
+            return make(groups, lr, params.alpha, eps, weight_decay=decay, momentum=params.momentum)
         case "lamb":
             return LAMB(groups, lr, betas, eps, decay)
         case "polyak":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genpipe import numerics
+from genpipe.nn.portable import is_portable
 
 CPUINFO = Path("/proc/cpuinfo")
 MAKER = re.compile(r"^(?:vendor_id|CPU implementer)\s*:\s*(.+)$", re.MULTILINE)
@@ -30,12 +30,6 @@ SETTINGS = (
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
 )  # of those libraries
-
-
-@functools.cache
-def is_portable() -> bool:
-    """Whether this process computes what every x86-64 processor with AVX2 does: the settings are made, and torch follows them."""
-    return numerics.are_set("portable") and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 @functools.cache
