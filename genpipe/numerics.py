@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 from genpipe import yaml_text
 from genpipe.errors import BadInput, BadState
@@ -38,7 +38,7 @@ def of(root: Path) -> Numerics:
     except (OSError, BadInput):
         return DEFAULT
     said = values.get("numerics") if isinstance(values, dict) else None
-    return said if said in get_args(Numerics) else DEFAULT
+    return "native" if said == "native" else DEFAULT
 
 
 def settings(numerics: Numerics) -> Mapping[str, str]:

@@ -6,8 +6,9 @@ kernel below autograd, so that derivatives of any order remain torch's own.
 """
 
 import functools
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,17 @@ from genpipe.errors import BadInput
 # Elements of the right matrix below which a call of oneDNN costs more than it saves. The left one, whose rows are examples,
 # does not count: a row must not depend on how many there are.
 ENOUGH = 1 << 14
-REFUSED = ("acos", "asin", "atan", "log10", "tan", "linalg_lstsq")  # MKL's, and without another kernel
+REFUSED = (
+    "acos",
+    "asin",
+    "atan",
+    "tan",
+    "acos_",
+    "asin_",
+    "atan_",
+    "tan_",
+    "linalg_lstsq",
+)  # MKL's, and without another kernel
 
 _kept: list[torch.library.Library] = []  # a library that is collected takes its kernels with it
 
@@ -36,7 +47,9 @@ def install() -> None:
     if not is_portable():
         return
     library = torch.library.Library("aten", "IMPL")
-    made = {"mm": _mm, "addmm": _addmm, "sqrt": _sqrt, "sqrt_": _sqrt_in_place, "sqrt.out": _sqrt_out}
+    made: dict[str, Callable[..., Callable[..., Tensor]]] = {"mm": _mm, "addmm": _addmm}
+    for name in FUNCTIONS:
+        made |= _in_place_too(name)
     made |= {name: functools.partial(_refused, name) for name in REFUSED}
     with warnings.catch_warnings(action="ignore"):  # that the operations had kernels
         for name, make in made.items():
@@ -80,33 +93,52 @@ def root(x: Tensor) -> Tensor:
     return x.double().rsqrt().reciprocal_().to(x.dtype)
 
 
-def _sqrt(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def square_root(keys: Any, x: Tensor) -> Tensor:
-        return root(x) if x.is_floating_point() else torchs(keys, x)
+def logarithm(x: Tensor, base: float = math.e) -> Tensor:
+    """The logarithm of floats of any shape, at most three units in the last place beside the nearest number in float64.
 
-    return square_root
-
-
-def _sqrt_in_place(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def square_root(keys: Any, x: Tensor) -> Tensor:
-        return x.copy_(root(x)) if x.is_floating_point() else torchs(keys, x)
-
-    return square_root
+    x = m 2^e, where m - 1 is exact, and log1p is torch's own.
+    """
+    mantissa, exponent = torch.frexp(x.double())
+    is_low = mantissa < 0.5**0.5
+    part = torch.where(is_low, 2 * mantissa, mantissa).sub_(1).log1p_()
+    whole = (exponent - is_low.to(exponent.dtype)).double()
+    return part.div_(math.log(base)).add_(whole, alpha=math.log(2, base) if base != 2 else 1).to(x.dtype)
 
 
-def _sqrt_out(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def square_root(keys: Any, x: Tensor, *, out: Tensor) -> Tensor:
-        if not x.is_floating_point() or not out.is_floating_point():
-            return torchs(keys, x, out=out)
-        return out.resize_(x.shape).copy_(root(x))
+# float32 log is torch's own already
+FUNCTIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], tuple[torch.dtype, ...]]] = {
+    "sqrt": (root, (torch.float32, torch.float64)),
+    "log": (logarithm, (torch.float64,)),
+    "log2": (functools.partial(logarithm, base=2), (torch.float32, torch.float64)),
+    "log10": (functools.partial(logarithm, base=10), (torch.float32, torch.float64)),
+}
 
-    return square_root
+
+def _in_place_too(name: str) -> dict[str, Callable[..., Callable[..., Tensor]]]:
+    """The three forms of an elementary function: NAME, NAME_ and NAME.out."""
+    function, dtypes = FUNCTIONS[name]
+
+    def plain(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda keys, x: function(x) if x.dtype in dtypes else torchs(keys, x)
+
+    def in_place(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda keys, x: x.copy_(function(x)) if x.dtype in dtypes else torchs(keys, x)
+
+    def into(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def write(keys: Any, x: Tensor, *, out: Tensor) -> Tensor:
+            if x.dtype not in dtypes or out.dtype != x.dtype:
+                return torchs(keys, x, out=out)
+            return out.resize_(x.shape).copy_(function(x))
+
+        return write
+
+    return {name: plain, f"{name}_": in_place, f"{name}.out": into}
 
 
 def _refused(name: str, _: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def refuse(*_: Any, **__: Any) -> Tensor:
         raise BadInput(
-            f"torch.{name.replace('linalg_', 'linalg.')} differs from processor to processor; write the model without it, "
+            f"torch.{name.replace('linalg_', 'linalg.').rstrip('_')} differs from processor to processor; write the model without it, "
             "or set numerics: native in params.yaml"
         )
 
