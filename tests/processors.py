@@ -1,6 +1,6 @@
 """The operations that recipes use, and small trainings, on this processor and on emulated ones.
 
-    python -m tests.processors                    # the rows of docs/exactness.md, a quarter of an hour for each processor
+    python -m tests.processors                    # what all recipes end on here, a minute; qemu-x86_64 -cpu EPYC before it: there
     python -m tests.processors nice couplet       # some recipes
 
 A dispatch mode notes each operation of training, sampling and evaluation with what it was given; the notes are then played
