@@ -47,7 +47,11 @@ def install() -> None:
     if not is_portable():
         return
     library = torch.library.Library("aten", "IMPL")
-    made: dict[str, Callable[..., Callable[..., Tensor]]] = {"mm": _mm, "addmm": _addmm}
+    made: dict[str, Callable[..., Callable[..., Tensor]]] = {
+        "mm": _mm,
+        "addmm": _addmm,
+        "pow.Tensor_Scalar": _power,
+    }
     for name in FUNCTIONS:
         made |= _in_place_too(name)
     made |= {name: functools.partial(_refused, name) for name in REFUSED}
@@ -72,6 +76,16 @@ def _addmm(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torchs(keys, c, a, b, beta=beta, alpha=alpha)
 
     return multiply
+
+
+def _power(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch takes MKL's root for an exponent of 1/2."""
+
+    def power(keys: Any, x: Tensor, exponent: float) -> Tensor:
+        is_root = exponent == 0.5 and x.dtype in (torch.float32, torch.float64)
+        return root(x) if is_root else torchs(keys, x, exponent)
+
+    return power
 
 
 def _is_large(a: Tensor, b: Tensor) -> bool:
