@@ -63,6 +63,7 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "corpus.actors": "where tasks run, on which no artifact depends",
     "metrics": "names and words of metrics, and the check that a name is there",
     "own_code": "which checkout runs",
+    "numerics": "its settings are named in params.yaml, which stages depend on",
     "dependencies": "which code counts",
     "syntax": "which code counts",
     "yaml_text": "reads params.yaml",

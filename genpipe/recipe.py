@@ -12,6 +12,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from genpipe.nn import portable
+
 # Tensors of batch_size rows, cut into slices, and 0-dimensional ones, which go whole to every slice.
 Batch = Mapping[str, Tensor]
 
@@ -79,6 +81,11 @@ class Recipe(nn.Module, abc.ABC):
     """
 
     sliced: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        """A recipe computes what params.yaml's `numerics` says, from its first weight on."""
+        super().__init__()
+        portable.install()
 
     @abc.abstractmethod
     def phases(self) -> tuple[Phase, ...]:

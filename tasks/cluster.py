@@ -13,14 +13,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
+from genpipe import numerics
 from genpipe.graph import Plan
-from genpipe.params.cluster import Cluster as Settings
+from genpipe.params.project import Params
 from tasks import guard
 
 STARTUP_S = 120.0  # a busy machine takes its time; stages then start clusters of their own
@@ -38,12 +40,13 @@ SETTINGS = {  # as those of a stage's own cluster in genpipe/corpus/actors.py
 }
 # Ray's name for "this machine alone, on 127.0.0.1"; nothing else makes a Linux node listen on the loopback interface only
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Cluster:
     """A cluster that is starting, up, or dead."""
 
-    def __init__(self, directory: Path, cpus: int) -> None:
+    def __init__(self, directory: Path, cpus: int, settings: Mapping[str, str] = NOTHING) -> None:
         # Ray opens its own directory to all users of the machine; the token stays beside it, where nobody else looks
         rays = directory / "r"
         self._token, self._address = directory / "token", rays / "ray_current_cluster"
@@ -55,7 +58,7 @@ class Cluster:
         with self._log.open("w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 guard.guarded(_command(rays, cpus), grace=GRACE),
-                env={**os.environ, **SETTINGS, **self._access()},
+                env={**os.environ, **SETTINGS, **settings, **self._access()},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -102,16 +105,18 @@ class Cluster:
 
 
 @contextmanager
-def shared(settings: Settings, plans: Iterable[Plan], max_parallel: int) -> Iterator[Cluster | None]:
+def shared(params: Params, plans: Iterable[Plan], max_parallel: int) -> Iterator[Cluster | None]:
     """The cluster of all stale stages that use Ray, where there are enough of them and the user has named none."""
     stale = [stage for plan in plans for stage in plan.stale]
+    settings = params.cluster
     users = [stage for stage in stale if stage.needs.ray and settings.is_on_ray(stage.name)]
     if not settings.workers or len(users) < WORTH_IT or os.environ.get("RAY_ADDRESS"):
         yield None
         return
     with _private_directory() as directory:
         # as many as stages may want at once: one that waits for another's would be timed out
-        cluster = Cluster(directory, max(os.cpu_count() or 1, settings.workers * max_parallel))
+        cpus = max(os.cpu_count() or 1, settings.workers * max_parallel)
+        cluster = Cluster(directory, cpus, numerics.settings(params.numerics))
         try:
             yield cluster
         finally:

@@ -153,12 +153,12 @@ def place(root: Path, plans: Sequence[Plan], max_parallel: int, in_root: bool = 
 
     `in_root`: they are stages of the project itself, not of workspaces with code of their own, so a warm process may fork them.
     """
-    settings = read_params(root).cluster
+    params = read_params(root)
     stages = [stage for plan in plans for stage in plan.stale] if in_root else []
-    with shared(settings, plans, max_parallel) as cluster, warm_for(root, stages) as warm:
+    with shared(params, plans, max_parallel) as cluster, warm_for(root, stages) as warm:
         processes = Processes(warm)
         try:
-            yield Place(max_parallel, processes, cluster, settings, cores())
+            yield Place(max_parallel, processes, cluster, params.cluster, cores())
         except BaseException:  # threads do not see a signal
             processes.end_all()
             raise

@@ -22,6 +22,12 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     sys.path.pop(0)  # the directory of this file, whose modules are nobody's top level
 
+from genpipe import numerics
+
+if __name__ == "__main__":
+    # before NumPy and torch are imported, which read it once
+    numerics.use(numerics.of(Path.cwd()))
+
 from dvc.stage import run as dvc_run
 from dvc.stage.exceptions import StageCmdFailedError
 
@@ -109,7 +115,9 @@ def _start_dvc(words: list[str], _: Callable[..., object]) -> Forked:
 
 def run(executable: str | None, cmd: str, **how: Any) -> None:
     """In place of DVC's: a command of genpipe that needs torch is run in a fork, any other one as DVC does."""
-    words = forkable(cmd, how["env"])
+    # a fork computes as this process does: its own call of numerics.use comes after the imports
+    environment = {**how["env"], **numerics.settings(numerics.of(Path(how["cwd"])))}
+    words = forkable(cmd, environment)
     if words is None:
         cold_run(executable, cmd, **how)
         return
@@ -117,7 +125,7 @@ def run(executable: str | None, cmd: str, **how: Any) -> None:
     def work() -> int:
         os.chdir(how["cwd"])
         os.environ.clear()
-        os.environ.update(how["env"])
+        os.environ.update(environment)
         sys.argv = ["genpipe", *words]
         return run_command(words)
 

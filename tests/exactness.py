@@ -193,6 +193,13 @@ def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
     checkpoint = latest_checkpoint(Run(run))
     if checkpoint is None or checkpoint.step != STEPS:
         raise BadInput(f"{name}: the training did not reach step {STEPS}")
+    return digest_of(run)
+
+
+def digest_of(run: Path) -> str:
+    """MD5 of the newest checkpoint of a run."""
+    checkpoint = latest_checkpoint(Run(run))
+    assert checkpoint is not None
     parts = (checkpoint.weights, checkpoint.average, checkpoint.optimiser)
     return hashlib.md5(b"".join([*map(save, parts), checkpoint.log.text])).hexdigest()
 

@@ -40,7 +40,7 @@ OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE en
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it went well, 1 when it found something wrong, else the status of its error."""
-    from genpipe import files, lease, own_code
+    from genpipe import files, lease, numerics, own_code
 
     _show_what_cannot_be_shown()
     arguments = build_parser().parse_args(argv)
@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if stage:
             own_code.become(root, sys.argv[1:] if argv is None else argv)
         own_code.require(root, "genpipe")
+        numerics.use(numerics.of(root))
         with contextlib.ExitStack() as held:
             if stage:
                 lease.die_with_parent()

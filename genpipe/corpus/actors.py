@@ -19,7 +19,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1" if os.environ.get
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
-from genpipe import own_code
+from genpipe import numerics, own_code
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
 from genpipe.errors import ClusterLost, Unavailable, reported
 
@@ -164,7 +164,10 @@ def _start_local(workers: int) -> None:
 def _join(address: str) -> None:
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        here = {name: os.environ[name] for name in numerics.PORTABLE if name in os.environ}
+        # a worker of another node computes as this process does
+        workers = {"env_vars": here} if here else None
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=workers)
     except OSError as error:  # a refused or timed-out connection
         reason = str(error).strip().splitlines()[0]
         raise Unavailable(

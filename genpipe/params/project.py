@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from genpipe import yaml_text
 from genpipe.errors import BadInput, BadState
+from genpipe.numerics import DEFAULT, Numerics
 from genpipe.params.blocks import Block, Free, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
@@ -45,6 +46,10 @@ class Params(Block):
     """The whole of params.yaml."""
 
     seed: int = Field(1, ge=0, lt=2**63)
+    numerics: Numerics = Field(
+        DEFAULT,
+        description="portable: the same bytes on every x86-64 processor with AVX2; native: its fastest kernels",
+    )
     cluster: Cluster = Field(default_factory=lambda: Cluster.model_validate({}))
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus] = Field(default_factory=dict)

@@ -58,7 +58,7 @@ def refuse_other_machines(exchange: Exchange, device: torch.device, machine: Map
             raise agreed(
                 BadState(
                     f"machines of two kinds would give a third result: {first} has {kinds[first]}; {name} has {kind}; "
-                    "train on machines of one kind, with the same packages and settings"
+                    "with the same packages and numerics: portable in params.yaml all x86-64 processors with AVX2 are of one kind"
                 )
             )
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genpipe.nn.portable import is_portable
+
 CPUINFO = Path("/proc/cpuinfo")
 MAKER = re.compile(r"^(?:vendor_id|CPU implementer)\s*:\s*(.+)$", re.MULTILINE)
 BUILDS = {"mkl": r"Math Kernel Library Version (\S+)", "onednn": r"MKL-DNN v(\S+)"}
@@ -23,6 +25,8 @@ EXTENSIONS = (
 SETTINGS = (
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "OPENBLAS_CORETYPE",
     "ONEDNN_MAX_CPU_ISA",
     "DNNL_MAX_CPU_ISA",
 )  # of those libraries
@@ -30,14 +34,21 @@ SETTINGS = (
 
 @functools.cache
 def processor() -> Mapping[str, str]:
-    """Maker and instruction set of this processor as torch uses it, the builds of its libraries, and their settings."""
+    """What bits depend on here: the builds of torch's libraries and, unless they are portable, the kind of processor.
+
+    That is its maker, the instruction set as torch uses it, and the settings of the libraries.
+    """
+    builds = {name: re.search(pattern, torch.__config__.show()) for name, pattern in BUILDS.items()}
+    found = {name: build[1] for name, build in builds.items() if build}
+    if is_portable():
+        return {"numerics": "portable", **found}
     known = torch.cpu.get_capabilities()
     extensions = [name for name in EXTENSIONS if known.get(name)]
-    builds = {name: re.search(pattern, torch.__config__.show()) for name, pattern in BUILDS.items()}
     return {
+        "numerics": "native",
         "maker": _maker(known.get("cpu_name", "unknown")),
         "instructions": " ".join([torch.backends.cpu.get_cpu_capability(), *extensions]),
-        **{name: found[1] for name, found in builds.items() if found},
+        **found,
         **{name: os.environ[name] for name in SETTINGS if os.environ.get(name)},
     }
 

@@ -80,7 +80,7 @@ def ask(meeting: dict[str, str], code: str) -> str:
 
 
 def test_the_cluster_is_open_to_who_has_its_token_on_this_machine_alone(root: Path) -> None:
-    with shared(read_params(root).cluster, [PLAN], 2) as shared_cluster:
+    with shared(read_params(root), [PLAN], 2) as shared_cluster:
         assert shared_cluster is not None
         meeting = shared_cluster.environment()
         assert meeting["RAY_ADDRESS"].startswith("127.0.0.1:")
@@ -104,24 +104,24 @@ def test_the_cluster_is_open_to_who_has_its_token_on_this_machine_alone(root: Pa
 def test_nothing_is_started_for_one_stage_or_where_the_user_names_a_cluster(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with shared(read_params(root).cluster, [Plan(PLAN.stages[:1])], 2) as one:
+    with shared(read_params(root), [Plan(PLAN.stages[:1])], 2) as one:
         assert one is None
     with shared(
-        read_params(root).cluster, [Plan(tuple(replace(stage, reasons=()) for stage in PLAN.stages))], 2
+        read_params(root), [Plan(tuple(replace(stage, reasons=()) for stage in PLAN.stages))], 2
     ) as fresh:
         assert fresh is None
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    with shared(read_params(root).cluster, [PLAN], 2) as named:
+    with shared(read_params(root), [PLAN], 2) as named:
         assert named is None
     monkeypatch.delenv("RAY_ADDRESS")
     (root / "params.yaml").write_text("datasets: {}\ncluster: {workers: 0}\n")
-    with shared(read_params(root).cluster, [PLAN], 2) as without_ray:
+    with shared(read_params(root), [PLAN], 2) as without_ray:
         assert without_ray is None
 
 
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
 def test_a_cluster_that_dies_is_not_handed_on_and_nothing_of_it_stays(root: Path, victim: str) -> None:
-    with shared(read_params(root).cluster, [PLAN], 2) as shared_cluster:
+    with shared(read_params(root), [PLAN], 2) as shared_cluster:
         assert shared_cluster is not None
         assert shared_cluster.environment()
         there = members(shared_cluster)
@@ -136,7 +136,7 @@ def test_a_cluster_whose_sockets_would_have_too_long_names_is_none_and_says_so(
     far = tmp_path / ("far" * 30)
     far.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(far))
-    with shared(read_params(root).cluster, [PLAN], 2) as cluster:
+    with shared(read_params(root), [PLAN], 2) as cluster:
         assert cluster is not None
         assert cluster.environment() == {}
         assert "path" in cluster.last_words()
@@ -148,7 +148,7 @@ def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
         "import sys, time\nfrom pathlib import Path\nfrom genpipe.graph import Needs, Plan, Stage\n"
         "from genpipe.params.project import read_params\nfrom tasks.cluster import shared\n"
         "plan = Plan(tuple(Stage(name, (), ('x',), Needs(ray=True)) for name in ('left', 'right')))\n"
-        "with shared(read_params(Path(sys.argv[1])).cluster, [plan], 2) as cluster:\n"
+        "with shared(read_params(Path(sys.argv[1])), [plan], 2) as cluster:\n"
         "    assert cluster and cluster.environment()\n    print('up', flush=True)\n    time.sleep(600)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -161,7 +161,7 @@ def test_a_cluster_ends_with_a_flow_that_is_killed(root: Path) -> None:
         killed.send_signal(signal.SIGKILL)
     wait_until(lambda: all_gone(there))
     (left,) = Path(tempfile.gettempdir()).glob(f"gpray-{killed.pid}-*")
-    with shared(read_params(root).cluster, [PLAN], 2):
+    with shared(read_params(root), [PLAN], 2):
         assert not left.exists(), "the next flow clears it away"
 
 

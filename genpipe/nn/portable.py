@@ -1,0 +1,159 @@
+"""Kernels whose bits do not depend on the processor, in place of those of MKL that do.
+
+The settings of genpipe/numerics.py leave MKL two ways to follow the maker of a processor: its vector library, and products
+of matrices, whose compatible branch is the same everywhere but takes twice the time of oneDNN. Each operation gets its other
+kernel below autograd, so that derivatives of any order remain torch's own.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genpipe import numerics
+from genpipe.errors import BadInput
+
+# Elements of the right matrix below which a call of oneDNN costs more than it saves. The left one, whose rows are examples,
+# does not count: a row must not depend on how many there are.
+ENOUGH = 1 << 14
+REFUSED = (
+    "acos",
+    "asin",
+    "atan",
+    "tan",
+    "acos_",
+    "asin_",
+    "atan_",
+    "tan_",
+    "linalg_lstsq",
+)  # MKL's, and without another kernel
+
+_kept: list[torch.library.Library] = []  # a library that is collected takes its kernels with it
+
+
+@functools.cache
+def is_portable() -> bool:
+    """Whether this process computes what every x86-64 processor with AVX2 does: the settings are made, and torch follows them."""
+    return numerics.are_set("portable") and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+@functools.cache
+def install() -> None:
+    """Replace the kernels of this process, where it is portable; once, and for good."""
+    if not is_portable():
+        return
+    library = torch.library.Library("aten", "IMPL")
+    made: dict[str, Callable[..., Callable[..., Tensor]]] = {
+        "mm": _mm,
+        "addmm": _addmm,
+        "pow.Tensor_Scalar": _power,
+    }
+    for name in FUNCTIONS:
+        made |= _in_place_too(name)
+    made |= {name: functools.partial(_refused, name) for name in REFUSED}
+    with warnings.catch_warnings(action="ignore"):  # that the operations had kernels
+        for name, make in made.items():
+            kernel = make(torch.library.get_kernel(f"aten::{name}", "CPU").call_boxed)
+            library.impl(name, kernel, "CPU", with_keyset=True, allow_override=True)
+    _kept.append(library)
+
+
+def _mm(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def multiply(keys: Any, a: Tensor, b: Tensor) -> Tensor:
+        return _product(a, b, None) if _is_large(a, b) else torchs(keys, a, b)
+
+    return multiply
+
+
+def _addmm(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def multiply(keys: Any, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        if beta == alpha == 1 and c.shape == b.shape[1:] and c.dtype == a.dtype and _is_large(a, b):
+            return _product(a, b, c)
+        return torchs(keys, c, a, b, beta=beta, alpha=alpha)
+
+    return multiply
+
+
+def _power(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """torch takes MKL's root for an exponent of 1/2."""
+
+    def power(keys: Any, x: Tensor, exponent: float) -> Tensor:
+        is_root = exponent == 0.5 and x.dtype in (torch.float32, torch.float64)
+        return root(x) if is_root else torchs(keys, x, exponent)
+
+    return power
+
+
+def _is_large(a: Tensor, b: Tensor) -> bool:
+    """Whether oneDNN pays off; what is not valid is left to torch, which says why."""
+    is_plain = a.dtype == b.dtype == torch.float32 and a.dim() == b.dim() == 2 and a.shape[1] == b.shape[0]
+    return is_plain and b.numel() >= ENOUGH and a.shape[0] > 1
+
+
+def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    """a b + bias, [rows, columns]; oneDNN takes the right matrix by its columns."""
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root of floats of any shape: the nearest number in float32, at most one unit beside it in float64.
+
+    torch's own vector code has the inverse root, and no root.
+    """
+    return x.double().rsqrt().reciprocal_().to(x.dtype)
+
+
+def logarithm(x: Tensor, base: float = math.e) -> Tensor:
+    """The logarithm of floats of any shape, at most three units in the last place beside the nearest number in float64.
+
+    x = m 2^e, where m - 1 is exact, and log1p is torch's own.
+    """
+    mantissa, exponent = torch.frexp(x.double())
+    is_low = mantissa < 0.5**0.5
+    part = torch.where(is_low, 2 * mantissa, mantissa).sub_(1).log1p_()
+    whole = (exponent - is_low.to(exponent.dtype)).double()
+    return part.div_(math.log(base)).add_(whole, alpha=math.log(2, base) if base != 2 else 1).to(x.dtype)
+
+
+# float32 log is torch's own already
+FUNCTIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], tuple[torch.dtype, ...]]] = {
+    "sqrt": (root, (torch.float32, torch.float64)),
+    "log": (logarithm, (torch.float64,)),
+    "log2": (functools.partial(logarithm, base=2), (torch.float32, torch.float64)),
+    "log10": (functools.partial(logarithm, base=10), (torch.float32, torch.float64)),
+}
+
+
+def _in_place_too(name: str) -> dict[str, Callable[..., Callable[..., Tensor]]]:
+    """The three forms of an elementary function: NAME, NAME_ and NAME.out."""
+    function, dtypes = FUNCTIONS[name]
+
+    def plain(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda keys, x: function(x) if x.dtype in dtypes else torchs(keys, x)
+
+    def in_place(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda keys, x: x.copy_(function(x)) if x.dtype in dtypes else torchs(keys, x)
+
+    def into(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def write(keys: Any, x: Tensor, *, out: Tensor) -> Tensor:
+            if x.dtype not in dtypes or out.dtype != x.dtype:
+                return torchs(keys, x, out=out)
+            return out.resize_(x.shape).copy_(function(x))
+
+        return write
+
+    return {name: plain, f"{name}_": in_place, f"{name}.out": into}
+
+
+def _refused(name: str, _: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def refuse(*_: Any, **__: Any) -> Tensor:
+        raise BadInput(
+            f"torch.{name.replace('linalg_', 'linalg.').rstrip('_')} differs from processor to processor; write the model without it, "
+            "or set numerics: native in params.yaml"
+        )
+
+    return refuse
