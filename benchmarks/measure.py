@@ -122,8 +122,8 @@ def rotated(names: list[str], number: int) -> list[str]:
     return names[start:] + names[:start]
 
 
-def measured(command: Sequence[str], *, memory: bool) -> Run:
-    """Run a command and look at it."""
+def measured(command: Sequence[str], *, memory: bool, pause: float | None = None) -> Run:
+    """Run a command and look at it, every `pause` seconds."""
     with tempfile.TemporaryDirectory(prefix="measure-") as scratch:
         given = [part.replace(OUT, f"{scratch}/counts") for part in command]
         with open(f"{scratch}/stdout", "w+b") as stdout, open(f"{scratch}/stderr", "w+b") as stderr:
@@ -132,7 +132,7 @@ def measured(command: Sequence[str], *, memory: bool) -> Run:
             process = subprocess.Popen(given, stdout=stdout, stderr=stderr)
             tree = Tree(process.pid)
             try:
-                _look(process, tree, memory)
+                _look(process, tree, memory, pause or (MEMORY_SECONDS if memory else CPU_SECONDS))
             finally:
                 process.kill()  # nothing happens if it has ended
             wall = time.perf_counter() - started
@@ -218,8 +218,7 @@ def _check_counts(rows: Mapping[str, Row], families: Mapping[str, str]) -> None:
             raise BadInput(f"the counts differ: {counts}; a ratio of unequal work means nothing")
 
 
-def _look(process: subprocess.Popen[bytes], tree: Tree, memory: bool) -> None:
-    pause = MEMORY_SECONDS if memory else CPU_SECONDS
+def _look(process: subprocess.Popen[bytes], tree: Tree, memory: bool, pause: float) -> None:
     while process.poll() is None:
         tree.look(memory=memory)
         with contextlib.suppress(subprocess.TimeoutExpired):

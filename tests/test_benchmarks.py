@@ -209,7 +209,9 @@ def test_contestants_alternate_and_the_first_round_is_dropped() -> None:
 
 @pytest.mark.parametrize("part", ["loop", "log", "gan", "processes"])
 def test_every_part_measures_what_it_names(tmp_path: Path, part: str) -> None:
-    setting = training.Setting(tiny.write_images(tmp_path / "digits"), rounds=1, steps=2)
+    tiny.write_images(tmp_path / "datasets" / "digits")
+    tiny.write_pairs(tmp_path / "encoded" / "couplets")
+    setting = training.Setting(tmp_path, rounds=1, steps=2)
     rows = training.PARTS[part](setting)
     assert len({(row.title, row.what) for row in rows}) == len(rows) >= 2
     assert all(len(row.seconds) == 1 and row.seconds[0] > 0 for row in rows)

@@ -19,6 +19,7 @@ import yaml
 from genpipe.dvc_command import environment as dvc_environment
 from genpipe.experiment import identity, run_key
 from genpipe.params.project import read_params
+from genpipe.upkeep import doctor
 from genpipe.upkeep.doctor import locked, orphaned_rays
 from genpipe.upkeep.holders import is_running
 from tests.clusters import free_port
@@ -430,6 +431,26 @@ def test_the_doctor_sees_stale_locks_leftovers_and_bad_parameters(project):
     bad = findings(project)
     assert (bad["project"]["level"], bad["locks"]["level"], bad["leftovers"]["level"]) == ("missing", "warning", "warning")  # fmt: skip
     assert (bad["locks"]["remedy"], bad["leftovers"]["remedy"]) == ("genpipe unlock", "genpipe gc")
+
+
+@pytest.mark.parametrize(
+    ("numerics", "precision", "flags", "said"),
+    [
+        ("portable", "float32", "sse4_2 avx2", []),
+        ("portable", "float32", "sse4_2", ["no AVX2: bytes differ from those of other machines"]),
+        ("portable", "bfloat16", "avx2 avx512_bf16", ["bfloat16 takes 2 to 21 times as long as float32 with numerics: portable: nice"]),
+        ("native", "bfloat16", "avx2", ["bfloat16 takes 2 to 21 times as long as float32 without AVX-512 bf16: nice"]),
+        ("native", "bfloat16", "avx2 avx512_bf16", []),
+    ],
+)  # fmt: skip
+def test_the_doctor_knows_what_the_processor_lacks(monkeypatch, tmp_path, numerics, precision, flags, said):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(doctor, "CPUINFO", tmp_path / "cpuinfo")
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8")) | {"numerics": numerics}
+    values["recipes"]["nice"]["train"]["precision"] = precision
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = [found.found for found in doctor.examine(tmp_path) if found.subject in ("processor", "precision")]
+    assert found == said
 
 
 def test_the_doctor_sees_a_ray_whose_starter_has_ended(tmp_path):

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from genpipe import numerics
 from genpipe.dvc_command import OTHER_STATE, named_states, state_of
 from genpipe.errors import GenpipeError
-from genpipe.params.project import read_params
+from genpipe.params.project import Params, read_params
 from genpipe.upkeep.finding import LOCK, Finding, Level, few
 from genpipe.upkeep.holders import holders
 from genpipe.upkeep.leftovers import dead_scratch, half_written
@@ -29,13 +30,15 @@ PYTHON = (3, 11)
 LITTLE_DISK, FULL_DISK = 5 << 30, 1 << 30  # bytes; the environment, the data and one run take 4 GB
 LITTLE_MEMORY = 2 << 30
 SHARED_MEMORY = 150 << 20  # Ray's object store of a stage is 100 MB
+CPUINFO = Path("/proc/cpuinfo")
+FLAGS = re.compile(r"^flags\s*:(.*)$", re.MULTILINE)  # of the first core
 PORTS = {4200: "Prefect", 6379: "Ray", 8265: "Ray's dashboard"}
 
 
 def examine(root: Path) -> list[Finding]:
     """All findings, in the order in which they are best fixed."""
     looks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-        _python, _git, _packages, _project, _state, _data, _disk, _machine, _gpus, _locks, _leftovers, prefect, _remote, _ports,
+        _python, _git, _packages, _project, _state, _data, _disk, _machine, _processor, _gpus, _locks, _leftovers, prefect, _remote, _ports,
     )  # fmt: skip
     return [finding for look in looks for finding in look(root)]
 
@@ -180,10 +183,30 @@ def _machine(root: Path) -> Iterator[Finding]:
 
 
 def _cluster_workers(root: Path) -> int:
+    params = _params(root)
+    return params.cluster.workers if params else 0
+
+
+def _params(root: Path) -> Params | None:
     try:
-        return read_params(root).cluster.workers
+        return read_params(root)
     except GenpipeError:
-        return 0  # reported already
+        return None  # reported already
+
+
+def _processor(root: Path) -> Iterator[Finding]:
+    """What the numerics of params.yaml need, and what bfloat16 costs here."""
+    params = _params(root)
+    found = FLAGS.search(CPUINFO.read_text()) if CPUINFO.exists() else None
+    if params is None or found is None or not numerics.settings("portable"):
+        return
+    flags = found[1].split()
+    if params.numerics == "portable" and "avx2" not in flags:
+        yield Finding("processor", "warning", "no AVX2: bytes differ from those of other machines", "run on a processor with AVX2")  # fmt: skip
+    slow = [name for name, recipe in params.recipes.items() if recipe.train.precision == "bfloat16"]
+    if slow and (params.numerics == "portable" or "avx512_bf16" not in flags):
+        reason = "with numerics: portable" if "avx512_bf16" in flags else "without AVX-512 bf16"
+        yield Finding("precision", "warning", f"bfloat16 takes 2 to 21 times as long as float32 {reason}: {', '.join(slow)}", "set precision: float32, or train on a GPU")  # fmt: skip
 
 
 def _gpus(root: Path) -> Iterator[Finding]:
