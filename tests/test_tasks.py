@@ -189,6 +189,30 @@ def test_workers_that_died_between_two_lists_are_nobody_s_fault():
     assert supervisor.run(tasks_of(square, range(1)), ignore) == [0]
 
 
+class LosingWorker(FakeWorker):
+    """Dies of the task 3, and takes the result of the task before with it, as a process of Ray may."""
+
+    def event(self):
+        if any(work != "ready" and work.args == (3,) for work in self.work[:2]):
+            return Event(self, "died", "exit status 1")
+        return super().event()
+
+
+class LosingCrew(FakeCrew):
+    def hire(self):
+        self.hired.append(LosingWorker())
+        return self.hired[-1]
+
+
+def test_a_task_whose_results_are_lost_with_another_is_not_blamed():
+    heard = []
+    with pytest.raises(BadInput) as error:
+        Supervisor(LosingCrew(), 1).run(tasks_of(square, range(8)), lambda number, _: heard.append(number))
+    assert str(error.value).startswith("task 3: ended 3 worker processes")
+    assert str(error.value).count("task ") == 1
+    assert sorted(heard) == [number for number in range(8) if number != 3]
+
+
 def nap(number: int) -> None:
     time.sleep(0.3)
 

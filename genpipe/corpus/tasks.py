@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -168,7 +168,7 @@ class Supervisor:
         """Tasks go only to workers that are up: one that a cluster has no room for must not hold any."""
         for most in range(1, IN_HAND + 1):  # nobody gets a second one while another has none
             for hired in self._hired:
-                if hired.is_ready and len(hired.in_hand) < most and shift.waiting:
+                if hired.is_ready and len(hired.in_hand) < most and shift.has_next(hired.in_hand):
                     self._give(hired, shift.waiting.popleft(), shift)
         for hired in self._hired:
             if hired.is_ready and not hired.in_hand:
@@ -203,6 +203,7 @@ class Supervisor:
         self._hired.remove(hired)
         hired.worker.dismiss()  # one that is only out of reach must not go on
         elsewhere = {number for other in self._hired for number in other.in_hand}
+        shift.suspects.update(hired.in_hand)
         if not hired.is_ready:
             shift.blame(None, reason)
         elif hired.is_heard and hired.in_hand:
@@ -228,11 +229,19 @@ class _Shift(Generic[Result]):
         self.results: dict[int, Result] = {}
         self.seconds: list[float] = []
         self.deaths: Counter[int | None] = Counter()
+        # handed out alone: a worker that dies takes the results with it that are under way, so another task may be to blame
+        self.suspects: set[int] = set()
         self.given_up: dict[int, str] = {}
 
     @property
     def is_over(self) -> bool:
         return len(self.results) + len(self.given_up) == len(self.tasks)
+
+    def has_next(self, in_hand: Collection[int]) -> bool:
+        """Whether the task that waits first may be handed to a worker that has these."""
+        if not self.waiting or not in_hand:
+            return bool(self.waiting)
+        return self.suspects.isdisjoint((self.waiting[0], *in_hand))
 
     def keep(self, number: int, result: Result, seconds: float) -> None:
         self.seconds.append(seconds)
