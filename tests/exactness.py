@@ -1,7 +1,7 @@
 """The promise, attacked: every recipe is trained under every disturbance, and must end on the same weights.
 
     python -m tests.exactness                     # all recipes, a few minutes; prints the table
-    python -m tests.exactness --write docs/exactness.md
+    python -m tests.exactness --processors --write docs/exactness.md    # on emulated processors too: qemu-user, half an hour
     python -m tests.exactness toy nice            # some recipes
 
 Processes are forked, form a group over gloo, and kill themselves with SIGKILL when a step begins; then the whole group
@@ -213,11 +213,11 @@ def digests(name: str, disturbances: Iterable[str] = tuple(DISTURBANCES)) -> Ite
 
 
 def table(results: Mapping[str, Mapping[str, str]]) -> str:
-    """Markdown: a row for each disturbance, a column for each recipe, the first digits of each MD5."""
+    """Markdown: a row for each disturbance and processor, a column for each recipe, the first digits of each MD5."""
     head = f"| disturbance | {' | '.join(results)} |"
     rows = [
         f"| {disturbance} | {' | '.join(result[disturbance][:8] for result in results.values())} |"
-        for disturbance in DISTURBANCES
+        for disturbance in next(iter(results.values()))
     ]
     return "\n".join([head, "|---|" + "---|" * len(results), *rows])
 
@@ -227,12 +227,13 @@ PAGE = """# Exactness
 What every recipe ends on, small as in `tests/tiny.py` and `tests/toys.py`, {steps} steps with a checkpoint after every third: the first
 digits of the MD5 of all weights, averages, states of optimisers and the log of every step. A column must hold one number. Made by
 
-    python -m tests.exactness --write docs/exactness.md
+    python -m tests.exactness --processors --write docs/exactness.md
 
 A *kill* is SIGKILL at the beginning of the steps {kills}, one after the other in one training; the group starts again from
 the last checkpoint each time. The toy has two phases, two players, batch normalisation, dropout, a gradient penalty, and a
 replay buffer whose rows belong to logical workers; its variants add what their names say. The losses over *tokens* are means
-over ragged sentences, so slices and accumulated turns weigh as many tokens as they have; two updates draw from one stream.
+over ragged sentences, so slices and accumulated turns weigh as many tokens as they have; two updates draw from one stream. The
+last rows are one process on emulated processors (qemu-user), all others on this one: {processor}.
 
 {table}
 """
@@ -245,6 +246,9 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="RECIPE", help=f"default: all of {', '.join(NAMES)}")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there")
+    parser.add_argument(
+        "--processors", action="store_true", help="on emulated processors too: qemu-user, 10 CPU minutes each"
+    )
     arguments = parser.parse_args()
     torch.optim.SGD(
         [torch.zeros(1)]
@@ -255,9 +259,19 @@ def main() -> int:
         for disturbance, found in digests(name):
             results[name][disturbance] = found
             print(f"{name}: {disturbance}: {found}", file=sys.stderr, flush=True)
+    if arguments.processors:
+        from tests.processors import trained_everywhere  # it imports this module
+
+        for emulated, ends in trained_everywhere(results):
+            for name, found in ends.items():
+                results[name][f"{emulated}, emulated"] = found
     if arguments.write:
         kills = ", ".join(map(str, KILLS))
-        arguments.write.write_text(PAGE.format(steps=STEPS, kills=kills, table=table(results)))
+        known = torch.cpu.get_capabilities()
+        kind = f"{known.get('cpu_name', 'unknown')}, {'with' if known.get('avx512_f') else 'without'} AVX-512"
+        arguments.write.write_text(
+            PAGE.format(steps=STEPS, kills=kills, table=table(results), processor=kind)
+        )
     else:
         print(table(results))
     return int(any(len(set(result.values())) > 1 for result in results.values()))

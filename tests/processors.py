@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,14 @@ def on(processor: str, words: Sequence[str], timeout: float) -> list[str]:
     return done.stdout.splitlines()
 
 
+def trained_everywhere(names: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each emulated processor, and the digests of the trainings of these recipes there."""
+    names = list(names)
+    for processor in PROCESSORS:
+        lines = on(processor, ["--only-trainings", *names], 7200)[1:]
+        yield processor, dict(zip(names, (line.rpartition("\t")[2] for line in lines), strict=True))
+
+
 def is_emulated() -> bool:
     """Whether other processors can be emulated here."""
     return shutil.which(EMULATOR) is not None
@@ -195,11 +204,11 @@ def play(file: Path) -> Iterator[tuple[str, str]]:
         yield f"{call[0]} {kinds}", digest_of(call)
 
 
-def live(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The digests of the lives of recipes."""
+def live(names: Iterable[str], parts: int | None = None) -> Iterator[tuple[str, str]]:
+    """The digests of the lives of recipes, or of their first parts."""
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
-            for part, found in life(name, Path(directory)):
+            for part, found in islice(life(name, Path(directory)), parts):
                 yield f"{name}: {part}", found
 
 
@@ -212,6 +221,7 @@ def main() -> int:
     parser.add_argument(
         "--play", type=Path, metavar="FILE", help="play noted operations again, and print digests"
     )
+    parser.add_argument("--only-trainings", action="store_true", help="no samples and no metrics")
     parser.add_argument("names", nargs="*", metavar="RECIPE")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -222,7 +232,8 @@ def main() -> int:
     if arguments.note:
         note(arguments.names or NAMES, arguments.note)
         return 0
-    for what, found in play(arguments.play) if arguments.play else live(arguments.names or NAMES):
+    lives = live(arguments.names or NAMES, 1 if arguments.only_trainings else None)
+    for what, found in play(arguments.play) if arguments.play else lives:
         print(f"{what}\t{found}", flush=True)
     return 0
 
