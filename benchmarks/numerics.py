@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import busy_cores, chosen, measured, rotated, wait_for_quiet
 from benchmarks.training import PROJECT, Setting, case_of, mean_step, spread, trainer_steps
+from genpipe import numerics
 from genpipe.assembly import keep_freed_memory
 from genpipe.params.project import read_params
 
@@ -42,7 +43,9 @@ def command(recipe: str, kind: str, steps: int, place: Path) -> list[str]:
     (place / "artifacts").unlink(missing_ok=True)
     (place / "artifacts").symlink_to(Path("artifacts").resolve())
     words = [sys.executable, "-m", "benchmarks.numerics", "--one", recipe, "--steps", str(steps)]
-    return ["env", "-C", str(place), f"PYTHONPATH={PROJECT}", "OMP_NUM_THREADS=1", *words]
+    # without the settings of this process
+    without = [word for name in numerics.PORTABLE for word in ("-u", name)]
+    return ["env", *without, "-C", str(place), f"PYTHONPATH={PROJECT}", "OMP_NUM_THREADS=1", *words]
 
 
 def line(recipe: str, found: Mapping[str, list[float]]) -> str:

@@ -51,6 +51,21 @@ def test_large_products_are_those_of_float64_and_rows_do_not_depend_on_their_num
     assert torch.nn.functional.linear(a[:0], b, bias).shape == (0, 300)
 
 
+@pytest.mark.parametrize(
+    "cut", [lambda x: x[:, :150], lambda x: x[:, ::2], lambda x: x.reshape(-1, 2, 300)[:, 0, :150].repeat(2, 1), lambda x: x[:1, :150].expand(200, 150)]
+)  # fmt: skip
+def test_a_matrix_with_gaps_is_given_to_onednn_without_them(cut, monkeypatch):
+    seen = []
+    times = torch.ops.mkldnn._linear_pointwise
+    pointwise = lambda a, b, *more: seen.extend([a, b]) or times(a, b, *more)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", pointwise)
+    a, b = cut(torch.randn(200, 300)), torch.randn(150, 200)
+    torch.testing.assert_close(a @ b, (a.double() @ b.double()).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(b @ a, (b.double() @ a.double()).float(), rtol=1e-4, atol=1e-4)
+    assert len(seen) == 4
+    assert all(x.is_contiguous() or x.t().is_contiguous() for x in seen)
+
+
 def test_products_and_roots_have_second_derivatives():
     a, b = (torch.rand(130, 130, requires_grad=True) for _ in "ab")
     (first,) = torch.autograd.grad((a @ b).sqrt().sum(), a, create_graph=True)
