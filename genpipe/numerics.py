@@ -17,7 +17,7 @@ from genpipe import yaml_text
 from genpipe.errors import BadInput, BadState
 
 Numerics = Literal["portable", "native"]
-DEFAULT: Numerics = "portable"
+DEFAULT: Numerics = "native"
 PORTABLE: Mapping[str, str] = MappingProxyType(
     {
         "ATEN_CPU_CAPABILITY": "avx2",
@@ -38,7 +38,7 @@ def of(root: Path) -> Numerics:
     except (OSError, BadInput):
         return DEFAULT
     said = values.get("numerics") if isinstance(values, dict) else None
-    return "native" if said == "native" else DEFAULT
+    return "portable" if said == "portable" else DEFAULT
 
 
 def settings(numerics: Numerics) -> Mapping[str, str]:

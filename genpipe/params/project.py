@@ -48,7 +48,7 @@ class Params(Block):
     seed: int = Field(1, ge=0, lt=2**63)
     numerics: Numerics = Field(
         DEFAULT,
-        description="portable: the same bytes on every x86-64 processor with AVX2; native: its fastest kernels",
+        description="native: the fastest kernels of this kind of processor; portable: the same bytes on every x86-64 processor with AVX2",
     )
     cluster: Cluster = Field(default_factory=lambda: Cluster.model_validate({}))
     datasets: dict[Name, Dataset]
