@@ -229,12 +229,15 @@ def test_a_count_depends_on_the_file_that_defines_its_tokenizer():
 
 
 def test_fields_that_stages_do_not_count_have_no_defaults_with_a_meaning():
-    """The code of params/project.py counts for nothing, so DVC must see each value in params.yaml."""
+    """The code of params/project.py counts for nothing, so DVC must see each value in params.yaml.
+
+    dvc.yaml names `seed` and `numerics` for its stages, and DVC refuses a params.yaml without them.
+    """
     assert [
         name
         for name, field in Params.model_fields.items()
         if field.default_factory is None and not field.is_required()
-    ] == ["seed"]
+    ] == ["seed", "numerics"]
     assert all(STAGES[command]["params"][0] == "seed" for command in RECIPES), (
         "DVC refuses a params.yaml without it"
     )

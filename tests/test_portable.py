@@ -98,6 +98,20 @@ def test_numpy_uses_no_kernel_above_avx2():
 needs_emulator = pytest.mark.skipif(not processors.is_emulated(), reason=processors.REASON)
 
 
+# linear layers, convolutions, gated convolutions over tokens, recurrent cells
+STRUCTURES = ("nice", "ogan", "couplet", "translator")
+
+
+@pytest.mark.timeout(1800)
+@needs_emulator
+def test_a_recipe_of_each_structure_ends_on_the_same_bits_on_an_amd():
+    here, there = (
+        processors.on(name, ["--only-trainings", *STRUCTURES], 1800) for name in (processors.HERE, "AMD EPYC")
+    )
+    assert len(here) == 1 + len(STRUCTURES)
+    assert here == there
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @needs_emulator
