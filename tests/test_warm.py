@@ -15,7 +15,7 @@ import yaml
 from genpipe.files import hash_of
 from genpipe.graph import Needs, Stage
 from tasks.reproduce import HOUSEKEEPING, Processes, StageFailed, StageRun, reproduce
-from tasks.warm import Warm, WarmGuard, warm_for
+from tasks.warm import PROCESS, Warm, WarmGuard, warm_for
 from tests import tiny
 from tests.repository import make_repository
 
@@ -204,3 +204,16 @@ def test_a_warm_process_is_started_where_enough_stages_need_what_it_has(project:
         assert guard.wait() == 0
         guard.stdin.close()
         guard.stdout.close()
+
+
+def test_the_warm_process_takes_its_code_from_where_the_flow_takes_it(tmp_path: Path) -> None:
+    """As own_code tells a person to do in a second checkout: put PYTHONPATH=… before the command."""
+    package = tmp_path / "genpipe"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('the code of PYTHONPATH')")
+    command, environment = (
+        [sys.executable, "-P", str(PROCESS), "0"],
+        {**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stderr == "the code of PYTHONPATH\n"
