@@ -101,16 +101,24 @@ def _guard(request: dict[str, Any], pipes: Sequence[int]) -> int:
 
 def _start_dvc(words: list[str], _: Callable[..., object]) -> Forked:
     parent = os.getpid()
+    waiting, ready = os.pipe()
 
     def work() -> int:
         os.setsid()
         _die_with(parent, signal.SIGKILL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.close(waiting)
+        os.close(ready)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         dvc_run._run = run
         return atomic_dvc.run(words)
 
-    return Forked(work)
+    child = Forked(work)
+    os.close(ready)
+    # until its group is there: a guard that is asked to end at once would find none, and wait for all of its work
+    os.read(waiting, 1)
+    os.close(waiting)
+    return child
 
 
 def run(executable: str | None, cmd: str, **how: Any) -> None:

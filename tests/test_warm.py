@@ -14,6 +14,7 @@ import yaml
 
 from genpipe.files import hash_of
 from genpipe.graph import Needs, Stage
+from tasks import guard
 from tasks.reproduce import HOUSEKEEPING, Processes, StageFailed, StageRun, reproduce
 from tasks.warm import PROCESS, Warm, WarmGuard, warm_for
 from tests import tiny
@@ -29,6 +30,7 @@ GRAPH = {
     },
 }
 NAMES = tuple(GRAPH)
+HERE = Path(__file__).parents[1]
 OF_PYTEST = "PYTEST_CURRENT_TEST"  # changes, and a fork has the environment of its flow only
 
 
@@ -169,7 +171,7 @@ def test_nothing_outlives_a_flow_that_is_killed(project: Path) -> None:
         "root = Path(sys.argv[1])\nstage = Stage('train', (), ('x',), Needs())\n"
         "reproduce(root, stage, Processes(Warm(root)), lambda line: print(line, flush=True))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
     with subprocess.Popen(
         [sys.executable, "-c", program, str(project)], env=environment, stdout=subprocess.PIPE, text=True
     ) as flow:
@@ -217,3 +219,15 @@ def test_the_warm_process_takes_its_code_from_where_the_flow_takes_it(tmp_path: 
     )
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stderr == "the code of PYTHONPATH\n"
+
+
+def test_a_guard_that_is_ended_at_once_ends_what_it_has_just_forked() -> None:
+    """Though the fork is slow to make its group, as on a busy machine."""
+    program = (
+        "import os, sys, time\nfrom tasks import atomic_dvc, guard, warm_process\nfork = os.fork\n"
+        "def slow():\n    pid = fork()\n    pid or time.sleep(1)\n    return pid\n"
+        "os.fork, atomic_dvc.run = slow, lambda words: time.sleep(600)\n"
+        "sys.exit(guard.main(None, 20, [], warm_process._start_dvc))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=HERE, stdin=subprocess.DEVNULL, timeout=300)
+    assert done.returncode == guard.ENDED
