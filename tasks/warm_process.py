@@ -40,7 +40,7 @@ FORKED = ("train", "sample", "evaluate")  # the commands of genpipe that import 
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT", WORKERS)  # what differs in the environment from stage to stage
 LARGEST = 1 << 20  # bytes of a request
 ENVIRONMENT = dict(os.environ)
-CODE = own_code.digest()  # before the imports: a file that changes meanwhile makes it another
+CODE = own_code.digest()  # before the import of the rest: a file that changes meanwhile makes it another
 
 cold_run = dvc_run._run
 
@@ -189,4 +189,6 @@ def prctl(option: int, value: int) -> None:
 
 if __name__ == "__main__":
     lease.die_with_parent()
+    import genpipe.experiment  # noqa: F401  (with torch: what the commands of FORKED import)
+
     serve(socket.socket(fileno=int(sys.argv[1])))

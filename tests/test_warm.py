@@ -231,3 +231,7 @@ def test_a_guard_that_is_ended_at_once_ends_what_it_has_just_forked() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=HERE, stdin=subprocess.DEVNULL, timeout=300)
     assert done.returncode == guard.ENDED
+
+
+def test_the_warm_process_has_what_its_forks_would_import(warm: Warm) -> None:
+    wait_until(lambda: "libtorch" in Path(f"/proc/{warm._process.pid}/maps").read_text())
