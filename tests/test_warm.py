@@ -235,3 +235,24 @@ def test_a_guard_that_is_ended_at_once_ends_what_it_has_just_forked() -> None:
 
 def test_the_warm_process_has_what_its_forks_would_import(warm: Warm) -> None:
     wait_until(lambda: "libtorch" in Path(f"/proc/{warm._process.pid}/maps").read_text())
+
+
+def test_a_flow_on_a_terminal_reads_why_a_stage_failed(project: Path) -> None:
+    write_params(project, network={"no_such": 1})
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom genpipe.graph import Needs, Stage\n"
+        "from tasks.reproduce import Processes, StageFailed, reproduce\nfrom tasks.warm import Warm\n"
+        "root = Path(sys.argv[1])\nwarm = Warm(root)\n"
+        "try:\n    reproduce(root, Stage('train', (), ('x',), Needs()), Processes(warm), lambda line: None)\n"
+        "except StageFailed as error:\n    (root / 'why').write_text(str(error))\nwarm.end()\n"
+    )
+    terminal, side = os.openpty()
+    command, environment = (
+        [sys.executable, "-c", program, str(project)],
+        {**os.environ, "PYTHONPATH": str(HERE)},
+    )
+    subprocess.run(command, env=environment, stdin=side, stdout=side, stderr=side, timeout=300, check=True)
+    for end in (terminal, side):
+        os.close(end)
+    assert "no_such: not an argument of Classifier" in (project / "why").read_text()
+    assert "\x1b" not in (project / ".genpipe" / "logs" / "train.log").read_text()
