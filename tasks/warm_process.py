@@ -6,6 +6,7 @@ A fork is a guard (tasks/guard.py) in a session of its own, whose pipes came wit
 guards that are started anew. This process ends with the flow, and its guards end their groups when it ends.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -16,6 +17,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -135,7 +137,15 @@ def run(executable: str | None, cmd: str, **how: Any) -> None:
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = ["genpipe", *words]
-        return run_command(words)
+        # DVC has put its own in their place
+        assert sys.__stdout__ is not None
+        assert sys.__stderr__ is not None
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        atexit._clear()  # what DVC has registered
+        try:
+            return run_command(words)
+        finally:
+            atexit._run_exitfuncs()
 
     before = signal.getsignal(signal.SIGINT)
     child = Forked(work)
@@ -148,7 +158,7 @@ def run(executable: str | None, cmd: str, **how: Any) -> None:
 
 def forkable(cmd: str, environment: dict[str, str]) -> list[str] | None:
     """The words of a command of genpipe that a fork may run: with the code, packages and environment of this process."""
-    words = shlex.split(cmd)
+    words = cmd.split()
     is_plain = shlex.join(words) == cmd and len(words) > 1 and words[0] == "genpipe" and words[1] in FORKED
     if not is_plain or _settings(environment) != _settings(ENVIRONMENT):
         return None
@@ -177,8 +187,9 @@ def _end(work: Callable[[], int]) -> NoReturn:
     except BaseException:  # noqa: BLE001 (nothing may return into the code of the parent)
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # closed, or nobody reads it any more
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status % 256)
 
 

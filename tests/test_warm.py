@@ -14,7 +14,7 @@ import yaml
 
 from genpipe.files import hash_of
 from genpipe.graph import Needs, Stage
-from tasks import guard
+from tasks import guard, warm_process
 from tasks.reproduce import HOUSEKEEPING, Processes, StageFailed, StageRun, reproduce
 from tasks.warm import PROCESS, Warm, WarmGuard, warm_for
 from tests import tiny
@@ -256,3 +256,23 @@ def test_a_flow_on_a_terminal_reads_why_a_stage_failed(project: Path) -> None:
         os.close(end)
     assert "no_such: not an argument of Classifier" in (project / "why").read_text()
     assert "\x1b" not in (project / ".genpipe" / "logs" / "train.log").read_text()
+
+
+def test_a_fork_has_the_streams_of_a_command_and_does_what_is_registered_for_its_exit(tmp_path: Path) -> None:
+    program = (
+        "import atexit, io, os, sys\nfrom pathlib import Path\nfrom tasks import warm_process\n"
+        "atexit.register(print, 'of the parent', flush=True)\n"
+        "def command(words):\n"
+        "    atexit.register(print, words[0], isinstance(sys.stdout, io.TextIOWrapper), flush=True)\n"
+        "    return 0\n"
+        "warm_process.run_command, warm_process.forkable = command, lambda *_: ['of the command']\n"
+        "warm_process.run(None, 'a command', env=dict(os.environ), cwd=sys.argv[1])\nos._exit(0)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "of the command True\n"
+
+
+def test_a_line_for_the_shell_is_left_to_it() -> None:
+    for line in ("true # it's a line for the shell", "genpipe train 'classifier'", "genpipe train x > y"):
+        assert warm_process.forkable(line, warm_process.ENVIRONMENT) is None
