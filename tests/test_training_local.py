@@ -30,7 +30,7 @@ STEPS = 240
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("project")
+    root = tmp_path_factory.mktemp("ein großes # 50 % project")
     tiny.write_images(root / "artifacts" / "encoded" / "images")
     network = {"latent_dim": 16, "width": 8}
     ogan = tiny.block("ogan", steps=STEPS, checkpoint_every=20, batch_size=32, network=network)
