@@ -148,11 +148,6 @@ def directory_of(step: int) -> str:
     return f"{CHECKPOINTS}/step-{step:08d}"
 
 
-def whole_checkpoints(run: RunFiles) -> list[str]:
-    """The directories of the checkpoints of a run that were written to their end, oldest first."""
-    return _whole(run.names(CHECKPOINTS))
-
-
 def _whole(names: list[str]) -> list[str]:
     """The directories of the checkpoints that were written to their end, oldest first."""
     ends = (n for n in names if n.startswith(f"{CHECKPOINTS}/step-") and n.endswith("/state.json"))
@@ -161,7 +156,7 @@ def _whole(names: list[str]) -> list[str]:
 
 def latest_checkpoint(run: RunFiles) -> Checkpoint | None:
     """The newest whole checkpoint of a run, or None where there is none yet; a broken one is named and passed over."""
-    found = whole_checkpoints(run)
+    found = _whole(run.names(CHECKPOINTS))
     for directory in reversed(found):
         try:
             return read_checkpoint(run, directory)

@@ -15,7 +15,7 @@ import torch
 
 from genpipe import lease
 from genpipe.errors import packed, reported, unpacked
-from genpipe.training.checkpoint import whole_checkpoints
+from genpipe.training.checkpoint import CHECKPOINTS
 from genpipe.training.group import MAX_STARTS, Work, exchange_of, given_up, last_words, meet
 from genpipe.training.job import Job
 from genpipe.training.runs import Run
@@ -48,17 +48,22 @@ def train_here(work: Work, job: Job, run: Run, size: int) -> None:
     When one dies, all start again, at most MAX_STARTS times from one checkpoint. `work` goes on from its own checkpoints.
     Raises the error of genpipe that a process has met.
     """
-    starts, words, there = 0, "", whole_checkpoints(run)
+    starts, words, there = 0, "", _whole_checkpoints(run)
     while starts < MAX_STARTS:
         starts += 1
         with _group(work, job, run, size) as members:
             died = _ending(members)
         if died is None:
             return
-        words, before, there = died or words, there, whole_checkpoints(run)
+        words, before, there = died or words, there, _whole_checkpoints(run)
         if there != before:
             starts = 0
     raise given_up(words)
+
+
+def _whole_checkpoints(run: Run) -> list[str]:
+    """What the last file of each checkpoint is called: others may be all that a killed process has left."""
+    return [name for name in run.names(CHECKPOINTS) if name.endswith("/state.json")]
 
 
 @contextmanager
