@@ -60,6 +60,7 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "progress": "shows progress",
     "training.watching": "shows progress",
     "training.ray": "where trainings run, on which no artifact depends",
+    "training.local": "where trainings run, on which no artifact depends",
     "corpus.actors": "where tasks run, on which no artifact depends",
     "metrics": "names and words of metrics, and the check that a name is there",
     "own_code": "which checkout runs",

@@ -55,8 +55,8 @@ class Place:
 
     def uses_ray(self, stage: Stage) -> bool:
         """Whether a stage works on Ray, where its processes may be on other machines."""
-        is_asked = self.settings.is_on_ray(stage.name) or bool(os.environ.get("RAY_ADDRESS"))
-        return stage.needs.ray and is_asked
+        is_open = self.settings.executor_of(stage.name) == "auto" and bool(os.environ.get("RAY_ADDRESS"))
+        return stage.needs.ray and (is_open or self.settings.is_on_ray(stage.name))
 
 
 class Progress:

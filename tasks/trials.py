@@ -103,7 +103,8 @@ def _run_shared(first: Prepared, varied: str, here: Place) -> None:
 def _run_all(waiting: list[Prepared], here: Place) -> dict[Path, Result]:
     with ThreadPoolTaskRunner(max_workers=here.max_parallel) as runner:
         try:
-            futures = {prepared.workspace: _submit(runner, prepared, here) for prepared in waiting}
+            alone = place_of_one(here, len(waiting))
+            futures = {prepared.workspace: _submit(runner, prepared, alone) for prepared in waiting}
             return {workspace: future.result() for workspace, future in futures.items()}
         except BaseException:  # before the runner waits for its threads
             here.processes.end_all()
@@ -111,9 +112,14 @@ def _run_all(waiting: list[Prepared], here: Place) -> dict[Path, Result]:
 
 
 def _submit(runner: ThreadPoolTaskRunner[Any], prepared: Prepared, here: Place) -> PrefectFuture[Result]:
-    alone = replace(here, max_parallel=1, cores=max(1, here.cores // here.max_parallel))
     named = run_trial.with_options(task_run_name=prepared.trial.name.replace("{", "{{").replace("}", "}}"))
-    return runner.submit(named, {"prepared": prepared, "here": alone})
+    return runner.submit(named, {"prepared": prepared, "here": here})
+
+
+def place_of_one(here: Place, trials: int) -> Place:
+    """What one of so many trials runs with: its part of the cores, and one stage at a time."""
+    at_once = max(1, min(here.max_parallel, trials))
+    return replace(here, max_parallel=1, cores=max(1, here.cores // at_once))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

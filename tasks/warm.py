@@ -16,6 +16,7 @@ from genpipe.dvc_command import environment as dvc_environment
 from genpipe.graph import Stage
 
 PROCESS = Path(__file__).with_name("warm_process.py")
+LOG = Path(".genpipe", "logs", "warm.process.log")  # below the project; no stage may have a name with dots
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 WORTH_IT = 3  # stages: their imports cost more than those of the warm process
 GROUPS = ("train", "sample", "evaluate")
@@ -53,12 +54,17 @@ class Warm:
         self.root = root
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        log = root / LOG
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # on a terminal, DVC would choose colours when it is imported, and a flow cannot read its lines then
+        with theirs, log.open("w", encoding="utf-8") as words:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(PROCESS), str(theirs.fileno())],
                 cwd=root,
                 env={**dvc_environment(root), **UNBUFFERED},
                 stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )

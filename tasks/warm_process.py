@@ -6,6 +6,7 @@ A fork is a guard (tasks/guard.py) in a session of its own, whose pipes came wit
 guards that are started anew. This process ends with the flow, and its guards end their groups when it ends.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -16,10 +17,11 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path.pop(0)  # the directory of this file, whose modules are nobody's top level
 
 from genpipe import numerics
@@ -40,7 +42,7 @@ FORKED = ("train", "sample", "evaluate")  # the commands of genpipe that import 
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT", WORKERS)  # what differs in the environment from stage to stage
 LARGEST = 1 << 20  # bytes of a request
 ENVIRONMENT = dict(os.environ)
-CODE = own_code.digest()  # before the imports: a file that changes meanwhile makes it another
+CODE = own_code.digest()  # before the import of the rest: a file that changes meanwhile makes it another
 
 cold_run = dvc_run._run
 
@@ -101,16 +103,24 @@ def _guard(request: dict[str, Any], pipes: Sequence[int]) -> int:
 
 def _start_dvc(words: list[str], _: Callable[..., object]) -> Forked:
     parent = os.getpid()
+    waiting, ready = os.pipe()
 
     def work() -> int:
         os.setsid()
         _die_with(parent, signal.SIGKILL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.close(waiting)
+        os.close(ready)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         dvc_run._run = run
         return atomic_dvc.run(words)
 
-    return Forked(work)
+    child = Forked(work)
+    os.close(ready)
+    # until its group is there: a guard that is asked to end at once would find none, and wait for all of its work
+    os.read(waiting, 1)
+    os.close(waiting)
+    return child
 
 
 def run(executable: str | None, cmd: str, **how: Any) -> None:
@@ -127,7 +137,15 @@ def run(executable: str | None, cmd: str, **how: Any) -> None:
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = ["genpipe", *words]
-        return run_command(words)
+        # DVC has put its own in their place
+        assert sys.__stdout__ is not None
+        assert sys.__stderr__ is not None
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        atexit._clear()  # what DVC has registered
+        try:
+            return run_command(words)
+        finally:
+            atexit._run_exitfuncs()
 
     before = signal.getsignal(signal.SIGINT)
     child = Forked(work)
@@ -140,7 +158,7 @@ def run(executable: str | None, cmd: str, **how: Any) -> None:
 
 def forkable(cmd: str, environment: dict[str, str]) -> list[str] | None:
     """The words of a command of genpipe that a fork may run: with the code, packages and environment of this process."""
-    words = shlex.split(cmd)
+    words = cmd.split()
     is_plain = shlex.join(words) == cmd and len(words) > 1 and words[0] == "genpipe" and words[1] in FORKED
     if not is_plain or _settings(environment) != _settings(ENVIRONMENT):
         return None
@@ -169,8 +187,9 @@ def _end(work: Callable[[], int]) -> NoReturn:
     except BaseException:  # noqa: BLE001 (nothing may return into the code of the parent)
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # closed, or nobody reads it any more
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status % 256)
 
 
@@ -181,4 +200,6 @@ def prctl(option: int, value: int) -> None:
 
 if __name__ == "__main__":
     lease.die_with_parent()
+    import genpipe.experiment  # noqa: F401  (with torch: what the commands of FORKED import)
+
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -410,3 +410,8 @@ def test_dvc_runs_only_what_imports_an_edited_brick(copy):
         assert [stage.name for stage in read_plan(copy).stale] == ["code"]
     (copy / CODE).unlink()
     assert [stage.name for stage in read_plan(copy).stale] == ["code"]
+
+
+def test_where_a_training_runs_is_no_part_of_its_code() -> None:
+    code = code_for("train", "nice", PARAMS)
+    assert not {"training/ray", "training/local", "training/group"} & set(code)

@@ -1,5 +1,6 @@
 """What the flow knows of the times of stages, and what it makes of them: an order, shares of the cores, a forecast."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tasks.order import next_to_start
 from tasks.reproduce import Processes
 from tasks.stages import Place, processes_of
 from tasks.times import GUESSES, Times, expectation, keep_time, read_times, share
+from tasks.trials import place_of_one
 
 
 def stage(name: str, *upstream: str, ray: bool = True) -> Stage:
@@ -99,6 +101,8 @@ def test_a_stage_on_ray_has_all_workers_and_another_one_its_share(monkeypatch: p
     assert processes_of(stage("sample@short", ray=False), here, 4, 0, Times({})) == 1
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert processes_of(SHORT, here, 4, 1, Times({})) == 4
+    local = replace(here, settings=Cluster(workers=4, executors={"train": "local"}))
+    assert processes_of(SHORT, local, 4, 1, Times({})) == 2, "as asked for, though a cluster is named"
 
 
 def test_the_number_of_workers_of_the_project_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +114,11 @@ def test_the_number_of_workers_of_the_project_is_a_limit(monkeypatch: pytest.Mon
         allotted = three.as_allotted()
         assert (allotted.workers, allotted.max_workers) == (workers, None)
     assert Cluster(workers=0).as_allotted().workers == 0
+
+
+@pytest.mark.parametrize(
+    ("max_parallel", "trials", "cores"), [(8, 2, 4), (2, 9, 4), (8, 8, 1), (16, 9, 1), (8, 0, 8)]
+)
+def test_the_trials_that_run_at_once_divide_the_cores(max_parallel: int, trials: int, cores: int) -> None:
+    here = place_of_one(Place(max_parallel, Processes(), None, Cluster(), cores=8), trials)
+    assert (here.max_parallel, here.cores) == (1, cores)

@@ -30,7 +30,7 @@ STEPS = 240
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("project")
+    root = tmp_path_factory.mktemp("ein großes # 50 % project")
     tiny.write_images(root / "artifacts" / "encoded" / "images")
     network = {"latent_dim": 16, "width": 8}
     ogan = tiny.block("ogan", steps=STEPS, checkpoint_every=20, batch_size=32, network=network)
@@ -165,7 +165,7 @@ def test_processes_that_die_again_and_again_are_given_up_with_the_reason(job, tm
             file.write(".")
             file.flush()
         if exchange.rank == 0 and begun.stat().st_size == 3:
-            run.write("checkpoints/3/state.json", b"{}")
+            run.write("checkpoints/step-3/state.json", b"{}")
         if exchange.rank == 1:
             exchange.gather(torch.zeros(1, 1), [1, 1])
         raise RuntimeError("no such kernel")
@@ -200,3 +200,17 @@ def test_an_executor_is_of_a_stage_that_there_is(project, tmp_path, capsys):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     assert main(["--root", str(tmp_path), "train", "ogan"]) == 2
     assert "cluster.executors: no stage 'train@nise' (of train there is: ogan)" in capsys.readouterr().err
+
+
+def test_what_killed_processes_leave_half_written_is_no_progress(job, tmp_path):
+    """Else a group that dies whenever it writes a checkpoint would start for ever."""
+
+    def work(exchange, device, job, run):
+        left = list((tmp_path / "run" / "checkpoints").glob("*"))
+        if len(left) > 9:
+            raise BadInput("started again and again")
+        run.write(f"checkpoints/.step-4.{os.getpid()}.partial", b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(WorkFailed, match="died 4 times before the next checkpoint: killed, or out of memory"):
+        train_here(work, job, Run(tmp_path / "run"), 1)

@@ -26,7 +26,10 @@ def meet(file: Path, rank: int, size: int) -> None:
     each pair.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = loopback()
-    dist.init_process_group("gloo", init_method=file.as_uri(), rank=rank, world_size=size)
+    # not by the URL of the file: torch reads no name with a space or a letter beyond ASCII in one
+    store = dist.FileStore(str(file), size)
+    store.set_timeout(dist.default_pg_timeout)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
 
 
 def loopback() -> str:

@@ -48,17 +48,22 @@ def train_here(work: Work, job: Job, run: Run, size: int) -> None:
     When one dies, all start again, at most MAX_STARTS times from one checkpoint. `work` goes on from its own checkpoints.
     Raises the error of genpipe that a process has met.
     """
-    starts, words, there = 0, "", run.names(CHECKPOINTS)
+    starts, words, there = 0, "", _whole_checkpoints(run)
     while starts < MAX_STARTS:
         starts += 1
         with _group(work, job, run, size) as members:
             died = _ending(members)
         if died is None:
             return
-        words, before, there = died or words, there, run.names(CHECKPOINTS)
+        words, before, there = died or words, there, _whole_checkpoints(run)
         if there != before:
             starts = 0
     raise given_up(words)
+
+
+def _whole_checkpoints(run: Run) -> list[str]:
+    """What the last file of each checkpoint is called: others may be all that a killed process has left."""
+    return [name for name in run.names(CHECKPOINTS) if name.endswith("/state.json")]
 
 
 @contextmanager
