@@ -14,6 +14,7 @@ import torch
 from genpipe import dependencies
 from genpipe.assembly import fit, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
+from genpipe.cores import cores
 from genpipe.data.loader import Data, codec_files
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, BadState
@@ -103,7 +104,7 @@ def train(
         elif place == "here":
             fit(Alone(), torch.device("cpu"), job, run)
         elif place == "local":
-            train_here(fit, job, run, min(workers[1], max(workers[0], os.cpu_count() or 1)))
+            train_here(fit, job, run, min(workers[1], max(workers[0], cores())))
         else:
             from genpipe.training.ray import train_on_workers  # imports ray, which takes seconds
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from genpipe.cores import cores
 from genpipe.graph import Stage
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -48,7 +49,7 @@ def _has_room(stage: Stage, running: Collection[Stage]) -> bool:
     """
     cpus = sum(s.needs.cpus for s in running) + stage.needs.cpus
     gpus = sum(s.needs.gpus for s in running) + stage.needs.gpus
-    return not running or (cpus <= (os.cpu_count() or 1) and gpus <= num_gpus())
+    return not running or (cpus <= cores() and gpus <= num_gpus())
 
 
 def num_gpus() -> int:

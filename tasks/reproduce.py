@@ -18,7 +18,7 @@ from genpipe.errors import EXIT_STATUS, BadInput, Busy, Unavailable, WorkFailed
 from genpipe.graph import Stage
 from genpipe.redaction import masker
 from tasks import attempts, guard
-from tasks.warm import UNBUFFERED, Warm, WarmGuard
+from tasks.warm import LOST, UNBUFFERED, Warm, WarmGuard
 from tasks.watchdog import Watchdog, blockers
 
 PROGRESS = re.compile(r"\s*(?P<name>.*\S): +(?P<percent>\d+(?:\.\d+)?) ?% \((?P<rest>.*)\)\s*")
@@ -166,6 +166,10 @@ def _attempt(
         status = process.wait()
         _close(process.stdout)
         processes.remove(process)
+    if status == LOST and isinstance(process, WarmGuard) and not processes.ending:
+        # the warm process has ended, which is no fault of the stage
+        processes.warm = None
+        return _attempt(root, stage, processes, show, environment)
     if status != 0:
         reason, fault = _failure(lines, status, processes.ending, watchdog.verdict)
         raise StageFailed(stage.name, reason, log_of(stage.name), fault)

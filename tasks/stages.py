@@ -17,6 +17,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 
+from genpipe.cores import cores
 from genpipe.graph import Plan, Stage
 from genpipe.params.cluster import WORKERS
 from genpipe.params.cluster import Cluster as Settings
@@ -24,7 +25,7 @@ from genpipe.params.project import read_params
 from tasks.cluster import Cluster, shared
 from tasks.order import downstream, next_to_start, startable
 from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, log_of, reproduce
-from tasks.times import Times, cores, keep_time, read_times, share
+from tasks.times import Times, keep_time, read_times, share
 from tasks.warm import warm_for
 
 RETRY_DELAY = 5  # seconds

@@ -4,6 +4,7 @@ import heapq
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +69,6 @@ def share(stage: Stage, limit: int, free: int, others: int, times: Times) -> int
     return processes if times.pays(stage.name, processes) else 1
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def read_times(root: Path, stages: Iterable[Stage]) -> Times:
     """What is recorded in the project at `root`."""
     recorded = {stage.name: _read(root, stage.name) for stage in stages}
@@ -82,8 +78,11 @@ def read_times(root: Path, stages: Iterable[Stage]) -> Times:
 def keep_time(root: Path, stage: str, processes: int, seconds: float) -> None:
     """Record how long a stage took on so many processes."""
     path = _path(root, stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {str(n): s for n, s in {**_read(root, stage), processes: round(seconds, 2)}.items()})
+    kept = {str(n): s for n, s in {**_read(root, stage), processes: round(seconds, 2)}.items()}
+    # a full disk must not fail a stage that is done
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, kept)
 
 
 def expectation(root: Path, stages: Sequence[Stage], max_parallel: int) -> str:

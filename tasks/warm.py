@@ -17,6 +17,7 @@ from genpipe.graph import Stage
 
 PROCESS = Path(__file__).with_name("warm_process.py")
 LOG = Path(".genpipe", "logs", "warm.process.log")  # below the project; no stage may have a name with dots
+SWITCH = "GENPIPE_WARM"  # off: each stage is a command, as a debugger wants it
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 WORTH_IT = 3  # stages: their imports cost more than those of the warm process
 GROUPS = ("train", "sample", "evaluate")
@@ -110,8 +111,9 @@ class Warm:
 @contextmanager
 def warm_for(root: Path, stages: Sequence[Stage]) -> Iterator[Warm | None]:
     """A warm process, where enough of these stages import what it has, and the system can hand it pipes."""
+    is_off = os.environ.get(SWITCH) == "off" or sys.platform != "linux"
     count = sum(stage.name.partition("@")[0] in GROUPS for stage in stages)
-    if count < WORTH_IT or sys.platform != "linux":
+    if count < WORTH_IT or is_off:
         yield None
         return
     warm = Warm(root)

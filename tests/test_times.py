@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from genpipe import cores as machine
 from genpipe.graph import Needs, Stage
 from genpipe.params.cluster import WORKERS, Cluster
 from tasks.order import next_to_start
@@ -122,3 +123,21 @@ def test_the_number_of_workers_of_the_project_is_a_limit(monkeypatch: pytest.Mon
 def test_the_trials_that_run_at_once_divide_the_cores(max_parallel: int, trials: int, cores: int) -> None:
     here = place_of_one(Place(max_parallel, Processes(), None, Cluster(), cores=8), trials)
     assert (here.max_parallel, here.cores) == (1, cores)
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [("max 100000\n", 64), ("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("", 64)],
+)
+def test_a_container_has_the_cores_that_it_has_time_for(limit, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(machine, "QUOTA", tmp_path / "cpu.max")
+    if limit:
+        (tmp_path / "cpu.max").write_text(limit)
+    assert machine.cores() == found
+
+
+def test_a_time_that_cannot_be_kept_fails_nothing(tmp_path):
+    (tmp_path / ".genpipe").write_text("a file in the way")
+    keep_time(tmp_path, "train@nice", 1, 2.0)
+    assert not read_times(tmp_path, []).recorded

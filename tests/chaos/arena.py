@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.warm import SWITCH
 from tests.chaos import pipeline
 from tests.chaos.deployment import PREFECT
 
@@ -52,6 +53,7 @@ class Arena:
     scratch: Path
     targets: tuple[str, ...]
     state: pipeline.State
+    is_warm: bool = True  # whether flows may fork their stages from a warm process
 
     @property
     def command(self) -> list[str]:
@@ -88,6 +90,7 @@ class Arena:
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",  # else a scheduled run meets that of the round
             "DO_NOT_TRACK": "1",
+            SWITCH: "on" if self.is_warm else "off",
             "DVC_NO_ANALYTICS": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
         }

@@ -59,6 +59,7 @@ def play(arena: Arena, drawn: Draw) -> Outcome:
     """Play a round."""
     shutil.rmtree(arena.scratch / "t")  # logs of Ray
     (arena.scratch / "t").mkdir()
+    arena = replace(arena, is_warm=not VICTIMS[drawn.victim].is_command)
     with _family() as family:
         play_it = play_deployed if VICTIMS[drawn.victim].is_deployed else play_direct
         strike, recovery, complaints = play_it(arena, drawn, family)

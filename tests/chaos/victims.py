@@ -16,6 +16,9 @@ class Victim:
     uses_ray: bool = False
     is_deployed: bool = False  # the round has a server, a worker and a deployment
     all_of_them: bool = False  # every one that is found dies
+    is_command: bool = (
+        False  # the flow forks no stages from a warm process, whose forks all have its command line
+    )
     in_long_run: bool = False  # longer than its lease in the deployment's limit
     moment: Callable[[Path], bool] | None = None  # what the project's directory looks like when it dies
 
@@ -40,6 +43,10 @@ def _is_server(words: Words) -> bool:
     )
 
 
+def _is_warm(words: Words) -> bool:
+    return any(word.endswith("tasks/warm_process.py") for word in words)
+
+
 def _is_flow(words: Words) -> bool:
     return _runs_module(words, "flows.retrain")
 
@@ -52,10 +59,13 @@ def _is_lock_written(root: Path) -> bool:
 
 VICTIMS = {
     "flow": Victim(_is_flow, within=20),
-    "dvc": Victim(is_dvc, within=8),
-    "dvc at dvc.lock": Victim(is_dvc, within=0, all_of_them=True, moment=_is_lock_written),
-    "guard": Victim(is_guard, within=8),
-    "stage": Victim(lambda words: len(words) > 1 and words[1].endswith("/bin/genpipe"), within=8),
+    "dvc": Victim(is_dvc, within=8, is_command=True),
+    "dvc at dvc.lock": Victim(is_dvc, within=0, all_of_them=True, is_command=True, moment=_is_lock_written),
+    "guard": Victim(is_guard, within=8, is_command=True),
+    "stage": Victim(
+        lambda words: len(words) > 1 and words[1].endswith("/bin/genpipe"), within=8, is_command=True
+    ),
+    "warm process": Victim(_is_warm, within=20),  # or a guard, DVC or stage that it has forked
     "Ray worker": Victim(
         lambda words: bool(words) and words[0].startswith("ray::") and words[0].rstrip() != "ray::IDLE",
         within=3,
