@@ -1,6 +1,7 @@
 """Kernels in place of those that follow the processor: right, differentiable, and the same on emulated processors."""
 
 import math
+import os
 import subprocess
 import sys
 
@@ -126,6 +127,16 @@ def test_numpy_uses_no_kernel_above_avx2():
     words = [sys.executable, "-c", f"from genpipe import numerics; numerics.use('portable'); {show}"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['X86_V3']"
+
+
+def test_numpy_computes_alike_on_any_number_of_cores():
+    lines = ["from genpipe import numerics; numerics.use('portable')", "import numpy as np", "from genpipe.evaluation.frechet import frechet_distance", "g = np.random.default_rng(0)", "print([frechet_distance(*g.normal(size=(2, 1000, 256)).astype(np.float32)) for _ in range(3)])"]  # fmt: skip
+    words = [sys.executable, "-c", "\n".join(lines)]
+    found = {
+        subprocess.run(words, env={**os.environ, "OPENBLAS_NUM_THREADS": cores}, capture_output=True, text=True, check=True).stdout
+        for cores in "12"
+    }  # fmt: skip
+    assert len(found) == 1
 
 
 needs_emulator = pytest.mark.skipif(not processors.is_emulated(), reason=processors.REASON)
