@@ -170,7 +170,7 @@ class Turned(torch.autograd.Function):
         return 2 * x
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx, g):  # pyright: ignore[reportIncompatibleMethodOverride]
         return -g
 
 
