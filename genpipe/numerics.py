@@ -25,6 +25,8 @@ PORTABLE: Mapping[str, str] = MappingProxyType(
         # its other branches follow the maker: MKL_CBWR=AVX2 changes nothing on AMD
         "MKL_CBWR": "COMPATIBLE",
         "OPENBLAS_CORETYPE": "Haswell",
+        # the order of its sums depends on the number of its threads, by default that of the cores
+        "OPENBLAS_NUM_THREADS": "1",
         # every set above AVX2 that this NumPy has code for; it ignores, with a warning, a list that names any other
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     }

@@ -1,6 +1,7 @@
 """Kernels in place of those that follow the processor: right, differentiable, and the same on emulated processors."""
 
 import math
+import os
 import subprocess
 import sys
 
@@ -81,6 +82,39 @@ def test_an_operation_without_a_portable_kernel_is_refused():
         torch.rand(3).atan()
 
 
+@pytest.mark.parametrize("bias", [torch.ones(1).expand(150), torch.arange(300.0)[::2]])
+def test_a_bias_may_have_any_strides(bias):
+    a, b = torch.randn(64, 200), torch.randn(200, 150)
+    torch.testing.assert_close(torch.addmm(bias, a, b), a @ b + bias, rtol=1e-4, atol=1e-4)
+
+
+def test_all_forms_of_a_root_are_one():
+    """Also the root of integers, into another type, and as a power, whose form in place has a kernel of its own."""
+    whole = torch.arange(3000) ** 2
+    x = whole.double()
+    right = x.sqrt()
+    for found in (x**0.5, x.clone().pow_(0.5), torch.pow(x, 0.5, out=torch.empty(0, dtype=torch.float64)), x.clone().sqrt_()):  # fmt: skip
+        assert torch.equal(found, right)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(whole.sqrt(), right)
+        assert torch.equal(whole**0.5, right)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    narrow = torch.empty(3000)
+    assert torch.sqrt(x, out=narrow) is narrow
+    assert torch.equal(narrow, right.float())
+    assert torch.pow(x.float(), 3, out=narrow) is narrow
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        whole.sqrt_()
+
+
+def test_a_refused_operation_is_refused_in_all_forms():
+    for call in (lambda: torch.tan(torch.ones(2), out=torch.empty(2)), lambda: torch.ones(2).acos_()):
+        with pytest.raises(BadInput, match="differs from processor to processor"):
+            call()
+
+
 def test_settings_that_come_too_late_are_refused(monkeypatch):
     monkeypatch.setenv("MKL_CBWR", "AUTO")
     with pytest.raises(BadState, match="must be set before torch and numpy is imported, and MKL_CBWR"):
@@ -93,6 +127,16 @@ def test_numpy_uses_no_kernel_above_avx2():
     words = [sys.executable, "-c", f"from genpipe import numerics; numerics.use('portable'); {show}"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['X86_V3']"
+
+
+def test_numpy_computes_alike_on_any_number_of_cores():
+    lines = ["from genpipe import numerics; numerics.use('portable')", "import numpy as np", "from genpipe.evaluation.frechet import frechet_distance", "g = np.random.default_rng(0)", "print([frechet_distance(*g.normal(size=(2, 1000, 256)).astype(np.float32)) for _ in range(3)])"]  # fmt: skip
+    words = [sys.executable, "-c", "\n".join(lines)]
+    found = {
+        subprocess.run(words, env={**os.environ, "OPENBLAS_NUM_THREADS": cores}, capture_output=True, text=True, check=True).stdout
+        for cores in "12"
+    }  # fmt: skip
+    assert len(found) == 1
 
 
 needs_emulator = pytest.mark.skipif(not processors.is_emulated(), reason=processors.REASON)

@@ -14,7 +14,7 @@ from genpipe.training import rules, together
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.logical import Alone
 from genpipe.training.runs import Run
-from genpipe.training.stacked import Rule, Stacked
+from genpipe.training.stacked import Refused, Rule, Stacked, each
 from genpipe.training.together import CHECKS, Held, differentiated
 from genpipe.training.trainer import Trainer
 from genpipe.training.trust import Trust, same
@@ -65,21 +65,30 @@ def test_a_training_ends_on_the_same_bits_together_and_one_after_the_other(name,
 class Small(Recipe):
     """A layer, and a loss that a test says."""
 
-    def __init__(self, loss, first=8) -> None:
+    def __init__(self, loss, first=8, after=None) -> None:
         super().__init__()
+        self.progress = self.kept = self.table = None
         torch.manual_seed(0)
         self.layer, self.last = nn.Linear(2, first), nn.Linear(first, 1)
         self.scale = nn.Parameter(torch.ones(first))
-        self._loss = loss
+        self._loss, self._after = loss, after
 
     def phases(self):
-        return (Phase("all", (Update("fit", lambda batch: self._loss(self, batch["points"]), (self,)),)),)
+        return (Phase("all", (Update("fit", self.fit, (self,), after=self.ended),)),)
+
+    def fit(self, batch):
+        self.progress = batch["progress"]
+        return self._loss(self, batch["points"])
+
+    def ended(self):
+        if self._after:
+            self._after(self)
 
 
-def small_trainer(loss, directory, first=8, steps=6) -> Trainer:
+def small_trainer(loss, directory, first=8, steps=6, after=None) -> Trainer:
     params = toys.training(solvers={"fit": {"lr": 0.1}}, steps=steps, batch_size=32)
     points: Any = toys.Points()
-    return Trainer(Small(loss, first), points, params, 0, Alone(), Run(directory))
+    return Trainer(Small(loss, first, after), points, params, 0, Alone(), Run(directory))
 
 
 def both(loss, directory, **changes) -> Trainer:
@@ -153,6 +162,152 @@ def test_what_cannot_be_computed_together_is_computed_slice_by_slice(loss, reaso
     assert capsys.readouterr().err == line
 
 
+class Turned(torch.autograd.Function):
+    """The gradient turned round: what torch does not show to stand-ins."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return -g
+
+
+def turns(recipe, x):
+    value = used(recipe, x).square().mean()
+    return Loss(value + Turned.apply(recipe.layer(x)).square().mean() if recipe.progress > 0.5 else value)
+
+
+def replays(recipe, x):
+    """The same dropout twice, once half of the training is over."""
+    value = used(recipe, x).square().mean()
+    if recipe.progress > 0.5:
+        state = torch.get_rng_state()
+        first = F.dropout(recipe.layer(x), 0.5)
+        torch.set_rng_state(state)
+        value = value + (first * F.dropout(recipe.layer(x), 0.3)).mean()
+    return Loss(value)
+
+
+@pytest.mark.parametrize("loss", [turns, replays])
+def test_what_a_loss_does_only_later_is_checked_then(loss, tmp_path):
+    assert both(loss, tmp_path, steps=12).ways.refused == {"fit": "has other bits on more rows"}
+
+
+def seeds(recipe, x):
+    value = used(recipe, x).square().mean()
+    if recipe.progress > 0.5:
+        torch.manual_seed(3)
+        value = value + F.dropout(recipe.layer(x), 0.5).square().mean()
+    return Loss(value)
+
+
+def test_a_draw_does_not_hide_one_that_is_not_known(tmp_path):
+    reasons = both(seeds, tmp_path, steps=12).ways.refused
+    assert reasons == {"fit": "draws random numbers in an operation that is not known to be random"}
+
+
+def warms_up(recipe, x):
+    """Three uses of one tensor: slice by slice, over all slices, slice by slice; the last one begins to count later."""
+    h = recipe.layer(x)
+    value = -0.3 * h.mean(0).square().sum()
+    value = value + recipe.last(h.tanh() * recipe.scale.exp()).square().mean()
+    return Loss(value + F.relu(recipe.progress - 0.5) * h.norm(dim=1).sum())
+
+
+def test_gradients_of_a_tensor_that_is_used_often_add_up_in_order(tmp_path):
+    assert both(warms_up, tmp_path, steps=12).ways.refused == {}
+
+
+def keeps(recipe, x):
+    """A mask that is made once, and what a slice computed."""
+    if recipe.table is None:
+        recipe.table = x.new_ones(len(x), len(x)).tril()
+    recipe.kept = used(recipe, recipe.table @ x)
+    return Loss(recipe.kept.square().mean())
+
+
+def test_what_a_loss_leaves_on_its_module_is_the_tensor_of_the_last_slice(tmp_path):
+    seen: list[float] = []
+    trainer = both(keeps, tmp_path, steps=8, after=lambda recipe: seen.append(recipe.kept.sum().item()))
+    assert trainer.ways.refused == {}
+    assert seen[:8] == seen[8:]
+    assert type(trainer.recipe.table) is torch.Tensor
+
+
+def writes(recipe, x):
+    """Its decision comes out otherwise in one slice, after some steps."""
+    x.mul_(1.5)
+    return Loss(used(recipe, x).square().mean() * (2 if x.max() > 7 else 1))
+
+
+def sets(recipe, x):
+    recipe.scale.data = recipe.scale.detach().clamp(0.5, 1.01)
+    return Loss(used(recipe, x).square().mean())
+
+
+def shortens(recipe, x):
+    ids = (x > 2).long()
+    return Loss(
+        used(recipe, F.embedding(ids, recipe.layer.weight, max_norm=2.0)[:, 0]).sub(9).square().mean()
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"),
+    [
+        (writes, "writes to its batch"),
+        (sets, "changes a tensor by __set__"),
+        (shortens, "changes the table of an embedding"),
+    ],
+)
+def test_a_loss_that_changes_what_outlives_it_is_computed_slice_by_slice(loss, reason, tmp_path):
+    assert both(loss, tmp_path, steps=12).ways.refused == {"fit": reason}
+
+
+def test_batches_of_ever_new_shapes_are_not_worth_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(together, "KINDS", 2)
+
+    def grows(recipe, x):
+        value = used(recipe, x)
+        for _ in range(int(recipe.progress * 12) // 3):
+            value = value * 2
+        return Loss(value.mean())
+
+    trainer = both(grows, tmp_path, steps=12)
+    assert trainer.ways.refused == {"fit": "has batches of too many shapes, or too many ways"}
+    assert len(trainer.ways.checked) == 2
+
+
+SPECIAL = [0.0, -0.0, 1.0, float("inf"), -float("inf"), float("nan"), 1e-45, 0.3, -2.5]
+
+
+@pytest.mark.filterwarnings("ignore")  # of overloads that are no longer wanted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.bfloat16])
+def test_exact_operations_have_the_bits_of_the_slices_wherever_a_number_stands(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.tensor(SPECIAL)[torch.randint(9, (4, 21), generator=generator)].to(dtype) for _ in "xy")
+    if dtype == torch.complex64:
+        x, y = (torch.randn(4, 21, dtype=dtype, generator=generator) for _ in "xy")
+    a, b = Stacked.of_whole(x), Stacked.of_whole(y)
+    exact = {
+        func: rule.run
+        for func, rule in rules.RULES.items()
+        if rule.exact and rule.run.__qualname__.startswith(("elementwise", "bounded"))
+    }
+    assert len(exact) > 60
+    for func, run in exact.items():
+        for args in ((a,), (a, b), (a, 0.3), (a, 0.0, 1.0)):
+            try:
+                apart = each(4, func, args, {})
+            except (TypeError, RuntimeError, Refused):
+                continue  # not an operation of such arguments
+            whole = run(4, *args)
+            if isinstance(whole, Stacked):
+                assert all(same(*pair) for pair in zip(whole.parts, apart.parts, strict=True)), func
+
+
 def test_a_draw_by_an_operation_that_is_not_known_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("genpipe.training.stacked.RANDOM", frozenset())
     reasons = both(draws, tmp_path).ways.refused
@@ -185,6 +340,7 @@ def test_a_wrong_order_of_the_sum_is_noticed(tmp_path, monkeypatch):
         parts = [g.t().mm(x) for g, x in zip(gs, xs, strict=True)][node[0] : node[1]]
         return sum(reversed(parts[:-1]), parts[-1])
 
+    monkeypatch.setattr("genpipe.training.layers._adds_up_at", lambda *sizes: True)
     monkeypatch.setattr("genpipe.training.layers._sum_of_products", in_turn)
     assert both(plain, tmp_path).ways.refused == {"fit": "has other bits on more rows"}
 
@@ -211,8 +367,9 @@ def test_zeros_that_stay_are_waited_for_a_while(tmp_path):
 
 
 @pytest.mark.parametrize("run", [(0, 2), (2, 4), (1, 4), (0, 5)])
-def test_the_sums_of_each_subtree_are_those_of_slice_after_slice(run):
-    """Of a process that holds any run of the slices."""
+def test_the_sums_of_each_subtree_are_those_of_slice_after_slice(run, monkeypatch):
+    """Of a process that holds any run of the slices, where products can be added to a sum."""
+    monkeypatch.setattr("genpipe.training.layers._adds_up_at", lambda *sizes: True)
     recipe, points = Small(plain, first=40), torch.randn(5 * 16, 2)
     parameters = list(recipe.parameters())[1:3]
     held = Held(run, 5, 16)

@@ -20,17 +20,11 @@ from genpipe.errors import BadInput
 # Elements of the right matrix below which a call of oneDNN costs more than it saves. The left one, whose rows are examples,
 # does not count: a row must not depend on how many there are.
 ENOUGH = 1 << 14
-REFUSED = (
-    "acos",
-    "asin",
-    "atan",
-    "tan",
-    "acos_",
-    "asin_",
-    "atan_",
-    "tan_",
+REFUSED = (  # MKL's, and without another kernel
+    *(f"{name}{form}" for name in ("acos", "asin", "atan", "tan") for form in ("", "_", ".out")),
     "linalg_lstsq",
-)  # MKL's, and without another kernel
+    "linalg_lstsq.out",
+)
 
 _kept: list[torch.library.Library] = []  # a library that is collected takes its kernels with it
 
@@ -50,10 +44,11 @@ def install() -> None:
     made: dict[str, Callable[..., Callable[..., Tensor]]] = {
         "mm": _mm,
         "addmm": _addmm,
-        "pow.Tensor_Scalar": _power,
     }
-    for name in FUNCTIONS:
-        made |= _in_place_too(name)
+    for name, (function, dtypes) in FUNCTIONS.items():
+        made |= _forms((name, f"{name}_", f"{name}.out"), function, dtypes)
+    # torch takes MKL's root for an exponent of 1/2
+    made |= _forms(("pow.Tensor_Scalar", "pow_.Scalar", "pow.Tensor_Scalar_out"), *FUNCTIONS["sqrt"], 0.5)
     made |= {name: functools.partial(_refused, name) for name in REFUSED}
     with warnings.catch_warnings(action="ignore"):  # that the operations had kernels
         for name, make in made.items():
@@ -78,16 +73,6 @@ def _addmm(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return multiply
 
 
-def _power(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """torch takes MKL's root for an exponent of 1/2."""
-
-    def power(keys: Any, x: Tensor, exponent: float) -> Tensor:
-        is_root = exponent == 0.5 and x.dtype in (torch.float32, torch.float64)
-        return root(x) if is_root else torchs(keys, x, exponent)
-
-    return power
-
-
 def _is_large(a: Tensor, b: Tensor) -> bool:
     """Whether oneDNN pays off; what is not valid is left to torch, which says why."""
     is_plain = a.dtype == b.dtype == torch.float32 and a.dim() == b.dim() == 2 and a.shape[1] == b.shape[0]
@@ -95,8 +80,9 @@ def _is_large(a: Tensor, b: Tensor) -> bool:
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    """a b + bias, [rows, columns]; oneDNN takes the right matrix by its columns."""
-    return torch.ops.mkldnn._linear_pointwise(_lined_up(a), _lined_up(b).t(), bias, "none", [], "")
+    """a b + bias, [rows, columns]; oneDNN takes the right matrix by its columns, and any bias for one without gaps."""
+    there = None if bias is None else bias.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(_lined_up(a), _lined_up(b).t(), there, "none", [], "")
 
 
 def _lined_up(x: Tensor) -> Tensor:
@@ -133,31 +119,50 @@ FUNCTIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], tuple[torch.dtype, ...
 }
 
 
-def _in_place_too(name: str) -> dict[str, Callable[..., Callable[..., Tensor]]]:
-    """The three forms of an elementary function: NAME, NAME_ and NAME.out."""
-    function, dtypes = FUNCTIONS[name]
+def _forms(
+    names: tuple[str, str, str],
+    function: Callable[[Tensor], Tensor],
+    dtypes: tuple[torch.dtype, ...],
+    *options: float,
+) -> dict[str, Callable[..., Callable[..., Tensor]]]:
+    """The three forms of an elementary function, with these options: a new tensor, in place, and into another tensor."""
+
+    def floats(x: Tensor, given: tuple[Any, ...]) -> Tensor | None:
+        """Of what the function is taken: integers as floats; None where torch's own kernel will do."""
+        if not x.is_floating_point() and not x.is_complex():
+            x = x.to(torch.get_default_dtype())
+        return x if x.dtype in dtypes and given == options else None
 
     def plain(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda keys, x: function(x) if x.dtype in dtypes else torchs(keys, x)
+        def compute(keys: Any, x: Tensor, *given: Any) -> Tensor:
+            taken = floats(x, given)
+            return torchs(keys, x, *given) if taken is None else function(taken)
+
+        return compute
 
     def in_place(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda keys, x: x.copy_(function(x)) if x.dtype in dtypes else torchs(keys, x)
+        def change(keys: Any, x: Tensor, *given: Any) -> Tensor:
+            is_ours = x.dtype in dtypes and given == options
+            return x.copy_(function(x)) if is_ours else torchs(keys, x, *given)
+
+        return change
 
     def into(torchs: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def write(keys: Any, x: Tensor, *, out: Tensor) -> Tensor:
-            if x.dtype not in dtypes or out.dtype != x.dtype:
-                return torchs(keys, x, out=out)
-            return out.resize_(x.shape).copy_(function(x))
+        def write(keys: Any, x: Tensor, *given: Any, out: Tensor) -> Tensor:
+            taken = floats(x, given)
+            if taken is None or not torch.can_cast(taken.dtype, out.dtype):
+                return torchs(keys, x, *given, out=out)
+            return out.resize_(x.shape).copy_(function(taken))
 
         return write
 
-    return {name: plain, f"{name}_": in_place, f"{name}.out": into}
+    return dict(zip(names, (plain, in_place, into), strict=True))
 
 
 def _refused(name: str, _: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def refuse(*_: Any, **__: Any) -> Tensor:
         raise BadInput(
-            f"torch.{name.replace('linalg_', 'linalg.').rstrip('_')} differs from processor to processor; write the model without it, "
+            f"torch.{name.removesuffix('.out').replace('linalg_', 'linalg.').rstrip('_')} differs from processor to processor; write the model without it, "
             "or set numerics: native in params.yaml"
         )
 

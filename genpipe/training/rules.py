@@ -12,23 +12,33 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genpipe.training import layers
-from genpipe.training.stacked import Leaf, Rule, Stacked, joined
+from genpipe.training.stacked import Leaf, Refused, Rule, Stacked, joined
 
 Run = Callable[..., Any]
 # each result is the rounded exact one, or one of the arguments: the bits of a number do not depend on its place
 ROUNDED = (
-    "relu leaky_relu hardtanh relu6 square abs neg sign floor ceil round clamp clip add sub mul div true_divide rsub where "
-    "maximum minimum eq ne lt le gt ge logical_and logical_or logical_not float double long int bool contiguous detach"
+    "relu leaky_relu hardtanh relu6 square abs neg sign floor ceil round add sub mul div true_divide rsub where "
+    "eq ne lt le gt ge logical_and logical_or logical_not float double long int bool contiguous detach"
 )
 OPERATORS = "add radd sub rsub mul rmul truediv rtruediv neg abs eq ne lt le gt ge and or invert"
-# torch computes most numbers by vectors, and the last ones of a tensor by another function that rounds otherwise
-SMOOTH = "elu selu gelu silu mish softplus logsigmoid sigmoid tanh exp expm1 log log1p sqrt rsqrt sin cos reciprocal pow lerp erf"
+OTHERWISE = (
+    torch.complex64,
+    torch.complex128,
+    torch.bfloat16,
+    torch.float16,
+)  # types of which that is not so
+# torch computes most numbers by vectors, and the last ones of a tensor by another function that rounds otherwise, or takes
+# another one of two zeros
+SMOOTH = "maximum minimum elu selu gelu silu mish softplus logsigmoid sigmoid tanh exp expm1 log log1p sqrt rsqrt sin cos reciprocal pow lerp erf"
 VECTORS = 64  # numbers: a multiple of what any kernel takes at once
 
 
 def linear(n: int, x: Any, weight: Any, bias: Any = None) -> Any:
     """F.linear."""
-    if not isinstance(x, Stacked) or not x.dim() or not _are_parameters(weight, bias):
+    if not isinstance(x, Stacked) or x.dim() < 2 or not _are_parameters(weight, bias):
+        return NotImplemented
+    # else torch adds the bias by itself, and sums up its gradient in the order of strides that are not known here
+    if x.dim() > 2 and not (x.parts[0] if x.whole is None else x.whole[0]).is_contiguous():
         return NotImplemented
     rows = x.stacked().flatten(0, 1)
     if not isinstance(weight, Leaf):
@@ -61,18 +71,27 @@ def convolution(dims: int, transposed: bool) -> Run:
     return rule
 
 
-def embedding(n: int, ids: Any, weight: Any, padding: int | None = None, *others: Any, **named: Any) -> Any:
+def embedding(
+    n: int,
+    ids: Any,
+    weight: Any,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
     """F.embedding, without the options that change the table or count ids."""
-    if "padding_idx" in named:
-        padding = named.pop("padding_idx")
-    plain = not any(x for x in (*others, *named.values()) if x != 2.0)  # the norm of an option that is off
+    if max_norm is not None:
+        raise Refused("changes the table of an embedding")
+    plain = not scale_grad_by_freq and not sparse
     if not isinstance(ids, Stacked) or not ids.dim() or not isinstance(weight, Leaf) or not plain:
         return NotImplemented
-    row = -1 if padding is None else padding % len(weight)
+    row = -1 if padding_idx is None else padding_idx % len(weight)
     return _cut(layers.Embedding.apply(ids.stacked().flatten(0, 1), n, row, *weight.parts), n)
 
 
-def cross_entropy(n: int, x: Any, target: Any, **named: Any) -> Any:
+def cross_entropy(n: int, x: Any, target: Any, *others: Any, **named: Any) -> Any:
     """F.cross_entropy of logits, [n, classes], at classes, [n], as it is without options."""
     options = {
         "weight": None,
@@ -82,7 +101,7 @@ def cross_entropy(n: int, x: Any, target: Any, **named: Any) -> Any:
         "label_smoothing": 0.0,
     }
     ignored = named.pop("ignore_index", -100)
-    if any(options.get(name, NotImplemented) != value for name, value in named.items()):
+    if others or any(options.get(name, NotImplemented) != value for name, value in named.items()):
         return NotImplemented
     if not (_whole(x) and _whole(target) and x.dim() == 2 and target.dim() == 1):
         return NotImplemented
@@ -103,6 +122,9 @@ def elementwise(func: Callable[..., Any], by_vectors: bool = False) -> Run:
         if not _is_plain(args, named):
             return NotImplemented
         shape = stacked[0].shape
+        # numbers of no dimension have a rank of their own in the promotion of types; vectors round complex ones otherwise
+        if not shape or any(x.dtype in OTHERWISE for x in stacked):
+            return NotImplemented
         if any(x.shape != shape for x in stacked) or (by_vectors and not all(map(_is_in_vectors, stacked))):
             return NotImplemented
         others = [x for x in args if isinstance(x, Tensor) and not isinstance(x, Stacked)]
@@ -112,6 +134,16 @@ def elementwise(func: Callable[..., Any], by_vectors: bool = False) -> Run:
         return Stacked.of_whole(made) if isinstance(made, Tensor) else NotImplemented
 
     return rule
+
+
+def bounded(func: Callable[..., Any]) -> Run:
+    """torch.clamp by numbers."""
+    rule = elementwise(func)
+
+    def by_numbers(n: int, x: Any, *bounds: Any, **named: Any) -> Any:
+        return NotImplemented if any(isinstance(b, Tensor) for b in bounds) else rule(n, x, *bounds, **named)
+
+    return by_numbers
 
 
 def to(n: int, x: Any, *args: Any, **named: Any) -> Any:
@@ -270,6 +302,8 @@ def _table() -> dict[Any, Rule]:
         for func in (getattr(owner, name, None) for name in names.split() for owner in (torch, Tensor, F)):
             if callable(func):
                 rules[func] = Rule(elementwise(func, by_vectors=not is_exact), is_exact)
+    for func in (torch.clamp, torch.clip, Tensor.clamp, Tensor.clip):
+        rules[func] = Rule(bounded(func), True)
     views = {
         flatten: (torch.flatten, Tensor.flatten),
         reshape: (Tensor.reshape, Tensor.view),

@@ -46,11 +46,17 @@ class Stacked(Tensor):
 
     @property
     def parts(self) -> Sequence[Tensor]:
-        """The tensor of each slice."""
-        if self._parts is None:
-            assert self._whole is not None
-            self._parts = self._whole.unbind()
-        return self._parts
+        """The tensor of each slice.
+
+        New views for each use where there are gradients: these add up in the order of the uses, as those of a slice do.
+        """
+        if self._parts is not None:
+            return self._parts
+        assert self._whole is not None
+        parts = self._whole.unbind()
+        if not self._whole.requires_grad:
+            self._parts = parts
+        return parts
 
     def stacked(self) -> Tensor:
         """[slices, *shape], a copy where it holds a tensor for each slice; only for what makes new memory."""
@@ -166,6 +172,7 @@ class Together(TorchFunctionMode):
         self._rules, self._trusted = rules, trusted
         self._seeds = seeds
         self._states: list[Tensor] = []
+        self.trace = 0  # tells which functions were called, and in which order
 
     def __torch_function__(
         self, func: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -175,6 +182,7 @@ class Together(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in REFUSED:
             raise Refused(REFUSED[func])
+        self.trace = hash((self.trace, func))
         found: list[Stacked] = []
         args = [self._mine(x, found) for x in args]
         kwargs = {name: self._mine(x, found) for name, x in kwargs.items()} if kwargs else {}
@@ -215,6 +223,8 @@ class Together(TorchFunctionMode):
 
     def _refuse_writing(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         name = getattr(func, "__name__", "")
+        if name in RESHAPING:
+            raise Refused(f"changes a tensor by {name}")
         writes = (name.endswith("_") and not name.endswith("__")) or name in WRITING
         if kwargs.get("out") is not None or (writes and not (args and type(args[0]) is Stacked)):
             raise Refused(f"writes to a tensor that all slices share, by {name}")
@@ -224,12 +234,13 @@ class Together(TorchFunctionMode):
         if kwargs.get("generator") is not None:
             raise Refused("has a random generator of its own")
         generator = torch.default_generator
+        self.refuse_other_draws()  # the line below would hide them
         if not self._states:
             self._states = [generator.manual_seed(seed).get_state() for seed in self._seeds]
-        made = []
+        made, named, args = [], apart(kwargs), apart(args)
         for v in range(self.num_slices):
             generator.set_state(self._states[v])
-            made.append(func(*of_slice(args, v), **of_slice(kwargs, v)))
+            made.append(func(*of_slice(args, v), **of_slice(named, v)))
             self._states[v] = generator.get_state()
         generator.set_state(self._standing)
         return joined(made)
@@ -237,20 +248,45 @@ class Together(TorchFunctionMode):
 
 IN_PLACE = "setitem iadd isub imul itruediv ifloordiv ipow imod iand ior ixor"
 WRITING = frozenset(f"__{name}__" for name in IN_PLACE.split())
+# what changes not the numbers but the tensor, which stand-ins do not follow
+RESHAPES = "resize_ resize_as_ set_ squeeze_ unsqueeze_ t_ transpose_ swapaxes_ swapdims_ as_strided_"
+RESHAPING = frozenset(["__set__", *RESHAPES.split()])
 
 
 def each(num_slices: int, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """An operation slice by slice."""
-    return joined([func(*of_slice(args, v), **of_slice(kwargs, v)) for v in range(num_slices)])
+    named, args = apart(kwargs), apart(args)
+    return joined([func(*of_slice(args, v), **of_slice(named, v)) for v in range(num_slices)])
+
+
+class Parts(tuple[Tensor, ...]):
+    """The tensors of all slices in the place of a stand-in."""
+
+
+def apart(x: Any) -> Any:
+    """Arguments with `Parts` in the place of stand-ins; the last first: the gradients of one that is there twice come in order."""
+    if isinstance(x, Stacked):
+        return Parts(x.parts)
+    if type(x) in (list, tuple):
+        return type(x)([apart(item) for item in reversed(x)][::-1])
+    return {name: apart(item) for name, item in x.items()} if isinstance(x, dict) else x
 
 
 def of_slice(x: Any, v: int) -> Any:
-    """An argument as slice `v` has it."""
-    if isinstance(x, Stacked):
-        return x.parts[v]
+    """What slice `v` has of what `apart` gave."""
+    if type(x) is Parts:
+        return x[v]
     if type(x) in (list, tuple):
         return type(x)(of_slice(item, v) for item in x)
     return {name: of_slice(item, v) for name, item in x.items()} if isinstance(x, dict) else x
+
+
+def settle(attributes: Iterable[dict[str, Any]]) -> None:
+    """Leave the tensor of the last slice where a loss left a stand-in, as one slice after the other does."""
+    for values in attributes:
+        for name, value in values.items():
+            if isinstance(value, Stacked):
+                values[name] = value.parts[-1]
 
 
 def joined(results: Sequence[Any]) -> Any:

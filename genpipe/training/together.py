@@ -18,10 +18,11 @@ from genpipe.recipe import Batch, Loss
 from genpipe.training.logical import Node, Row, added, owned, subtrees, tree_sum
 from genpipe.training.rules import RULES
 from genpipe.training.slices import own_memory
-from genpipe.training.stacked import Refused, Stacked, Together, of_slice
+from genpipe.training.stacked import Refused, Stacked, Together, apart, of_slice
 from genpipe.training.trust import Trust, same
 
-CHECKS = 3  # batches of one shape that are computed both ways
+CHECKS = 3  # batches of one kind that are computed both ways
+KINDS = 128  # shapes of batches, or ways through the loss, that are worth it
 UNDECIDED = (
     8  # batches after which gradients that are all zeros, which show nothing, are waited for no longer
 )
@@ -53,10 +54,13 @@ class Ways:
         self.trust = Trust()
         self.held = held
         self.never = never or ("" if held.slices[1] - held.slices[0] > 1 else "there is one slice")
-        self.checked: Counter[tuple[object, ...]] = Counter()
+        self.checked: Counter[tuple[object, ...]] = (
+            Counter()
+        )  # by update, shapes, and functions that were called
         self.is_timed = True  # whether the faster way is taken, where both have the same bits
         self._undecided: Counter[object] = Counter()
         self._seconds: dict[tuple[object, bool], float] = {}  # the least of each way, of this thread
+        self._timed: Counter[object] = Counter()
 
     def rows(
         self,
@@ -69,28 +73,53 @@ class Ways:
         """What gives the row of each slice that is held, once; `num_gradients` tensors of it are gradients."""
         if self.never or update in self.refused:
             return alone
-        key = (update, *((name, value.shape) for name, value in batch.items()))
-        is_checked = self.checked[key] >= CHECKS
-        if is_checked and self.is_timed and self._seconds[key, False] < self._seconds[key, True]:
+        shapes = (update, *((name, value.shape) for name, value in batch.items()))
+        if self._is_slower(shapes):
             return alone
+        copies = {name: value.clone() for name, value in batch.items()}
+        before = [value._version for value in copies.values()]
         begun = time.thread_time()
         try:
-            rows = together(batch if is_checked else {name: value.clone() for name, value in batch.items()})
+            rows = together(copies)
+            if [value._version for value in copies.values()] != before:
+                raise Refused("writes to its batch")
+            key = self._kind(shapes)
         except Exception as error:  # noqa: BLE001 - an error of the loss comes again, in its own words, alone
             self._refuse(update, str(error) if isinstance(error, Refused) else f"stops ({_line(error)})")
             return alone
-        if not is_checked:
-            self._note_time(key, True, begun)
+        if self.checked[key] < CHECKS:
+            self._note_time(shapes, True, begun)
             begun = time.thread_time()
             right = [alone(v) for v in range(*self.held.slices)]
-            self._note_time(key, False, begun)
+            self._note_time(shapes, False, begun)
             rows = self._compared(update, key, rows, right)
             self._note_zeros(update, key, rows, num_gradients)
+            self._timed[shapes] = max(self._timed[shapes], self.checked[key])
         return dict(zip(range(*self.held.slices), rows, strict=True)).pop
 
+    def _kind(self, shapes: tuple[object, ...]) -> tuple[object, ...]:
+        """What a check of the last pass holds for: what a loss does only later is checked then."""
+        key = (*shapes, self.trust.trace)
+        if key not in self.checked and sum(other[0] == shapes[0] for other in self.checked) >= KINDS:
+            raise Refused("has batches of too many shapes, or too many ways")
+        return key
+
+    def _is_slower(self, shapes: object) -> bool:
+        """Whether slices together were seen to take longer."""
+        is_known = self.is_timed and self._timed[shapes] >= CHECKS
+        return is_known and self._seconds[shapes, False] < self._seconds[shapes, True]
+
     def _compared(self, update: str, key: tuple[object, ...], rows: list[Row], right: list[Row]) -> list[Row]:
-        """The rows of one slice after the other, and whether they add up to the same bits."""
+        """The rows of one slice after the other, and whether they have the same bits, also added up."""
         first = self.held.slices[0]
+        summed = {i for row in rows for i, x in enumerate(row) if x is None}
+        pairs = [
+            (i, a, b)
+            for mine, theirs in zip(rows, right, strict=True)
+            for i, (a, b) in enumerate(zip(mine, theirs, strict=True))
+        ]
+        if not all(i in summed or (a is not None and b is not None and same(a, b)) for i, a, b in pairs):
+            self._refuse(update, "has other bits on more rows")
         for node in self.held.nodes():
             sums = [
                 tree_sum(node, lambda n, of=of: of[n[0] - first] if n[1] - n[0] == 1 else None, added)
@@ -140,8 +169,10 @@ def differentiated(
     with mode:
         made = loss(stacked(batch, held))
     mode.refuse_other_draws()
+    trust.trace = mode.trace
     num_slices, first = len(seeds), held.slices[0]
-    losses = [Loss(*(of_slice(field, v) for field in made)) for v in range(num_slices)]
+    fields = apart(tuple(made))
+    losses = [Loss(*of_slice(fields, v)) for v in range(num_slices)]
     if all(one.weight is None for one in losses):  # a weight meets the gradients of its slice
         mode.nodes += [(a - first, b - first) for a, b in held.nodes()]
     leaves = list(chain.from_iterable(leaf.parts for leaf in mode.leaves))

@@ -36,7 +36,7 @@ from genpipe.training.slices import (
     weighed,
 )
 from genpipe.training.solver import Solver
-from genpipe.training.stacked import Refused
+from genpipe.training.stacked import Refused, settle
 from genpipe.training.together import Held, Ways, differentiated
 
 
@@ -73,6 +73,7 @@ class Trainer:
         trained = first_steps(self.phases, self.starts)
         self.average = Average(recipe, params.ema, trained) if params.ema is not None else None
         self.everything = list(recipe.parameters())
+        self.attributes = [x for module in recipe.modules() for x in (vars(module), module._buffers)]
         held = Held.by(exchange.rank, exchange.size, params.logical_workers, params.batch_size)
         self.ways = Ways(held, self._why_not_together())
         self.step = 0
@@ -184,15 +185,18 @@ class Trainer:
         solver, held = self.solvers[update.name], self.ways.held
         seeds = [self._seed_of(self.step, update.noise or update.name, v) for v in range(*held.slices)]
         before = self.buffers.versions()
-        made = differentiated(
-            lambda rows: solver.loss(rows, self.step),
-            batch,
-            held,
-            solver.parameters,
-            self.everything,
-            seeds,
-            self.ways.trust,
-        )
+        try:
+            made = differentiated(
+                lambda rows: solver.loss(rows, self.step),
+                batch,
+                held,
+                solver.parameters,
+                self.everything,
+                seeds,
+                self.ways.trust,
+            )
+        finally:
+            settle(self.attributes)
         if self.buffers.versions() != before:
             raise Refused("changes buffers")
         for loss, _ in made:

@@ -21,6 +21,7 @@ class Trust:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, bool] = {}
+        self.trace = 0  # of the last pass: which functions it called
 
     def __call__(
         self, rule: Rule, num_slices: int, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
