@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import yaml_text
+from genpipe.cores import cores
 from genpipe.errors import BadInput, BadState, GenpipeError, kind_of
 from genpipe.git import commit_of, files_of, git
 from genpipe.graph import read_plan
 from genpipe.params.project import read_params
 from tasks.revisions import contents_at
 from tasks.sweeping import check_network, combinations, params_of
-from tasks.times import cores
 from tasks.trial import Trial
 from tasks.workspace import Contents
 

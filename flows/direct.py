@@ -5,13 +5,14 @@ from pathlib import Path
 
 from flows.starting import run_flow, status_of
 from genpipe import lease
+from genpipe.cores import cores
 from genpipe.errors import BadInput
 from genpipe.graph import Plan, read_plan
 from genpipe.params.project import read_params
 from tasks import attempts
 from tasks.changes import require_clean
 from tasks.publish import is_outstanding
-from tasks.times import cores, expectation
+from tasks.times import expectation
 
 LEASE = "retrain"
 REPORT = Path("artifacts/report/index.html")  # below the project

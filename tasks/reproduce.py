@@ -155,7 +155,8 @@ def _attempt(
     environment: Mapping[str, str],
 ) -> StageRun:
     started = time.monotonic()
-    process = _start(root, stage, environment, processes.warm)
+    warm = processes.warm
+    process = _start(root, stage, environment, warm)
     processes.add(process)
     watchdog = Watchdog(root, process)
     try:
@@ -166,8 +167,9 @@ def _attempt(
         status = process.wait()
         _close(process.stdout)
         processes.remove(process)
-    if status == LOST and isinstance(process, WarmGuard) and not processes.ending:
-        # the warm process has ended, which is no fault of the stage
+    is_lost = isinstance(process, WarmGuard) and (status == LOST or not (warm and warm.is_alive()))
+    if status != 0 and is_lost and not processes.ending and watchdog.verdict is None:
+        # the fork ended with its guard or with the warm process, which is no fault of the stage
         processes.warm = None
         return _attempt(root, stage, processes, show, environment)
     if status != 0:

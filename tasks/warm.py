@@ -102,6 +102,10 @@ class Warm:
             return None
         return found
 
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def end(self) -> None:
         """End it; its guards end with it."""
         self._control.close()

@@ -39,6 +39,12 @@ def test_the_root_of_a_float32_is_the_nearest_number():
     for found in (x.sqrt(), x**0.5):
         assert torch.equal(found, torch.from_numpy(np.sqrt(x.numpy())))
     assert torch.equal(x**2, x * x)
+    squares = torch.arange(3000, dtype=torch.float64)
+    assert torch.equal(squares.square().sqrt(), squares)
+    turned = torch.rand(30, 40).t()[::2]
+    assert torch.equal(turned.sqrt(), turned.contiguous().sqrt())
+    assert torch.equal(torch.tensor(9.0).sqrt(), torch.tensor(3.0))
+    assert torch.equal(torch.imag(torch.tensor([-4j]).conj()).sqrt(), torch.tensor([2.0]))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 200])

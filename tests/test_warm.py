@@ -143,10 +143,10 @@ def test_a_command_with_torch_is_a_fork_and_another_one_is_not(project: Path, wa
 
 
 @pytest.mark.parametrize("victim", ["warm process", "guard"])
-def test_nothing_outlives_a_warm_process_or_a_guard_that_is_killed(
+def test_nothing_outlives_a_warm_process_or_a_guard_that_is_killed_and_a_command_goes_on(
     victim: str, project: Path, warm: Warm
 ) -> None:
-    write_params(project, steps=100_000)
+    write_params(project, steps=300)
     there: list[psutil.Process] = []
 
     def kill(line: str) -> None:
@@ -154,13 +154,11 @@ def test_nothing_outlives_a_warm_process_or_a_guard_that_is_killed(
             there.extend(below(warm))
             os.kill(warm._process.pid if victim == "warm process" else there[0].pid, signal.SIGKILL)
 
-    with pytest.raises(StageFailed) as failure:
-        reproduced(project, Processes(warm), kill)
-    assert failure.value.fault == "died"
+    processes = Processes(warm)
+    assert reproduced(project, processes, kill).outcome == "ran"
     assert len(there) >= 3
+    assert processes.warm is None
     wait_until(lambda: not any(map(lives, there)))
-    write_params(project)
-    assert run(project, "train", Processes(warm)).outcome == "ran", "without a warm process by a command"
 
 
 def test_nothing_outlives_a_flow_that_is_killed(project: Path) -> None:

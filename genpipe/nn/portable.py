@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -91,11 +92,11 @@ def _lined_up(x: Tensor) -> Tensor:
 
 
 def root(x: Tensor) -> Tensor:
-    """The square root of floats of any shape: the nearest number in float32, at most one unit beside it in float64.
-
-    torch's own vector code has the inverse root, and no root.
-    """
-    return x.double().rsqrt().reciprocal_().to(x.dtype)
+    """The square root of floats of any shape, the nearest number: NumPy takes the processor's own, which IEEE 754 defines."""
+    made = torch.empty_like(x)
+    with np.errstate(invalid="ignore"):
+        np.sqrt(x.detach().resolve_neg().numpy(), out=made.numpy())
+    return made
 
 
 def logarithm(x: Tensor, base: float = math.e) -> Tensor:

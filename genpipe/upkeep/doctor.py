@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from genpipe import numerics
+from genpipe.cores import cores
 from genpipe.dvc_command import OTHER_STATE, named_states, state_of
 from genpipe.errors import GenpipeError
 from genpipe.params.project import Params, read_params
@@ -160,14 +161,14 @@ def _disk(root: Path) -> Iterator[Finding]:
 
 
 def _machine(root: Path) -> Iterator[Finding]:
-    cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().available
+    found, memory = cores(), psutil.virtual_memory().available
     workers = _cluster_workers(root)
-    if workers > cores:
+    if workers > found:
         yield Finding(
-            "cores", "warning", f"{cores}, and cluster.workers is {workers}", "lower it in params.yaml"
+            "cores", "warning", f"{found}, and cluster.workers is {workers}", "lower it in params.yaml"
         )
     else:
-        yield Finding("cores", "ok", f"{cores}")
+        yield Finding("cores", "ok", f"{found}")
     if memory < LITTLE_MEMORY:
         yield Finding("memory", "warning", f"{readable(memory)} free", "end other programs, or lower cluster.workers")  # fmt: skip
     else:
