@@ -4,7 +4,6 @@ Both ways end on the same bits, so processes need not agree on one, the faster o
 it was.
 """
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +49,7 @@ class Ways:
 
     def __init__(self, held: Held, never: str = "") -> None:
         """`never` says why nothing is computed together, if so."""
-        self.refused: dict[str, str] = {}  # reasons by update
+        self.refused: dict[str, str] = {}  # reasons by update: what the loss does
         self.trust = Trust()
         self.held = held
         self.never = never or ("" if held.slices[1] - held.slices[0] > 1 else "there is one slice")
@@ -145,10 +144,7 @@ class Ways:
             self._refuse(update, "has gradients that are all zeros")
 
     def _refuse(self, update: str, reason: str) -> None:
-        if update not in self.refused:
-            self.refused[update] = reason
-            line = f"update {update!r} computes its slices one after the other: the loss {reason}"
-            print(f"genpipe: {line}", file=sys.stderr)
+        self.refused.setdefault(update, reason)
 
 
 def differentiated(
