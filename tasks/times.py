@@ -88,10 +88,8 @@ def keep_time(root: Path, stage: str, processes: int, seconds: float) -> None:
 def expectation(root: Path, stages: Sequence[Stage], max_parallel: int) -> str:
     """One line: how long these stages will take here, and what that rests on."""
     times = read_times(root, stages)
-    known = len(times.recorded)
-    if not known:
-        return "how long that takes is not known: none of these stages has run here before"
-    rest = "" if known == len(stages) else f", the times of {len(stages) - known} of them guessed"
+    guessed = len(stages) - len(times.recorded)
+    rest = f"; guessed for {guessed} of them, which have not run here before" if guessed else ""
     minutes = times.forecast(stages, max_parallel) / 60
     return f"that takes about {minutes:.1f} min with {max_parallel} stages at once{rest}"
 

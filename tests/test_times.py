@@ -73,14 +73,18 @@ def test_of_a_stage_without_a_record_the_time_is_that_of_its_group() -> None:
 
 
 def test_times_are_recorded_by_the_number_of_processes_and_said(tmp_path: Path) -> None:
-    assert "not known" in expectation(tmp_path, STAGES, 2)
+    assert expectation(tmp_path, STAGES, 2).endswith(
+        f"; guessed for {len(STAGES)} of them, which have not run here before"
+    )
     keep_time(tmp_path, "train@long", 1, 400.0)
     keep_time(tmp_path, "train@long", 2, 240.04)
     keep_time(tmp_path, "train@long", 1, 60.0)
     assert read_times(tmp_path, STAGES) == Times({"train@long": {1: 60.0, 2: 240.04}})
     said = expectation(tmp_path, [LONG], 2)
     assert said == "that takes about 1.0 min with 2 stages at once"
-    assert expectation(tmp_path, STAGES, 2).endswith(", the times of 4 of them guessed")
+    assert expectation(tmp_path, STAGES, 2).endswith(
+        "; guessed for 4 of them, which have not run here before"
+    )
 
 
 def test_a_damaged_record_is_as_good_as_none(tmp_path: Path) -> None:
