@@ -233,7 +233,8 @@ A *kill* is SIGKILL at the beginning of the steps {kills}, one after the other i
 the last checkpoint each time. The toy has two phases, two players, batch normalisation, dropout, a gradient penalty, and a
 replay buffer whose rows belong to logical workers; its variants add what their names say. The losses over *tokens* are means
 over ragged sentences, so slices and accumulated turns weigh as many tokens as they have; two updates draw from one stream. The
-last rows are one process on emulated processors (qemu-user), all others on this one: {processor}.
+last rows are one process on emulated processors (qemu-user), all others on this one: {processor}. All have `numerics: portable`;
+with `native` the columns hold other numbers, and the rows of processors differ.
 
 {table}
 """
