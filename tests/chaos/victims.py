@@ -19,6 +19,7 @@ class Victim:
     is_command: bool = (
         False  # the flow forks no stages from a warm process, whose forks all have its command line
     )
+    is_warm: bool = False  # the flow has a warm process
     in_long_run: bool = False  # longer than its lease in the deployment's limit
     moment: Callable[[Path], bool] | None = None  # what the project's directory looks like when it dies
 
@@ -65,7 +66,7 @@ VICTIMS = {
     "stage": Victim(
         lambda words: len(words) > 1 and words[1].endswith("/bin/genpipe"), within=8, is_command=True
     ),
-    "warm process": Victim(_is_warm, within=20),  # or a guard, DVC or stage that it has forked
+    "warm process": Victim(_is_warm, within=20, is_warm=True),  # or a guard, DVC or stage that it has forked
     "Ray worker": Victim(
         lambda words: bool(words) and words[0].startswith("ray::") and words[0].rstrip() != "ray::IDLE",
         within=3,
