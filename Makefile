@@ -49,6 +49,7 @@ bench: install
 		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
 	python -m benchmarks.training
 	python -m benchmarks.start
+	python -m benchmarks.numerics
 	python -m benchmarks.forty
 	test -x $(PEERS)/workflow/bin/python || $(PYTHON) -m venv $(PEERS)/workflow
 	$(PEERS)/workflow/bin/python -P -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-workflow.txt

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from genpipe import numerics
+from genpipe.numerics import of, use
 
 # as the commands of the project here compute; before anything imports NumPy or torch
-numerics.use(numerics.of(Path.cwd()))
+use(of(Path.cwd()))

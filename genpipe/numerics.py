@@ -18,15 +18,16 @@ from genpipe.errors import BadInput, BadState
 
 Numerics = Literal["portable", "native"]
 DEFAULT: Numerics = "native"
+# the order of NumPy's sums depends on the number of these threads, by default that of the cores
+ONE_THREAD: Mapping[str, str] = MappingProxyType({"OPENBLAS_NUM_THREADS": "1"})
 PORTABLE: Mapping[str, str] = MappingProxyType(
     {
+        **ONE_THREAD,
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         # its other branches follow the maker: MKL_CBWR=AVX2 changes nothing on AMD
         "MKL_CBWR": "COMPATIBLE",
         "OPENBLAS_CORETYPE": "Haswell",
-        # the order of its sums depends on the number of its threads, by default that of the cores
-        "OPENBLAS_NUM_THREADS": "1",
         # every set above AVX2 that this NumPy has code for; it ignores, with a warning, a list that names any other
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     }
@@ -44,16 +45,23 @@ def of(root: Path) -> Numerics:
 
 
 def settings(numerics: Numerics) -> Mapping[str, str]:
-    """The variables of the environment of a process that computes so; none for native, or on another architecture."""
-    return PORTABLE if numerics == "portable" and platform.machine() in ("x86_64", "AMD64") else {}
+    """The variables of the environment of a process that computes so; on another architecture, those of native."""
+    return PORTABLE if numerics == "portable" and is_x86() else ONE_THREAD
+
+
+def is_x86() -> bool:
+    """Whether this machine is of the architecture that `portable` is for."""
+    return platform.machine() in ("x86_64", "AMD64")
 
 
 def use(numerics: Numerics) -> None:
     """Let this process, and those that it starts, compute so.
 
-    Raises BadState where NumPy or torch has been imported already with other settings.
+    Raises BadState where they are to be portable, and NumPy or torch has been imported already with other settings.
     """
-    late = [name for name, value in settings(numerics).items() if os.environ.get(name) != value]
+    late = numerics == "portable" and [
+        name for name, value in settings(numerics).items() if os.environ.get(name) != value
+    ]
     if late and (imported := [name for name in ("torch", "numpy") if name in sys.modules]):
         raise BadState(
             f"numerics: {numerics} must be set before {' and '.join(imported)} is imported, and {', '.join(late)} "
@@ -63,6 +71,5 @@ def use(numerics: Numerics) -> None:
 
 
 def are_set(numerics: Numerics) -> bool:
-    """Whether this process has the settings, and they say something."""
-    wanted = settings(numerics)
-    return bool(wanted) and all(os.environ.get(name) == value for name, value in wanted.items())
+    """Whether this process has the settings."""
+    return all(os.environ.get(name) == value for name, value in settings(numerics).items())

@@ -21,6 +21,7 @@ from types import MappingProxyType
 import psutil
 
 from genpipe import numerics
+from genpipe.cores import cores
 from genpipe.graph import Plan
 from genpipe.params.project import Params
 from tasks import guard
@@ -115,7 +116,7 @@ def shared(params: Params, plans: Iterable[Plan], max_parallel: int) -> Iterator
         return
     with _private_directory() as directory:
         # as many as stages may want at once: one that waits for another's would be timed out
-        cpus = max(os.cpu_count() or 1, settings.workers * max_parallel)
+        cpus = max(cores(), settings.workers * max_parallel)
         cluster = Cluster(directory, cpus, numerics.settings(params.numerics))
         try:
             yield cluster

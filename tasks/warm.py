@@ -20,7 +20,7 @@ LOG = Path(".genpipe", "logs", "warm.process.log")  # below the project; no stag
 SWITCH = "GENPIPE_WARM"  # off: each stage is a command, as a debugger wants it
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 WORTH_IT = 3  # stages: their imports cost more than those of the warm process
-GROUPS = ("train", "sample", "evaluate")
+GROUPS = ("train", "sample", "evaluate")  # the stages, and commands of genpipe, that import torch
 LOST = -signal.SIGKILL  # exit status of a guard that could not report one
 
 

@@ -37,8 +37,8 @@ from genpipe import lease, own_code
 from genpipe.cli import main as run_command
 from genpipe.params.cluster import WORKERS
 from tasks import atomic_dvc, guard
+from tasks.warm import GROUPS
 
-FORKED = ("train", "sample", "evaluate")  # the commands of genpipe that import torch
 OF_A_STAGE = ("DVC_STAGE", "DVC_ROOT", WORKERS)  # what differs in the environment from stage to stage
 LARGEST = 1 << 20  # bytes of a request
 ENVIRONMENT = dict(os.environ)
@@ -161,7 +161,7 @@ def run(executable: str | None, cmd: str, **how: Any) -> None:
 def forkable(cmd: str, environment: dict[str, str]) -> list[str] | None:
     """The words of a command of genpipe that a fork may run: with the code, packages and environment of this process."""
     words = cmd.split()
-    is_plain = shlex.join(words) == cmd and len(words) > 1 and words[0] == "genpipe" and words[1] in FORKED
+    is_plain = shlex.join(words) == cmd and len(words) > 1 and words[0] == "genpipe" and words[1] in GROUPS
     if not is_plain or _settings(environment) != _settings(ENVIRONMENT):
         return None
     command = shutil.which("genpipe", path=environment.get("PATH"))
@@ -202,6 +202,6 @@ def prctl(option: int, value: int) -> None:
 
 if __name__ == "__main__":
     lease.die_with_parent()
-    import genpipe.experiment  # noqa: F401  (with torch: what the commands of FORKED import)
+    import genpipe.experiment  # noqa: F401  (with torch: what the commands of GROUPS import)
 
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -109,3 +109,12 @@ def wait_for_port(port: int) -> None:
                 return
         time.sleep(0.2)
     raise TimeoutError(f"nothing listens on port {port}")
+
+
+def until(is_so, process: subprocess.Popen) -> None:
+    """Wait for something that must come to be before a process ends."""
+    deadline = time.monotonic() + 600
+    while not is_so():
+        assert process.poll() is None, "the training ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,5 +1,6 @@
 """How commands are compared: no assertion here is about speed."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import forty, measure, noisy_digits, texts, training
+from benchmarks import forty, measure, noisy_digits, pipeline, start, texts, training
+from benchmarks import numerics as numerics_benchmark
 from benchmarks.corpus import scaling_table
 from genpipe.assembly import build
 from genpipe.data.images import Images
@@ -218,6 +220,33 @@ def test_every_part_measures_what_it_names(tmp_path: Path, part: str) -> None:
     assert all(row.base or row.step for row in rows)
     if part != "log":  # what others are compared with is among them
         assert sum(row.base == row.seconds for row in rows) == len({row.title for row in rows})
+
+
+def test_native_numerics_are_measured_without_the_settings_of_this_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = numerics_benchmark.command("nice", "native", 1, tmp_path / "native")
+    prefix = words[: words.index("-m")]
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    seen = "import benchmarks, os; print(os.environ.get('MKL_CBWR'), os.environ['OPENBLAS_NUM_THREADS'])"
+    assert (
+        subprocess.run([*prefix, "-c", seen], capture_output=True, text=True, check=True).stdout == "None 1\n"
+    )
+
+
+def test_ratios_are_taken_within_a_round():
+    runs = [
+        [measure.Run(wall, 2 * wall, 100, None, None) for wall in walls]
+        for walls in ((4.0, 10.0), (2.0, 1.0))
+    ]
+    rows = [measure.Row(name, None, of[0], of) for name, of in zip("ab", runs, strict=True)]
+    assert pipeline.ratios(measure.Table(rows, "a", 0.0), "cpu") == [0.5, 0.1]
+    rows = [
+        measure.Row(name, None, of[0], of) for name, of in zip((start.RAY, start.LOCAL), runs, strict=True)
+    ]
+    assert start.ratios(measure.Table(rows, start.RAY, 0.0)) == [0.5, 0.1]
+    assert numerics_benchmark.line("nice", {"native": [2.0, 4.0], "portable": [3.0, 4.0]}).endswith(
+        "| 1.25 (1-1.5) |"
+    )
 
 
 def test_an_unknown_part_is_told_with_those_there_are(

@@ -135,8 +135,9 @@ def test_numpy_uses_no_kernel_above_avx2():
     assert done.stdout.strip() == "['X86_V3']"
 
 
-def test_numpy_computes_alike_on_any_number_of_cores():
-    lines = ["from genpipe import numerics; numerics.use('portable')", "import numpy as np", "from genpipe.evaluation.frechet import frechet_distance", "g = np.random.default_rng(0)", "print([frechet_distance(*g.normal(size=(2, 1000, 256)).astype(np.float32)) for _ in range(3)])"]  # fmt: skip
+@pytest.mark.parametrize("kind", ["native", "portable"])
+def test_numpy_computes_alike_on_any_number_of_cores(kind):
+    lines = [f"from genpipe import numerics; numerics.use({kind!r})", "import numpy as np", "from genpipe.evaluation.frechet import frechet_distance", "g = np.random.default_rng(0)", "print([frechet_distance(*g.normal(size=(2, 1000, 256)).astype(np.float32)) for _ in range(3)])"]  # fmt: skip
     words = [sys.executable, "-c", "\n".join(lines)]
     found = {
         subprocess.run(words, env={**os.environ, "OPENBLAS_NUM_THREADS": cores}, capture_output=True, text=True, check=True).stdout

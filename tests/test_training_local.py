@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -23,6 +22,7 @@ from genpipe.training.job import Job
 from genpipe.training.local import train_here
 from genpipe.training.runs import Run
 from tests import tiny
+from tests.clusters import until
 from tests.servers import LOOPBACK, listening
 
 STEPS = 240
@@ -70,15 +70,6 @@ def steps_done(project: Path) -> int:
 def members(process: subprocess.Popen) -> list[psutil.Process]:
     """The processes that train, the first of the group first."""
     return sorted(psutil.Process(process.pid).children(), key=lambda child: child.pid)
-
-
-def until(is_so, process: subprocess.Popen) -> None:
-    """Wait for something that must come to be before a process ends."""
-    deadline = time.monotonic() + 600
-    while not is_so():
-        assert process.poll() is None, "the training ended before it could be disturbed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import yaml
 from genpipe.cli import main
 from genpipe.files import sha256
 from tests import tiny
-from tests.clusters import can_mount, end_family, ray_cluster, start_node
+from tests.clusters import can_mount, end_family, ray_cluster, start_node, until
 from tests.servers import LOOPBACK, listening
 
 pytestmark = pytest.mark.ray
@@ -251,15 +251,6 @@ def test_a_node_joins_and_another_dies_and_the_bits_stay(project, ray_temp):
         (project / "params.yaml").write_text(text)
     assert process.returncode == 0, errors
     assert hashes(project / "elastic") == hashes(project / "steady")
-
-
-def until(is_so, process: subprocess.Popen) -> None:
-    """Wait for something that must come to be before a process ends."""
-    deadline = time.monotonic() + 600
-    while not is_so():
-        assert process.poll() is None, "the training ended before it could be disturbed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def training_workers(*nodes: subprocess.Popen) -> list[psutil.Process]:

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from genpipe import numerics, own_code
+from genpipe.cores import cores
 from genpipe.corpus.tasks import ONE_THREAD, Event, Worker
 from genpipe.errors import ClusterLost, Unavailable, reported
 
@@ -145,7 +146,7 @@ def _start_local(workers: int) -> None:
             ray.init(
                 address="local",
                 _temp_dir=f"{private}/r",
-                num_cpus=max(workers, os.cpu_count() or 1),  # more actors than cores run too, only slower
+                num_cpus=max(workers, cores()),  # more actors than cores run too, only slower
                 object_store_memory=100 << 20,  # checkpoints that are larger go by way of the disk
                 include_dashboard=False,
                 log_to_driver=False,

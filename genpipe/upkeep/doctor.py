@@ -199,7 +199,7 @@ def _processor(root: Path) -> Iterator[Finding]:
     """What the numerics of params.yaml need, and what bfloat16 costs here."""
     params = _params(root)
     found = FLAGS.search(CPUINFO.read_text()) if CPUINFO.exists() else None
-    if params is None or found is None or not numerics.settings("portable"):
+    if params is None or found is None or not numerics.is_x86():
         return
     flags = found[1].split()
     if params.numerics == "portable" and "avx2" not in flags:
