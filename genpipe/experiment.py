@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from genpipe import dependencies
-from genpipe.assembly import fit, load_trained, read_card, trainer_of
+from genpipe.assembly import fit, keep_freed_memory, load_trained, read_card, trainer_of
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
 from genpipe.cores import cores
 from genpipe.data.loader import Data, codec_files
@@ -207,6 +207,7 @@ def trained(root: Path, params: RecipeParams, directory: Path) -> tuple[Recipe, 
 def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: Path | None) -> None:
     """Draw what a trained recipe can make, by capability."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     project, params = recipe_params(root, name)
     if out is None and (model is not None or seed is not None):
         raise BadInput("--model and --seed make other samples than the project's; name where with --out DIR")
@@ -234,6 +235,7 @@ def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: 
 def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None, out: Path | None) -> None:
     """Judge a trained recipe on its test data, by capability."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     project, params = recipe_params(root, name)
     if out is None and (model is not None or samples is not None):
         raise BadInput(

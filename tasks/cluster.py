@@ -1,4 +1,4 @@
-"""One Ray cluster for the stages of a flow: its start is paid once, and it ends with the flow, however that ends.
+"""One Ray cluster for the stages of a flow: its start is paid once. It ends with the last of them, or with the flow.
 
 It is started apart from this process, in a directory of its own, listens on the loopback interface only and lets in who
 has its token. Stages meet it by their environment alone; one that is started after it died has a cluster of its own.
@@ -41,19 +41,25 @@ SETTINGS = {  # as those of a stage's own cluster in genpipe/corpus/actors.py
 }
 # Ray's name for "this machine alone, on 127.0.0.1"; nothing else makes a Linux node listen on the loopback interface only
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# variables by which a stage meets the cluster
+MEETING = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *LOOPBACK)
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Cluster:
     """A cluster that is starting, up, or dead."""
 
-    def __init__(self, directory: Path, cpus: int, settings: Mapping[str, str] = NOTHING) -> None:
+    def __init__(
+        self, directory: Path, cpus: int, num_users: int, settings: Mapping[str, str] = NOTHING
+    ) -> None:
+        """`num_users` stages will use it."""
         # Ray opens its own directory to all users of the machine; the token stays beside it, where nobody else looks
         rays = directory / "r"
         self._token, self._address = directory / "token", rays / "ray_current_cluster"
         self._token.touch(mode=0o600)
         self._token.write_text(secrets.token_hex(32), encoding="utf-8")
         self._ready = threading.Lock()
+        self._num_users = num_users
         self._has_started = False
         self._log = directory / "ray.log"
         with self._log.open("w", encoding="utf-8") as log:
@@ -79,11 +85,21 @@ class Cluster:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "no word"
 
+    def leave(self) -> None:
+        """One of its stages has ended; with the last one it ends too."""
+        with self._ready:
+            self._num_users -= 1
+            if not self._num_users:
+                self._ask_to_end()
+
     def end(self) -> None:
         """End it; returns when nothing of it is left."""
+        self._ask_to_end()
+        self._process.wait()
+
+    def _ask_to_end(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.wait()
 
     def _access(self) -> dict[str, str]:
         return {**LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token)}
@@ -117,7 +133,7 @@ def shared(params: Params, plans: Iterable[Plan], max_parallel: int) -> Iterator
     with _private_directory() as directory:
         # as many as stages may want at once: one that waits for another's would be timed out
         cpus = max(cores(), settings.workers * max_parallel)
-        cluster = Cluster(directory, cpus, numerics.settings(params.numerics))
+        cluster = Cluster(directory, cpus, len(users), numerics.settings(params.numerics))
         try:
             yield cluster
         finally:

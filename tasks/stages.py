@@ -23,7 +23,7 @@ from genpipe.params.cluster import WORKERS
 from genpipe.params.cluster import Cluster as Settings
 from genpipe.params.project import read_params
 from tasks.cluster import Cluster, shared
-from tasks.order import downstream, next_to_start, startable
+from tasks.order import downstream, hastened, next_to_start, startable
 from tasks.reproduce import HOUSEKEEPING, PROGRESS, Processes, StageFailed, StageRun, log_of, reproduce
 from tasks.times import Times, keep_time, read_times, share
 from tasks.warm import warm_for
@@ -58,6 +58,10 @@ class Place:
         """Whether a stage works on Ray, where its processes may be on other machines."""
         is_open = self.settings.executor_of(stage.name) == "auto" and bool(os.environ.get("RAY_ADDRESS"))
         return stage.needs.ray and (is_open or self.settings.is_on_ray(stage.name))
+
+    def is_on_its_cluster(self, stage: Stage) -> bool:
+        """Whether a stage works on the cluster that ends with the flow."""
+        return self.cluster is not None and self.uses_ray(stage)
 
 
 class Progress:
@@ -129,7 +133,7 @@ def run_stage(root: Path, stage: Stage, here: Place, workers: int) -> StageRun:
             trickle.pass_on(line)
 
     environment = {} if here.uses_ray(stage) else {WORKERS: str(workers)}
-    if here.cluster and here.uses_ray(stage):
+    if here.cluster and here.is_on_its_cluster(stage):
         meeting = here.cluster.environment()
         environment |= meeting
         if not meeting:
@@ -169,7 +173,10 @@ def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
     """Run the stale stages of a plan, each after those it needs; one that fails takes only its downstream with it."""
     waiting = list(plan.stale)
     times = read_times(root, plan.stages)
-    chains = times.chains(waiting)
+    # the sooner all that use the cluster have ended, the sooner its memory and its share of the cores are free
+    on_ray = [stage for stage in waiting if here.is_on_its_cluster(stage)]
+    chains = hastened(times.chains(waiting), waiting, on_ray)
+    claims = {stage.name: here.settings.workers for stage in on_ray}
     processes: dict[str, int] = {}
     finished: queue.SimpleQueue[Stage] = queue.SimpleQueue()
     futures: dict[str, PrefectFuture[StageRun]] = {}
@@ -178,7 +185,7 @@ def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
     failures: list[str] = []
     not_run: list[str] = []
     while waiting or running:
-        while stage := next_to_start(waiting, running, here.max_parallel, chains):
+        while stage := next_to_start(waiting, running, here.max_parallel, chains, claims):
             others = min(len(startable(waiting, running)), here.max_parallel - len(running)) - 1
             free = here.cores - sum(processes[other.name] for other in running)
             processes[stage.name] = processes_of(stage, here, free, others, times)
@@ -188,6 +195,8 @@ def run_stages(root: Path, plan: Plan, here: Place) -> Outcomes:
             futures[stage.name].add_done_callback(lambda _, stage=stage: finished.put(stage))
         ended = finished.get()
         running.remove(ended)
+        if here.cluster and ended in on_ray:
+            here.cluster.leave()
         try:
             runs.append(futures[ended.name].result())
         except StageFailed as error:

@@ -323,7 +323,10 @@ def test_the_order_respects_upstream_room_and_the_number_of_stages() -> None:
     assert next_to_start([left], [prepare], 2) is None
     greedy = Stage("greedy", (), ("x",), Needs(cpus=10_000))
     assert next_to_start([greedy], [prepare], 2) is None
+    assert next_to_start([greedy, other], [prepare], 2) is None, "else it might wait to the end"
     assert next_to_start([greedy], [], 2) == greedy
+    assert next_to_start([other], [prepare], 2, claims={"other": 10_000}) is None
+    assert next_to_start([other], [prepare], 2, claims={"prepare": 10_000}) is None
     urgent = Stage("urgent", (), ("x",), Needs(priority=1))
     assert next_to_start([prepare, other, urgent, left], [], 2) == urgent
     assert next_to_start([left, other], [prepare, urgent], 3) == other

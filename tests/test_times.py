@@ -8,7 +8,7 @@ import pytest
 from genpipe import cores as machine
 from genpipe.graph import Needs, Stage
 from genpipe.params.cluster import WORKERS, Cluster
-from tasks.order import next_to_start
+from tasks.order import hastened, next_to_start
 from tasks.reproduce import Processes
 from tasks.stages import Place, processes_of
 from tasks.times import GUESSES, Times, expectation, keep_time, read_times, share
@@ -43,6 +43,18 @@ def test_the_stage_with_the_longest_chain_behind_it_starts_first() -> None:
     assert next_to_start([SHORT, LONG, LAST], [JUDGE], 2, chains) == SHORT, "of equal ones the first"
     urgent = Stage("urgent", (), ("x",), Needs(priority=1))
     assert next_to_start([*waiting, urgent], [], 2, chains) == urgent
+
+
+def test_what_a_cluster_waits_for_comes_before_longer_chains() -> None:
+    chains = hastened(KNOWN.chains(STAGES), list(STAGES), [SHORT])
+    assert next_to_start([SHORT, LONG, JUDGE, LAST], [], 2, chains) == SHORT
+    assert next_to_start([LONG, JUDGE, LAST], [SHORT], 2, chains) == JUDGE
+    other = stage("prepare@b")
+    long = Times({**KNOWN.recorded, "prepare@b": {1: 99.0}})
+    waiting = [other, *STAGES]
+    assert next_to_start(waiting, [], 2, long.chains(waiting)) == other
+    chains = hastened(long.chains(waiting), waiting, [SHORT])
+    assert next_to_start(waiting, [], 2, chains) == PREPARE, "what it needs, too"
 
 
 def test_the_forecast_is_that_of_the_order_in_which_the_flow_starts_stages() -> None:

@@ -30,6 +30,16 @@ GRAPH = {
     },
 }
 NAMES = tuple(GRAPH)
+LIBRARIES_OF_DVC = (
+    "dvc",
+    "dvc_data",
+    "dvc_objects",
+    "dvc_http",
+    "dvc_render",
+    "scmrepo",
+    "dulwich",
+    "pyparsing",
+)
 HERE = Path(__file__).parents[1]
 OF_PYTEST = "PYTEST_CURRENT_TEST"  # changes, and a fork has the environment of its flow only
 
@@ -233,6 +243,22 @@ def test_a_guard_that_is_ended_at_once_ends_what_it_has_just_forked() -> None:
 
 def test_the_warm_process_has_what_its_forks_would_import(warm: Warm) -> None:
     wait_until(lambda: "libtorch" in Path(f"/proc/{warm._process.pid}/maps").read_text())
+
+
+def test_a_fork_imports_no_more_of_dvc_and_no_ray(project: Path) -> None:
+    """What is imported in a fork is imported for every stage again: two thirds of what DVC took for one."""
+    program = (
+        "import os, sys\nfrom contextlib import suppress\nfrom importlib import import_module\n"
+        "from tasks import atomic_dvc, warm_process\nimport genpipe.experiment\n"
+        "for name in warm_process.DVC_USES:\n    import_module(name)\n"
+        "assert 'ray' not in sys.modules\nbefore = set(sys.modules)\nos.chdir(sys.argv[1])\n"
+        "assert atomic_dvc.run(['repro', '--single-item', 'other']) == 0\n"
+        "late = {name for name in set(sys.modules) - before if '.' in name}\nprint(*late, sep='\\n')\n"
+    )
+    command = [sys.executable, "-c", program, str(project)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=300, check=True)
+    late = [line for line in done.stdout.splitlines() if line.split(".")[0] in LIBRARIES_OF_DVC]
+    assert len(late) < 10, late
 
 
 def test_a_flow_on_a_terminal_reads_why_a_stage_failed(project: Path) -> None:
