@@ -12,9 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from genpipe.files import hash_of
 from genpipe.training import ray
+from genpipe.training.keeper import Keeper
 
 given, sha256 = Path(sys.argv[1]), sys.argv[2]
-run = SimpleNamespace(pack=lambda directory: ray._Keeper.pack(None, given))
+run = SimpleNamespace(pack=lambda directory: Keeper.pack(None, given))
 
 replace = os.replace
 os.replace = lambda *paths: (time.sleep(0.01), replace(*paths))  # as on a slow disk

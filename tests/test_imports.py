@@ -69,3 +69,11 @@ def test_a_count_outside_a_project_does_not_import_what_reads_one(tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_what_keeps_the_files_of_a_training_on_ray_does_without_torch() -> None:
+    program = f"import sys, genpipe.training.keeper\nprint(*sorted({{*{HEAVY}}} & {{*sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout == "\n"

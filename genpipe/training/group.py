@@ -1,4 +1,4 @@
-"""What a group of training processes is, wherever its members run: what they do, where they meet, when it is given up."""
+"""What a group of training processes is, wherever its members run: what they do, where they meet, what they say last."""
 
 import os
 from collections.abc import Callable
@@ -9,11 +9,9 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from genpipe.errors import WorkFailed
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange, Fast, Processes
 
-MAX_STARTS = 4  # from one checkpoint
 LOOPBACK = "127.0.0.1"
 
 Work = Callable[[Exchange, torch.device, Job, Any], None]
@@ -48,11 +46,3 @@ def last_words(error: Exception) -> str | None:
     if isinstance(error, dist.DistError) or "gloo" in str(error):
         return None
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def given_up(words: str) -> WorkFailed:
-    """The error of a group that has died too often."""
-    return WorkFailed(
-        f"training processes died {MAX_STARTS} times before the next checkpoint: {words or 'killed, or out of memory'}; "
-        "fix that (--workers 0 shows where it happens), then the same command goes on"
-    )

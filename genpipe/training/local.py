@@ -16,8 +16,9 @@ import torch
 from genpipe import lease
 from genpipe.errors import packed, reported, unpacked
 from genpipe.training.checkpoint import CHECKPOINTS
-from genpipe.training.group import MAX_STARTS, Work, exchange_of, given_up, last_words, meet
+from genpipe.training.group import Work, exchange_of, last_words, meet
 from genpipe.training.job import Job
+from genpipe.training.keeper import MAX_STARTS, given_up
 from genpipe.training.runs import Run
 
 MEETING = "meeting"  # below the directory of a run

@@ -28,51 +28,15 @@ from genpipe.errors import BadInput, GenpipeError, packed, reported, unpacked
 from genpipe.files import WEIGHTS, hash_of, new_directory, private_directory
 from genpipe.lease import open_own
 from genpipe.training.agreement import together
-from genpipe.training.group import MAX_STARTS, Work, exchange_of, given_up, last_words
+from genpipe.training.group import Work, exchange_of, last_words
 from genpipe.training.job import Job
+from genpipe.training.keeper import MAX_STARTS, Complaint, Keeper
 from genpipe.training.meeting import AtAFile, is_alone
 from genpipe.training.runs import Run
 
 MAX_DEATHS = 100  # in one run of the command, where checkpoints come between
 RESIZE_S = 5.0  # how often an elastic training looks for new nodes; each change costs a restart
 PATIENCE_S = "10"  # that an elastic training waits for nodes, of which Ray may not know yet that one is dead
-
-Complaint = tuple[str, str]  # the kind of an error, and its line
-
-
-class _Keeper(Run):
-    """What runs on the driver's node: the files of the run, and the data for who does not see it."""
-
-    def __init__(self, directory: Path, storage: str | None) -> None:
-        super().__init__(directory, storage)
-        self._starts = 0  # since the last checkpoint
-        self._complaint: Complaint | None = None
-        self._last_words = ""
-
-    def start(self) -> Complaint | None:
-        """What forbids another start, if anything does."""
-        self._starts += 1
-        if self._complaint or self._starts <= MAX_STARTS:
-            return self._complaint
-        return packed(given_up(self._last_words))
-
-    def write(self, name: str, content: bytes) -> None:
-        """Store a file."""
-        super().write(name, content)
-        self._starts = 0
-
-    def complain(self, complaint: Complaint) -> None:
-        """An error of genpipe in one process: another start would meet it again."""
-        self._complaint = complaint
-
-    def say(self, words: str) -> None:
-        """What a process says before it dies."""
-        self._last_words = words
-
-    def pack(self, directory: Path) -> dict[str, bytes]:
-        """The files below a directory."""
-        files = sorted(path for path in directory.rglob("*") if path.is_file())
-        return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
 class KeptRun:
@@ -187,7 +151,7 @@ def _answer(call: Any) -> Any:
 
 def _keeper(run: Run) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, max_restarts=MAX_STARTS, max_task_retries=MAX_STARTS)(_Keeper)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=MAX_STARTS, max_task_retries=MAX_STARTS)(Keeper)
     return actor.options(scheduling_strategy=here).remote(run.directory, run.storage)
 
 
