@@ -3,8 +3,8 @@
     python -m benchmarks.pipeline OLD [NEW] [--part run --part judging] [--rounds 2] [--any-load]
 
 OLD and NEW (this checkout by default) have been installed (`make install`) and have their raw data (`genpipe data`).
-The part `run` first removes all that their stages have made. The part `judging` removes samples and metrics, and
-measures the sampling and evaluating of all recipes. DVC's cache is emptied before each run: a restored output costs nothing.
+The part `run` first removes all that their stages have made, in DVC's cache too: a restored output costs nothing. The part
+`judging`, for which everything must be up to date, removes samples and metrics alone, and measures their making.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import yaml
 
 from benchmarks.measure import Row, Table, busy_cores, chosen, measured, rotated, wait_for_quiet
 
@@ -31,9 +33,14 @@ def all_removed(root: Path) -> None:
 
 
 def judgements_removed(root: Path) -> None:
-    """The state after all trainings of a run."""
-    for name in ("artifacts/samples", "artifacts/metrics", ".dvc/cache"):
+    """The state after all trainings of a run: samples and metrics are neither in the workspace nor in the cache."""
+    for name in ("artifacts/samples", "artifacts/metrics"):
         shutil.rmtree(root / name, ignore_errors=True)
+    stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    for name, stage in stages.items():
+        if name.partition("@")[0] in ("sample", "evaluate"):
+            for out in stage["outs"]:
+                (root / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]).unlink(missing_ok=True)
 
 
 def git(root: Path, *words: str) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 
 from benchmarks import forty, measure, noisy_digits, pipeline, start, texts, training
 from benchmarks import numerics as numerics_benchmark
@@ -305,3 +306,20 @@ def test_the_project_of_forty_recipes_is_valid_and_each_has_code_of_its_own(tmp_
     }
     counted = "from genpipe.models import RECIPES; from tests import tiny; print(len(set(RECIPES.values())), len(tiny.BLOCKS))"
     assert project.run(sys.executable, "-c", counted).split() == [str(len(recipes))] * 2
+
+
+def test_judging_begins_without_samples_and_metrics_and_with_all_else(tmp_path: Path) -> None:
+    lock = {
+        "train@a": {"outs": [{"path": "artifacts/models/a", "md5": "11model"}]},
+        "sample@a": {"outs": [{"path": "artifacts/samples/a", "md5": "22sample.dir"}]},
+        "evaluate@a": {"outs": [{"path": "artifacts/metrics/a.json", "md5": "33metric"}]},
+    }
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": lock}))
+    kept = [tmp_path / ".dvc/cache/files/md5/11/model", tmp_path / "artifacts/models/a/weights"]
+    lost = [tmp_path / ".dvc/cache/files/md5" / name for name in ("22/sample.dir", "33/metric")]
+    lost += [tmp_path / "artifacts" / name for name in ("samples/a/grid.png", "metrics/a.json")]
+    for path in (*kept, *lost):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    pipeline.judgements_removed(tmp_path)
+    assert [path.exists() for path in (*kept, *lost)] == [True] * 2 + [False] * 4
