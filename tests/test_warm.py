@@ -1,5 +1,6 @@
 """Stages that are forked from a warm process: the same bytes as commands of their own, and nothing that outlives anybody."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from genpipe.files import hash_of
 from genpipe.graph import Needs, Stage
 from tasks import guard, warm_process
+from tasks.cluster import MEETING
 from tasks.reproduce import HOUSEKEEPING, Processes, StageFailed, StageRun, reproduce
 from tasks.warm import PROCESS, Warm, WarmGuard, warm_for
 from tests import tiny
@@ -300,3 +302,21 @@ def test_a_fork_has_the_streams_of_a_command_and_does_what_is_registered_for_its
 def test_a_line_for_the_shell_is_left_to_it() -> None:
     for line in ("true # it's a line for the shell", "genpipe train 'classifier'", "genpipe train x > y"):
         assert warm_process.forkable(line, warm_process.ENVIRONMENT) is None
+
+
+def test_a_stage_on_the_cluster_of_the_flow_is_a_fork_too() -> None:
+    line, meeting = "genpipe train classifier", dict.fromkeys(MEETING, "of the cluster")
+    assert warm_process.forkable(line, {**warm_process.ENVIRONMENT, **meeting}) == ["train", "classifier"]
+    assert warm_process.forkable(line, {**warm_process.ENVIRONMENT, "RAY_OTHER": "1"}) is None
+
+
+def test_what_optimisers_import_is_imported_before_the_first_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(warm_process, "OPTIMISERS_USE", "colorsys")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    warm_process._import_for("sample@a")
+    assert "colorsys" not in sys.modules
+    warm_process._import_for("train@a")
+    gc.unfreeze()
+    assert "colorsys" in sys.modules

@@ -11,7 +11,7 @@ Complaint = tuple[str, str]  # the kind of an error, and its line
 
 
 class Keeper(Run):
-    """What runs on the driver's node: the files of the run, and the data for who does not see it."""
+    """What runs on the driver's node: the files of the run, and the data for nodes that do not see it."""
 
     def __init__(self, directory: Path, storage: str | None) -> None:
         super().__init__(directory, storage)

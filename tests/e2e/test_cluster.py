@@ -119,6 +119,17 @@ def test_nothing_is_started_for_one_stage_or_where_the_user_names_a_cluster(
         assert without_ray is None
 
 
+def test_a_cluster_ends_with_the_last_stage_that_uses_it(root: Path) -> None:
+    with shared(read_params(root), [PLAN], 2) as shared_cluster:
+        assert shared_cluster is not None
+        shared_cluster.leave()
+        assert shared_cluster.environment(), "another stage uses it"
+        there = members(shared_cluster)
+        shared_cluster.leave()
+        wait_until(lambda: all_gone(there))
+        assert shared_cluster.environment() == {}
+
+
 @pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
 def test_a_cluster_that_dies_is_not_handed_on_and_nothing_of_it_stays(root: Path, victim: str) -> None:
     with shared(read_params(root), [PLAN], 2) as shared_cluster:
