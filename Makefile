@@ -18,7 +18,7 @@ help:
 	@echo 'make clean  remove the environment, caches and unfinished runs (data/ and artifacts/ stay)'
 
 run: install
-	@genpipe data
+	@genpipe data encode --set quick
 	@python -m flows.retrain encode --set quick
 
 zoo: install
@@ -68,7 +68,7 @@ private:
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v git >/dev/null || { echo 'genpipe: git is not there; install it (Debian: apt-get install git)' >&2; exit 2; }
-	@command -v npm >/dev/null || echo 'genpipe: no npm found; two archives of the data come from it, so install Node.js or give them to genpipe data --archive' >&2
+	@command -v npm >/dev/null || echo 'genpipe: no npm found; three archives of the data come from it, so install Node.js or give them to genpipe data --archive' >&2
 	@command -v $(PYTHON) >/dev/null || { echo 'genpipe: Python 3.11 or newer is needed, and there is no $(PYTHON); install it, or run make PYTHON=…' >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genpipe: Python 3.11 or newer is needed, and this is $$($(PYTHON) -V); run make PYTHON=python3.11" >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { echo 'genpipe: $(PYTHON) cannot make a virtual environment (Debian: apt-get install python3-venv)' >&2; exit 2; }

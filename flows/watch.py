@@ -4,7 +4,7 @@
     python -m flows.watch --every 60         look again and again, until it is ended
     prefect.yaml deploys it as watch/data, every five minutes
 
-Raw data is what data.dvc pins and what the sources of `datasets` in params.yaml hold. The first look only remembers that.
+Raw data is what the .dvc files pin and what the sources of `datasets` in params.yaml hold. The first look only remembers that.
 """
 
 import sys

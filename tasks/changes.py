@@ -6,8 +6,9 @@ from genpipe.errors import BadState
 from genpipe.git import commit_of, git
 from genpipe.graph import Layout, layout
 from genpipe.registry.lock import LOCK, METRICS, read_lock
+from genpipe.sources.pin import pins_of
 
-RAW_DATA = "data.dvc"  # which data/ a run read; who brings new data may leave the commit to us
+PIN = ".dvc"  # ending of what says which raw data a run read; new data may leave that commit to us
 GRAPH = ("dvc.yaml", "params.yaml")
 
 
@@ -90,13 +91,13 @@ def _read_by_stages(root: Path) -> set[str]:
 
 def is_ours(path: str) -> bool:
     """Whether a run writes the file, and its commit has it."""
-    return path in (LOCK, RAW_DATA) or (path.startswith(f"{METRICS}/") and path.endswith(".json"))
+    return path == LOCK or path.endswith(PIN) or (path.startswith(f"{METRICS}/") and path.endswith(".json"))
 
 
 def published_files(root: Path) -> list[str]:
     """What the commit of a run holds beside what it stands on."""
     made = [entry["path"] for _, entry in read_lock(root).outputs() if is_ours(entry["path"])]
-    return [path for path in (LOCK, RAW_DATA, *made) if (root / path).exists()]
+    return [path for path in (LOCK, *pins_of(root), *made) if (root / path).exists()]
 
 
 def some(names: list[str]) -> str:

@@ -20,6 +20,7 @@ from genpipe.graph import layout
 from genpipe.params.promotion import Rules
 from genpipe.registry.lock import LOCK, METRICS
 from genpipe.registry.trace import MACHINE
+from genpipe.sources.pin import pins_of
 from tasks import guard
 from tasks.changes import (
     changed_files,
@@ -147,13 +148,20 @@ def _push_objects(root: Path) -> bool:
         _dvc(root, "--wait-for-lock", "push", "--quiet", "--run-cache")
     # dvc push ends well though it warns that objects are missing
     where, key = (["--not-in-remote", "--granular"], "not_in_remote") if has_store else ([], "not_in_cache")
-    missing = json.loads(_dvc(root, "data", "status", "--json", *where)).get(key, [])
+    status = json.loads(_dvc(root, "data", "status", "--json", *where))
+    missing = [path for path in status.get(key, []) if not _was_never_fetched(root, path)]
     if missing:
         raise PublishFailed(
             f"not published: DVC has no object of {some(missing)}, neither here nor on a remote; make them again "
             "with dvc repro --force STAGE, or bring the cache back"
         )
     return has_store
+
+
+def _was_never_fetched(root: Path, path: str) -> bool:
+    """Whether a path is in raw data that is not here, so that no stage of this run has read it: `genpipe data` fetches it."""
+    names = [pin.removesuffix(".dvc") for pin in pins_of(root) if pin.startswith("data/")]
+    return any(f"{path}/".startswith(f"{name}/") and not (root / name).exists() for name in names)
 
 
 def _has_store(root: Path) -> bool:

@@ -16,9 +16,8 @@ from typing import Any
 from genpipe.errors import BadState
 from genpipe.files import read_json, write_json
 from genpipe.params.project import read_params
-from genpipe.sources.pin import Seen, directory_md5, pinned_md5
+from genpipe.sources.pin import Seen, directory_md5, pinned_md5, pins_of
 
-PIN = "data.dvc"
 SETTLED = 2.0  # seconds in which nothing may change: what is still being copied is no new data yet
 
 
@@ -38,7 +37,7 @@ def sources_of(root: Path) -> tuple[str, ...]:
 
 
 def data_state(root: Path) -> dict[str, str]:
-    """What data.dvc pins, and an MD5 of what each source holds ("" where it is missing); unchanged files are not read."""
+    """What each .dvc file pins, and an MD5 of what each source holds ("" where it is missing); unchanged files are not read."""
     remembered = {
         source: {name: Seen(*fields) for name, fields in files.items()}
         for source, files in _read(_memory(root, "files")).items()
@@ -50,7 +49,7 @@ def data_state(root: Path) -> dict[str, str]:
         source: directory_md5({name: file.md5 for name, file in files.items()}) if files else ""
         for source, files in seen.items()
     }
-    return {PIN: pinned_md5(root) or "", **hashes}
+    return {**{pin: pinned_md5(root, pin) or "" for pin in pins_of(root)}, **hashes}
 
 
 def look(root: Path) -> Change | None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from genpipe.dvc_command import DvcFailed, dvc
 from genpipe.errors import Unavailable
 from genpipe.files import new_directory
 from genpipe.git import files_of
+from genpipe.graph import read_plan
 from tasks.watching import data_state, sources_of
 
 TRIALS = Path(".genpipe") / "trials"  # below the project
@@ -122,7 +123,7 @@ def _share_cache(root: Path, target: Path) -> None:
 def _add_data(root: Path, target: Path, contents: Contents) -> None:
     if contents.pins is not None:
         if contents.pins:
-            _checkout(target, contents.pins)
+            _checkout(target, contents)
         return
     for name in [*_pinned(target), *sources_of(target)]:
         if (root / name).exists() and not (target / name).exists():
@@ -132,8 +133,11 @@ def _add_data(root: Path, target: Path, contents: Contents) -> None:
 def _pinned(target: Path) -> list[str]:
     """What the .dvc files of the project pin, relative to its root."""
     pins = [path for path in target.rglob("*.dvc") if path.is_file()]
-    outs = [(pin.parent, out) for pin in pins for out in yaml_text.read(pin)["outs"]]
-    return [str((folder / out["path"]).relative_to(target)) for folder, out in outs]
+    return [name for pin in pins for name in _pinned_by(target, pin)]
+
+
+def _pinned_by(target: Path, pin: Path) -> list[str]:
+    return [(pin.parent / out["path"]).relative_to(target).as_posix() for out in yaml_text.read(pin)["outs"]]
 
 
 def _link(source: Path, target: Path) -> None:
@@ -151,20 +155,32 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _checkout(target: Path, pins: Collection[str]) -> None:
-    """Have DVC put the pinned data there, out of its cache, or else out of the remote."""
-    try:
+def _checkout(target: Path, contents: Contents) -> None:
+    """Have DVC put the pinned data there that the stages need, out of its cache, or else out of the remote."""
+    pins = contents.pins or ()
+    lost: dict[str, DvcFailed] = {}
+    with contextlib.suppress(DvcFailed):
         dvc(target, "--wait-for-lock", "checkout", "--quiet", *pins)
-    except DvcFailed:
-        _fetch(target, pins)
+        return
+    for pin in pins:
+        try:
+            _fetch(target, pin)
+        except DvcFailed as error:
+            lost[pin] = error
+    if not lost:
+        return
+    needed = " ".join(read_plan(target, list(contents.targets) or None).problems)
+    for (
+        pin,
+        error,
+    ) in lost.items():  # data that no stage of these reads may be missing: it may never have been fetched
+        if any(name in needed for name in _pinned_by(target, target / pin)):
+            raise Unavailable(
+                f"{pin}: the raw data is not in the cache of DVC, and its remote did not give it ({error}); "
+                "run this again when the remote answers; if it lacks the data, `dvc push` it from where it is"
+            ) from None
 
 
-def _fetch(target: Path, pins: Collection[str]) -> None:
-    try:
-        for verb in ("fetch", "checkout"):
-            dvc(target, "--wait-for-lock", verb, "--quiet", *pins)
-    except DvcFailed as error:
-        raise Unavailable(
-            f"{', '.join(pins)}: the raw data is not in the cache of DVC, and its remote did not give it ({error}); "
-            "run this again when the remote answers; if it lacks the data, `dvc push` it from where it is"
-        ) from None
+def _fetch(target: Path, pin: str) -> None:
+    for verb in ("fetch", "checkout"):
+        dvc(target, "--wait-for-lock", verb, "--quiet", pin)

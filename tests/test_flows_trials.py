@@ -362,10 +362,10 @@ def test_a_revision_whose_data_is_gone_is_one_line_and_one_in_the_remote_is_fetc
     assert backfill_main(["--revisions", "pushed", "lost", "--targets", "evaluate@nice"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("genpipe: revision=lost")
-    assert "data.dvc: the raw data is neither in the cache of DVC nor in its remote" in last
+    assert "data.dvc: the raw data is not in the cache of DVC, and its remote did not give it" in last
     rows = {row["revision"]: row for row in table(project, ".genpipe/backfills/*/revisions.tsv")}
     assert rows["pushed"]["nice.sum"] == "15.0"
-    assert "neither in the cache" in rows["lost"]["failure"]
+    assert "not in the cache of DVC" in rows["lost"]["failure"]
 
 
 def test_a_revision_that_is_not_there_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

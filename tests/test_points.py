@@ -20,7 +20,15 @@ def made(root: Path, source: str, **block: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "parts"), [("two_moons", 2), ("eight_gaussians", 8), ("spirals", 2), ("checkerboard", 8)]
+    ("shape", "parts"),
+    [
+        ("two_moons", 2),
+        ("eight_gaussians", 8),
+        ("ring", 8),
+        ("grid", 25),
+        ("spirals", 2),
+        ("checkerboard", 8),
+    ],
 )
 def test_toys_are_functions_of_seed_and_number(tmp_path: Path, shape: str, parts: int) -> None:
     block = {"kind": "toys", "shape": shape}
@@ -32,6 +40,32 @@ def test_toys_are_functions_of_seed_and_number(tmp_path: Path, shape: str, parts
     assert not np.array_equal(other["train_points"], few["train_points"])
     data = open_data(tmp_path / "artifacts/datasets/points")
     assert (data.facts["dim"], data.facts["num_classes"]) == (2, parts)
+
+
+@pytest.mark.parametrize(("shape", "number"), [("eight_gaussians", 8), ("ring", 8), ("grid", 25)])
+def test_mixtures_are_drawn_from_the_modes_that_their_facts_name(
+    tmp_path: Path, shape: str, number: int
+) -> None:
+    arrays = made(tmp_path, "source", kind="toys", shape=shape, num_train=20_000)
+    facts = open_data(tmp_path / "artifacts/datasets/points").facts
+    centres, deviation = np.array(facts["centres"]), facts["deviation"]
+    apart = arrays["train_points"] - centres[arrays["train_labels"]]
+    assert len(centres) == number
+    np.testing.assert_allclose(apart.std(0), deviation, rtol=0.03)
+    np.testing.assert_allclose(apart.mean(0), 0, atol=4 * deviation / np.sqrt(20_000))
+    counts = np.bincount(arrays["train_labels"], minlength=number)
+    assert abs(counts - 20_000 / number).max() < 5 * np.sqrt(20_000 / number)
+
+
+def test_the_ring_and_the_grid_are_those_of_the_literature(tmp_path: Path) -> None:
+    made(tmp_path, "source", kind="toys", shape="ring", num_train=9)
+    facts = open_data(tmp_path / "artifacts/datasets/points").facts
+    np.testing.assert_allclose(np.linalg.norm(facts["centres"], axis=1), 2)
+    assert (facts["deviation"], facts["centres"][0], facts["centres"][2]) == (0.1, [2, 0], [0, 2])
+    made(tmp_path, "source", kind="toys", shape="grid", num_train=9)
+    facts = open_data(tmp_path / "artifacts/datasets/points").facts
+    assert {x for centre in facts["centres"] for x in centre} == {-4, -2, 0, 2, 4}
+    assert facts["deviation"] == 0.05
 
 
 def test_the_checkerboard_has_points_on_its_dark_squares_only(tmp_path: Path) -> None:

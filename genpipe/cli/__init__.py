@@ -11,7 +11,7 @@ import select
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, registry, training, upkeep, using, views
+from genpipe.cli import corpus, data, registry, training, upkeep, using, views
 from genpipe.cli.arguments import is_model
 from genpipe.errors import BadInput, exit_status
 
@@ -104,6 +104,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    for part in (corpus, training, using, registry, views, upkeep):
+    for part in (data, corpus, training, using, registry, views, upkeep):
         part.add(commands)
     return parser

@@ -113,6 +113,13 @@ def steps(text: str) -> int:
     return int(text)
 
 
+def pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"not NAME=VALUE: {text!r}")
+    return name, value
+
+
 def is_model(name: str) -> bool:
     """Whether a word names a trained model, a directory or a version of the registry, and not a stage of params.yaml."""
     return "/" in name or "@" in name

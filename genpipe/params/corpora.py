@@ -9,6 +9,7 @@ from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, Tokeni
 
 # what a stage depends on where a block names no file: written out, since dvc.yaml has no defaults
 NO_FILE = "artifacts/none"
+HUB_NAME = r"^[A-Za-z0-9][\w.-]*/[\w.-]+$"
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -35,11 +36,67 @@ class ImageFolder(Source):
     )
 
 
+class HuggingFace(Source):
+    """Images in a format of Hugging Face's `datasets`: on disk, or fetched from the Hub by name into `source`."""
+
+    kind: Literal["hugging_face"]
+    name: str | None = Field(
+        None, pattern=HUB_NAME, description="of the Hub, as owner/name: `genpipe data` fetches it"
+    )
+    revision: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{40}$",
+        description="the commit of it: 40 hexadecimal digits, for a branch moves on",
+    )
+    files: tuple[str, ...] = Field(
+        (),
+        description="patterns of those to fetch, as plain_text/*.parquet; all of known formats where none is given",
+    )
+    image: str | None = Field(None, description="column of images; the only one where none is given")
+    label: str = Field(
+        "auto", description="column of classes; auto: the only one, if there is one; none: no classes"
+    )
+    test_share: Share = Field(0.1, description="share kept for testing, where there is one split")
+    image_size: int = Field(28, ge=8, description="pixels a side: resized to cover it, cropped at the centre")
+    colour: Literal["auto", "grey", "rgb"] = Field(
+        "auto", description="auto: grey only where every picture is grey"
+    )
+
+    @model_validator(mode="after")
+    def _a_name_has_a_revision(self) -> Self:
+        if (self.name is None) != (self.revision is None):
+            raise ValueError("name and revision go together: the name alone may mean other images tomorrow")
+        if self.files and self.name is None:
+            raise ValueError("files: of use beside name only")
+        return self
+
+
+class Glyphs(Source):
+    """Chinese characters drawn in the fonts of a folder; the font is the class."""
+
+    kind: Literal["glyphs"]
+    characters: Literal["gb2312", "gb2312_level1"] = Field(
+        "gb2312", description="all 6,763 of GB 2312, or the 3,755 frequent ones"
+    )
+    image_size: int = Field(32, ge=8, description="pixels a side; the font is 7/8 of it high")
+    test_share: Share = 0.1
+    freetype: str = Field(description="version of FreeType that draws; another one is refused")
+
+
+class Emoji(Source):
+    """Coloured emoji of OpenMoji; the group is the class."""
+
+    kind: Literal["emoji"]
+    image_size: int = Field(32, ge=8, description="pixels a side")
+    test_share: Share = 0.1
+    resvg: str = Field(description="version of resvg-py that draws; another one is refused")
+
+
 class Toys(Source):
     """Points in the plane drawn from a known density."""
 
     kind: Literal["toys"]
-    shape: Literal["two_moons", "eight_gaussians", "spirals", "checkerboard"]
+    shape: Literal["two_moons", "eight_gaussians", "ring", "grid", "spirals", "checkerboard"]
     num_train: int = Field(10_000, ge=1)
     num_test: int = Field(2_000, ge=1)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -84,7 +141,18 @@ class Couplets(Source):
 
 
 Dataset = Annotated[
-    Digits | ImageFolder | Toys | PointFiles | Text | Poems | Records | Couplets, Field(discriminator="kind")
+    Digits
+    | ImageFolder
+    | HuggingFace
+    | Glyphs
+    | Emoji
+    | Toys
+    | PointFiles
+    | Text
+    | Poems
+    | Records
+    | Couplets,
+    Field(discriminator="kind"),
 ]
 
 

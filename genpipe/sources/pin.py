@@ -1,7 +1,8 @@
-"""data.dvc, the pin of data/: what it says, and whether data/ is that, byte for byte."""
+"""The .dvc files that pin raw data: what they say, and whether data/ is that, byte for byte."""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +22,15 @@ class Seen(NamedTuple):
     md5: str
 
 
-def pinned_md5(root: Path) -> str | None:
-    """The directory hash in data.dvc, such as "8a1f….dir"; None where there is no data.dvc."""
-    path = root / "data.dvc"
+def pins_of(root: Path) -> list[str]:
+    """The .dvc files of a project, below its root: each lies beside what it pins, in the root or in data/."""
+    found = (path for pattern in ("*.dvc", "data/*.dvc") for path in root.glob(pattern))
+    return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+
+
+def pinned_md5(root: Path, pin: str) -> str | None:
+    """The hash in a .dvc file, such as "8a1f….dir"; None where there is no such file."""
+    path = root / pin
     if not path.exists():
         return None
     try:
@@ -31,7 +38,7 @@ def pinned_md5(root: Path) -> str | None:
         return str(out["md5"])
     except (GenpipeError, KeyError, TypeError, ValueError):
         raise BadState(
-            f"{path}: must have one output with an md5, as `dvc add data` writes it; git checkout data.dvc"
+            f"{path}: must have one output with an md5, as `dvc add` writes it; git checkout {pin}"
         ) from None
 
 
@@ -43,52 +50,53 @@ def directory_md5(files: dict[str, str]) -> str:
     )
 
 
-def look(root: Path) -> dict[str, Seen]:
-    """Every file of data/ with its md5; a file that is as it was remembered is not read again."""
+def look(root: Path, parts: Iterable[str]) -> dict[str, Seen]:
+    """Every file of these directories of data/ with its md5; a file that is as it was remembered is not read again."""
     remembered = _remembered(root)
     data = root / "data"
-    files = (path for path in data.rglob("*") if path.is_file() and path.suffix != ".partial")
+    files = (path for part in parts for path in (data / part).rglob("*"))
     return {
         (name := path.relative_to(data).as_posix()): _seen(path, remembered.get(name))
         for path in sorted(files)
+        if path.is_file() and path.suffix != ".partial"
     }
 
 
 def remember(root: Path, seen: dict[str, Seen]) -> None:
     """Keep what was seen, so that the next look is quick and can name what changed."""
-    write_json(_memory(root), seen)
+    write_json(_memory(root), _remembered(root) | seen)
 
 
-def verify(root: Path, wanted: str, seen: dict[str, Seen], parts: set[str], rewritten: bool) -> bool:
-    """Whether data.dvc pins all of data/; False if only the `parts` of it, and an error if not even those."""
-    if directory_md5({name: file.md5 for name, file in seen.items()}) == wanted:
-        return True
-    written = {name: file.md5 for name, file in seen.items() if name.split("/")[0] in parts}
-    found = directory_md5(written)
-    if found == wanted:
-        others = sorted({name.split("/")[0] for name in seen} - parts)
-        tell(
-            f"data/{', data/'.join(others)}: left alone, but data.dvc does not pin it; keep your own data outside data/"
-        )
+def verify(root: Path, part: str, seen: dict[str, Seen], rewritten: bool) -> bool:
+    """Whether data/PART is what data/PART.dvc pins; False where there is no such pin, BadState where it differs."""
+    pin = f"data/{part}.dvc"
+    wanted = pinned_md5(root, pin)
+    if wanted is None:
         return False
-    remedy = "`dvc pull data.dvc` or `git checkout data.dvc`" if rewritten else "`genpipe data --force`"
+    own = {name: file for name, file in seen.items() if name.startswith(f"{part}/")}
+    found = directory_md5({name.removeprefix(f"{part}/"): file.md5 for name, file in own.items()})
+    if found == wanted:
+        return True
+    remedy = f"`dvc pull {pin}` or `git checkout {pin}`" if rewritten else "`genpipe data --force`"
     raise BadState(
-        f"data/{_changed(root, seen)} differs from data.dvc: its md5 is {found}, and must be {wanted}; fix it with {remedy}"
+        f"data/{_changed(root, part, own)} differs from {pin}: its md5 is {found}, and must be {wanted}; fix it with {remedy}"
     )
 
 
-def give_to_dvc(root: Path, wanted: str) -> None:
-    """Put data/ into DVC's cache, so that `dvc status` is clean and `dvc push` has what it needs."""
+def give_to_dvc(root: Path, part: str) -> None:
+    """Put data/PART into DVC's cache, so that `dvc status` is clean and `dvc push` has what it needs."""
+    pin = f"data/{part}.dvc"
+    wanted = pinned_md5(root, pin) or ""
     listing = root / ".dvc" / "cache" / "files" / "md5" / wanted[:2] / wanted[2:]
     if not (root / ".dvc").is_dir() or listing.exists():
         return
-    tell("data: adding it to the cache of DVC")
-    command = ["commit", "--force", "--no-relink", "--quiet", "data.dvc"]
+    tell(f"data/{part}: adding it to the cache of DVC")
+    command = ["commit", "--force", "--no-relink", "--quiet", pin]
     try:
         dvc(root, "--wait-for-lock", *command)
     except DvcFailed as error:
         raise Unavailable(
-            f"data/ is up to date, but `dvc {' '.join(command)}` failed: {error}; run this command again"
+            f"data/{part} is up to date, but `dvc {' '.join(command)}` failed: {error}; run this command again"
         ) from None
 
 
@@ -112,9 +120,9 @@ def _seen(path: Path, before: Seen | None) -> Seen:
     return Seen(stat.st_size, stat.st_mtime_ns, stat.st_ino, md5)
 
 
-def _changed(root: Path, seen: dict[str, Seen]) -> str:
-    """The files that are not as they were when data/ was last right; nothing where that is not known."""
-    before = _remembered(root)
+def _changed(root: Path, part: str, seen: dict[str, Seen]) -> str:
+    """The files of a part that are not as they were when it was last right; the part where that is not known."""
+    before = {n: file for n, file in _remembered(root).items() if n.startswith(f"{part}/")}
     then, now = ({name: file.md5 for name, file in files.items()} for files in (before, seen))
     names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-    return ", data/".join(names) if before else ""
+    return ", data/".join(names) if before and names else part

@@ -5,6 +5,7 @@ for, inks (CMYK) are converted without a colour profile, grey ones of more than 
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +18,16 @@ from genpipe.errors import BadInput
 from genpipe.sources.folders import FORMATS
 
 DEPTHS = (8, 10, 12, 14, 16, 32)  # bits a pixel that cameras and scanners use
+
+
+class Encoded(NamedTuple):
+    """The bytes of a picture file, and what errors call it."""
+
+    name: str
+    content: bytes
+
+
+Picture = Path | Encoded  # where a picture is, or what it is
 
 
 class Read(NamedTuple):
@@ -33,15 +44,15 @@ class Read(NamedTuple):
     transparent: bool = False
 
 
-def read_picture(path: Path, size: int, as_grey: bool) -> Read:
+def read_picture(file: Picture, size: int, as_grey: bool) -> Read:
     """An upright picture on white, grey or in colours, or the largest value of a deep one.
 
     Raises BadInput where it cannot be read.
     """
-    with _opened(path) as image:
+    with _opened(file) as image:
         frames = int(getattr(image, "n_frames", 1))
         if _is_deep(image):
-            return Read(None, _largest(path, image), ImageOps.exif_transpose(image).size, frames)
+            return Read(None, _largest(_name(file), image), ImageOps.exif_transpose(image).size, frames)
         cut = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
         turned = ImageOps.exif_transpose(image)
         upright = _on_white(turned)
@@ -59,9 +70,9 @@ def read_picture(path: Path, size: int, as_grey: bool) -> Read:
         )
 
 
-def read_deep(path: Path, size: int, bits: int) -> NDArray[np.uint8]:
+def read_deep(file: Picture, size: int, bits: int) -> NDArray[np.uint8]:
     """A grey picture of `bits` bits a pixel as bytes, [1, size, size]: 2**bits − 1 becomes 255."""
-    with _opened(path) as image:
+    with _opened(file) as image:
         upright = ImageOps.exif_transpose(image)
         # convert("L") would cut the values, not scale them
         values = np.rint(np.asarray(upright).astype(np.float64) * (255 / ((1 << bits) - 1)))
@@ -74,23 +85,28 @@ def bits_used(largest: int) -> int:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(file: Picture) -> Iterator[Image.Image]:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        opened = io.BytesIO(file.content) if isinstance(file, Encoded) else file
+        with Image.open(opened, formats=FORMATS) as image:
             yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadInput(f"{path}: not a picture that can be read: {error}; fix or remove it") from None
+        raise BadInput(f"{_name(file)}: not a picture that can be read: {error}; fix or remove it") from None
+
+
+def _name(file: Picture) -> str:
+    return file.name if isinstance(file, Encoded) else str(file)
 
 
 def _is_deep(image: Image.Image) -> bool:
     return image.mode.startswith(("I", "F"))
 
 
-def _largest(path: Path, image: Image.Image) -> int:
+def _largest(name: str, image: Image.Image) -> int:
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0:
         what = "floating-point" if image.mode == "F" else "negative"
-        raise BadInput(f"{path}: {what} pixels have no known range; convert it to 8 or 16 bits a pixel")
+        raise BadInput(f"{name}: {what} pixels have no known range; convert it to 8 or 16 bits a pixel")
     return int(values.max())
 
 

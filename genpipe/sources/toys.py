@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ def prepare_toys(source: Path, directory: Path, dataset: Toys) -> Prepared:
         for split, number in (("train", dataset.num_train), ("test", dataset.num_test))
     }
     num_classes = int(draw(_uniform("parts", 1000))[1].max()) + 1
-    return save_points(directory, {split: (x, y) for split, (x, y) in sides.items()}, num_classes, {})
+    prepared = save_points(directory, {split: (x, y) for split, (x, y) in sides.items()}, num_classes, {})
+    return prepared._replace(facts={**prepared.facts, **MIXTURES.get(dataset.shape, {})})
 
 
 def two_moons(u: Uniform) -> Drawn:
@@ -64,9 +66,41 @@ def checkerboard(u: Uniform) -> Drawn:
     return corner + u[:, 2:], part
 
 
+def ring(u: Uniform) -> Drawn:
+    """Eight Gaussians of deviation 0.1 on a circle of radius 2: far enough apart to count the modes that a model finds."""
+    return _drawn_from("ring", u)
+
+
+def grid(u: Uniform) -> Drawn:
+    """25 Gaussians of deviation 0.05 at −4, −2, 0, 2, 4 in both directions (Dumoulin and others, ALI, 2017)."""
+    return _drawn_from("grid", u)
+
+
+def _drawn_from(name: str, u: Uniform) -> Drawn:
+    centres = np.array(MIXTURES[name]["centres"])
+    part = (u[:, 0] * len(centres)).astype(np.int64)
+    return centres[part] + MIXTURES[name]["deviation"] * _normal(u), part
+
+
+# Rounded: the last bit of a cosine depends on the processor, and these numbers are in data.json.
+ON_CIRCLE = [
+    [round(2 * math.cos(math.pi / 4 * k), 9) + 0.0, round(2 * math.sin(math.pi / 4 * k), 9) + 0.0]
+    for k in range(8)
+]
+# Of mixtures of equal Gaussians: where the modes are, and the deviation of a coordinate; judges of samples read it.
+MIXTURES: dict[str, dict[str, Any]] = {
+    "eight_gaussians": {"centres": ON_CIRCLE, "deviation": 0.2},
+    "ring": {"centres": ON_CIRCLE, "deviation": 0.1},
+    "grid": {
+        "centres": [[float(x), float(y)] for x in range(-4, 5, 2) for y in range(-4, 5, 2)],
+        "deviation": 0.05,
+    },
+}
 SHAPES: dict[str, Callable[[Uniform], Drawn]] = {
     "two_moons": two_moons,
     "eight_gaussians": eight_gaussians,
+    "ring": ring,
+    "grid": grid,
     "spirals": spirals,
     "checkerboard": checkerboard,
 }

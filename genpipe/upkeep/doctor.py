@@ -136,22 +136,28 @@ def _is_open(path: Path) -> bool:
 
 def _data(root: Path) -> Iterator[Finding]:
     from genpipe.sources.fetch import PARTS
-    from genpipe.sources.pin import look, pinned_md5, verify
+    from genpipe.sources.pin import look, verify
 
-    absent = [f"data/{part.directory}" for part in PARTS if not (root / "data" / part.directory).is_dir()]
-    if absent:
+    names = [part.directory for part in PARTS]
+    there = [name for name in names if (root / "data" / name).is_dir()]
+    absent = [f"data/{name}" for name in names if name not in there]
+    unpinned = [name for name in there if not (root / f"data/{name}.dvc").exists()]
+    if not there:
         yield Finding("data", "missing", f"no {', '.join(absent)}", "genpipe data")
         return
     try:
-        pinned = pinned_md5(root)
-        if pinned is None:
-            yield Finding("data", "warning", "no data.dvc says what it must be", "git checkout data.dvc")
-            return
-        verify(root, pinned, look(root), {part.directory for part in PARTS}, rewritten=False)
+        seen = look(root, there)
+        for name in there:
+            verify(root, name, seen, rewritten=False)
     except GenpipeError as error:
         yield Finding("data", "missing", str(error))
+        return
+    if unpinned:
+        files = ", ".join(f"data/{name}.dvc" for name in unpinned)
+        yield Finding("data", "warning", f"no {files} says what it must be", f"git checkout {files}")
     else:
-        yield Finding("data", "ok", "complete and verified")
+        rest = f"; not fetched: {', '.join(absent)}" if absent else ""
+        yield Finding("data", "ok", f"{', '.join(f'data/{name}' for name in there)} verified{rest}")
 
 
 def _disk(root: Path) -> Iterator[Finding]:
