@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
-from genpipe.data.loader import facts_of, read_description, require_facts
+from genpipe.data.loader import Data, facts_of, read_description, require_facts
 from genpipe.data.opening import open_data, require_test, require_whole_groups
 from genpipe.errors import BadInput, BadState
+from genpipe.evaluation.validation import VALIDATIONS
 from genpipe.files import WEIGHTS, existing, read_json
 from genpipe.models import RECIPES
 from genpipe.params.blocks import Pattern, checked_argument
@@ -24,7 +26,7 @@ from genpipe.training.checkpoint import load_fitting, load_weights
 from genpipe.training.job import Job
 from genpipe.training.logical import Exchange
 from genpipe.training.runs import RunFiles
-from genpipe.training.trainer import Trainer
+from genpipe.training.trainer import Trainer, Validate
 from genpipe.training.weight_transforms import normalise
 
 NONE: Mapping[str, Normalisation] = MappingProxyType({})
@@ -155,7 +157,35 @@ def trainer_of(
     if job.start:
         new = load_fitting(recipe, job.start[0] / WEIGHTS)
         say(f"begins with the weights of {job.start[0].name}; not in them: {', '.join(new) or 'nothing'}")
-    return Trainer(recipe.to(device), data, params, job.seed, exchange, run)
+    validate = validator_of(job, data) if params.best and params.best.validation else None
+    return Trainer(recipe.to(device), data, params, job.seed, exchange, run, validate)
+
+
+def validator_of(job: Job, data: Data) -> Validate:
+    """What measures weights by the metric of `train.best`, in a model of its own, so that the training does not notice."""
+    best = job.params.best
+    assert best is not None
+    assert best.validation is not None
+    metric, num = best.validation, best.num
+    if metric not in VALIDATIONS:
+        raise BadInput(
+            f"train.best.metric: no validation.{metric}; there is: validation.{', validation.'.join(VALIDATIONS)}"
+        )
+    if not job.params.batches.get("validation"):
+        raise BadInput(
+            f"train.best.metric: validation.{metric} is measured on rows that are held out, and there are none; "
+            "set train.batches.validation to their number"
+        )
+    judge, kind = VALIDATIONS[metric], read_description(job.data)["kind"]
+    model = build(job.model, job.params.network, data.facts, job.seed, job.params.normalisations).eval()
+    yardstick: Any = job.validator and load_trained(job.validator[0]).recipe
+
+    def validate(weights: Mapping[str, Tensor]) -> float:
+        with torch.no_grad():
+            model.load_state_dict(weights)
+        return judge.measure(metric, model, data, kind, num, job.seed, yardstick)
+
+    return validate
 
 
 def keep_freed_memory() -> None:

@@ -59,6 +59,24 @@ class Invertible(LogProb):
         return self.prior_log_prob(z, x) + log_det
 
 
+class Bounds(abc.ABC):
+    """Has latents and an approximate posterior of them, so bounds on the log-likelihood of an example.
+
+    `observes` says what of an image has a likelihood: "values", pixels dequantised to (i + u)/256, with a density; "bits",
+    pixels i ≥ 128 as 1.0 and others as 0.0, with a probability. Points are observed as they are.
+    """
+
+    observes: Literal["values", "bits"] = "values"  # a model may set its own
+
+    @abc.abstractmethod
+    def log_weights(self, x: Example, num: int) -> Tensor:
+        """ln p(x, z) − ln q(z | x) in nats, [n, num], of `num` latents z for each example.
+
+        They are drawn from q(z | x) with torch's global generator; conditions are in `x`. The mean over them is the ELBO;
+        logsumexp − ln num is the importance-weighted bound (Burda, Grosse, Salakhutdinov, 2016, arXiv:1509.00519).
+        """
+
+
 class Energy(abc.ABC):
     """Has a density up to a factor, exp(−energy)."""
 
@@ -140,5 +158,5 @@ class Solves(abc.ABC):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    Samples, LogProb, Invertible, Energy, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Solves,
+    Samples, LogProb, Invertible, Bounds, Energy, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Solves,
 )  # fmt: skip

@@ -50,9 +50,10 @@ REGISTRIES = {  # dicts and tuples that import all their members; of an item onl
     "data.opening": "KINDS",
     "sampling.panels": "PANELS",
     "evaluation.judges": "JUDGES",
+    "evaluation.validation": "VALIDATIONS",
 }
 # of these modules only what is imported by name counts
-BY_NAME = {"assembly", "capabilities", "files", "sampling.panels"}
+BY_NAME = {"assembly", "capabilities", "evaluation.validation", "files", "sampling.panels"}
 WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "errors": "exceptions",
     "training.complaints": "checks that only raise",
@@ -181,8 +182,12 @@ def _chosen(command: str, block: Block, params: Block, source: Source) -> Chosen
     if "model" not in block:
         return {}
     model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, source)
-    judge = _items(params, "recipes").get(str(block.get("judge")).removeprefix("models/"), {}).get("model")
-    chosen = {"models": {model, str(judge)} if judge and command == "evaluate" else {model}}
+    of = {"evaluate": "judge", "train": "validator"}.get(command, "")
+    judge = _items(params, "recipes").get(str(block.get(of)).removeprefix("models/"), {}).get("model")
+    chosen = {"models": {model, str(judge)} if judge else {model}}
+    chosen["evaluation.validation"] = (
+        _validation(block) & source.table("evaluation.validation", "VALIDATIONS").keys()
+    )
     if kind is None:
         return chosen
     can = _capabilities(model, source)
@@ -193,6 +198,14 @@ def _chosen(command: str, block: Block, params: Block, source: Source) -> Chosen
         for module in ("sampling.panels", "evaluation.judges")
     }
     return chosen | fitting | {"data.opening": {kind} & source.table("data.opening", "KINDS").keys()}
+
+
+def _validation(block: Block) -> set[str]:
+    """The metric of a judge that picks the best checkpoint of a recipe, if any."""
+    train = block.get("train")
+    best = train.get("best") if isinstance(train, Mapping) else None
+    prefix, _, name = str(best.get("metric") if isinstance(best, Mapping) else "").partition(".")
+    return {name} if prefix == "validation" else set()
 
 
 def _kind_of_data(data: str, params: Block, source: Source) -> str | None:

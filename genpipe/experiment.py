@@ -18,6 +18,7 @@ from genpipe.cores import cores
 from genpipe.data.loader import Data, codec_files
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, BadState
+from genpipe.evaluation.given import GivenNetwork
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import (
@@ -82,7 +83,9 @@ def train(
         )
     data = root / "artifacts" / params.data
     model = out or root / "artifacts" / "models" / name
-    refuse_inputs(model, [data, root / PARAMS, root / "artifacts" / params.start])
+    refuse_inputs(
+        model, [data, root / PARAMS, *(root / "artifacts" / x for x in (params.start, params.validator))]
+    )
     require_ours(model, TRAINED)
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
     workers = number_of_workers(name, workers, project.cluster.as_allotted(), training.logical_workers)
@@ -93,9 +96,14 @@ def train(
     run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", storage_of(root, project.cluster))
     machine = {**card["processor"], **card["libraries"]}
     start = (root / "artifacts" / params.start, card["start"]["sha256"]) if card["start"] else None
-    job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine, start)
+    validator = (
+        (root / "artifacts" / params.validator, card["validator"]["sha256"]) if "validator" in card else None
+    )
+    job = Job(params.model, data, card["data_sha256"], training, card["seed"], machine, start, validator)
     # complains here, before anything is spawned
     first = trainer_of(Alone(), torch.device("cpu"), job, run, lambda line: print(f"{name}: {line}"))
+    if first.validate:
+        first.validate(first.recipe.state_dict())
     described = {**read_description(data), "facts": dict(first.data.facts)}
     codec = codec_files(data)
     with watched(name, run.directory, training.steps, tensorboard):
@@ -162,7 +170,8 @@ def identity(
         "recipe": name,
         "model": params.model,
         "data": params.data,
-        "start": start_of(root, params),
+        "start": weights_of(root, params.start),
+        **({"validator": weights_of(root, params.validator)} if params.validator != "none" else {}),
         "train": training.model_dump(mode="json"),
         "seed": seed,
         "data_sha256": hash_of([directory], directory),
@@ -173,14 +182,12 @@ def identity(
     }
 
 
-def start_of(root: Path, params: RecipeParams) -> dict[str, str] | None:
-    """The trained recipe that a recipe begins with, and the hash of its weights; None where it begins anew."""
-    if params.start == "none":
+def weights_of(root: Path, place: str) -> dict[str, str] | None:
+    """A trained recipe that a training needs, and the hash of its weights; None for `none`."""
+    if place == "none":
         return None
-    weights = existing(
-        root / "artifacts" / params.start / WEIGHTS, f"train it first: genpipe plan names {params.start}"
-    )
-    return {"model": params.start.removeprefix("models/"), "sha256": hash_of([weights], weights.parent)}
+    weights = existing(root / "artifacts" / place / WEIGHTS, f"train it first: genpipe plan names {place}")
+    return {"model": place.removeprefix("models/"), "sha256": hash_of([weights], weights.parent)}
 
 
 def run_key(card: Mapping[str, Any]) -> str:
@@ -275,15 +282,17 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
 
 
 def yardstick_of(root: Path, project: Params, name: str, data: Data) -> Embeds:
-    """The trained recipe in whose features the samples of another one are judged.
+    """The trained recipe, or the given network, in whose features the samples of another recipe are judged.
 
     Raises NotMeasured where the recipe has no judge, as on images without labels.
     """
     place = project.recipes[name].judge
     if place == "none":
         raise NotMeasured(
-            f"frechet_classifier: recipes.{name}.judge names no model in whose features images can be compared"
+            f"frechet_classifier and other distances: recipes.{name}.judge names no model in whose features images can be compared"
         )
+    if place.startswith("datasets/"):
+        return GivenNetwork(existing(root / "artifacts" / place, MAKE_DATA))
     params = project.recipes[place.removeprefix("models/")]
     if not issubclass(RECIPES[params.model], Embeds):
         raise BadInput(

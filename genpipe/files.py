@@ -42,7 +42,7 @@ SAMPLES = (
     "neighbours.tsv",
     "panels.json",
 )
-TABLES = ("*.json", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
+TABLES = ("*.json", "network.pt", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
 REPORT = ("index.html",)
 
 UNTRACKED = "__pycache__"  # files of this name, or in a folder of it, are in no hash of genpipe, and .dvcignore names it

@@ -70,6 +70,18 @@ METRICS: dict[str, Metric] = {
         "Surprise at a test point.",
         {"nats_per_point_gaussian": "a Gaussian of the training points"},
     ),
+    "negative_elbo": Metric(
+        "Negative ELBO",
+        "nats an example",
+        "minimise",
+        "Upper bound on the surprise at a test example: reconstruction and divergence of the posterior from the prior.",
+    ),
+    "negative_importance_bound": Metric(
+        "Importance-weighted bound",
+        "nats an example",
+        "minimise",
+        "Upper bound on the surprise at a test example by many latents an example: between the negative ELBO and the truth.",
+    ),
     "nats_per_token": Metric(
         "Cross-entropy",
         "nats a token",
@@ -86,7 +98,106 @@ METRICS: dict[str, Metric] = {
         "minimise",
         "Distance between generated and real test images in the features of our own classifier. "
         "It is not the FID of the literature; compare it only with numbers of equal sample size.",
-        {"frechet_real_vs_real": "real against real", "frechet_noise": "noise"},
+        {
+            "frechet_real_vs_real": "real against real",
+            "frechet_gaussian": "a Gaussian of training images",
+            "frechet_noise": "noise",
+        },
+    ),
+    "frechet_network": Metric(
+        "Fréchet distance",
+        "in features of the network that judges",
+        "minimise",
+        "Distance between generated and real test images in the features of a network that is given. "
+        "Compare it only with numbers of equal sample size, network and resizing.",
+        {
+            "frechet_real_vs_real": "real against real",
+            "frechet_gaussian": "a Gaussian of training images",
+            "frechet_noise": "noise",
+        },
+    ),
+    "kernel_distance": Metric(
+        "Kernel distance",
+        "squared discrepancy in features",
+        "minimise",
+        "Unbiased estimate of the squared maximum mean discrepancy between generated and real test images, the mean over "
+        "ten blocks: 0 on average for equal distributions, whatever the sample size.",
+        {"kernel_distance_spread": "deviation over blocks"},
+    ),
+    "sample_precision": Metric(
+        "Precision of samples",
+        "%",
+        "maximise",
+        "Share of samples no farther from some real image than its fifth nearest real neighbour, in features.",
+    ),
+    "sample_recall": Metric(
+        "Recall of samples",
+        "%",
+        "maximise",
+        "Share of real images no farther from some sample than its fifth nearest sample, in features.",
+    ),
+    "sample_density": Metric(
+        "Density of samples",
+        "",
+        "as real",
+        "Number of neighbourhoods of real images (five nearest) that a sample is in, over five.",
+    ),
+    "sample_coverage": Metric(
+        "Coverage of samples",
+        "%",
+        "maximise",
+        "Share of real images with a sample among their five nearest; near 97 % for real against real.",
+    ),
+    "class_agreement": Metric(
+        "Class asked for",
+        "%",
+        "maximise",
+        "Share of samples in which the judge finds the class that was asked for.",
+    ),
+    "class_coverage": Metric(
+        "Classes found",
+        "%",
+        "maximise",
+        "Share of the classes that have at least a fifth of their share in real images, as the judge finds them.",
+    ),
+    "class_entropy": Metric(
+        "Entropy of classes", "nats", "as real", "Entropy of the shares of the classes that the judge finds."
+    ),
+    "feature_wasserstein": Metric(
+        "Wasserstein-1 distance",
+        "in features",
+        "minimise",
+        "Exact cost of moving samples to as many real test images, in features; above 0 for equal distributions.",
+    ),
+    "wasserstein": Metric(
+        "Wasserstein-1 distance",
+        "units of the points",
+        "minimise",
+        "Exact cost of moving samples to as many test points; above 0 for equal distributions.",
+    ),
+    "sliced_wasserstein": Metric(
+        "Sliced Wasserstein-1 distance",
+        "units of the points",
+        "minimise",
+        "Wasserstein-1 distance of projections of samples and test points, the mean over 128 directions.",
+    ),
+    "high_quality": Metric(
+        "Samples near a mode",
+        "%",
+        "maximise",
+        "Share of samples within four standard deviations of the nearest mode.",
+    ),
+    "modes_found": Metric(
+        "Modes found",
+        "modes",
+        "maximise",
+        "Modes with at least 2 % of the samples near them, or half of an equal share where there are more than 25.",
+    ),
+    "modes_divergence": Metric(
+        "Divergence of modes",
+        "nats",
+        "minimise",
+        "Kullback-Leibler divergence of the shares of the modes, among samples near one, from equal shares.",
     ),
     "cross_entropy": Metric(
         "Cross-entropy",
@@ -134,6 +245,18 @@ METRICS: dict[str, Metric] = {
         "minimise",
         "Distance between test images and what the decoder makes of their codes.",
     ),
+    "neighbour_accuracy": Metric(
+        "Class of the nearest code",
+        "%",
+        "maximise",
+        "Share of test examples whose nearest training code is of their class, by 2,000 codes.",
+    ),
+    "probe_accuracy": Metric(
+        "Linear probe",
+        "%",
+        "maximise",
+        "Accuracy of logistic regression on 2,000 training codes, on test codes.",
+    ),
     "latent_correlation": Metric(
         "Latent correlation ρ",
         "",
@@ -145,8 +268,32 @@ METRICS: dict[str, Metric] = {
     "frechet_num_images": Metric(
         "Images compared", "", "", "Sample size of each side of the Fréchet distances."
     ),
-    "frechet_real_vs_real": Metric("Fréchet distance of real images", "in classifier features"),
-    "frechet_noise": Metric("Fréchet distance of noise", "in classifier features"),
+    "frechet_real_vs_real": Metric("Fréchet distance of real images", "in features"),
+    "frechet_gaussian": Metric("Fréchet distance of a Gaussian", "in features"),
+    "kernel_distance_spread": Metric(
+        "Kernel distance: deviation over blocks", "squared discrepancy in features"
+    ),
+    "neighbour_num_images": Metric(
+        "Images compared by neighbours",
+        "",
+        "",
+        "Sample size of each side of precision, recall, density and coverage.",
+    ),
+    "feature_wasserstein_num_images": Metric(
+        "Images moved", "", "", "Sample size of each side of the Wasserstein-1 distance."
+    ),
+    "wasserstein_num_points": Metric(
+        "Points moved", "", "", "Sample size of each side of the Wasserstein-1 distance."
+    ),
+    "sliced_wasserstein_num_points": Metric(
+        "Points compared", "", "", "Sample size of each side of the sliced Wasserstein-1 distance."
+    ),
+    "bound_num_examples": Metric("Examples bounded", "", "", "Test examples that the bounds are means over."),
+    "bound_num_latents": Metric("Latents of each", "", "", "Latents drawn for each example of the bounds."),
+    "probe_num_codes": Metric(
+        "Training codes", "", "", "Codes that the probe and the nearest code are out of."
+    ),
+    "frechet_noise": Metric("Fréchet distance of noise", "in features"),
 }
 
 # Columns of training curves. A column UPDATE.METRIC is explained by its whole name or by METRIC.
@@ -168,6 +315,8 @@ BASELINE_SUFFIXES = {
     "_majority": "always the most frequent one",
     "_gaussian": "a Gaussian",
     "_random": "at random",
+    "_pixelwise": "independent pixels",
+    "_raw": "the pixels or coordinates themselves",
 }
 
 

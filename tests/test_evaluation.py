@@ -8,10 +8,10 @@ import torch
 import yaml
 from PIL import Image
 
-from genpipe.capabilities import Embeds, LogProb
+from genpipe.capabilities import Embeds, LogProb, Samples
 from genpipe.cli import main
 from genpipe.evaluation import couplets
-from genpipe.evaluation.frechet import frechet_distance, judge_samples
+from genpipe.evaluation.frechet import frechet_distance, judge_images
 from genpipe.evaluation.generation import targets
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.likelihood import bits_per_dim
@@ -33,6 +33,7 @@ class Some:
 
     def __init__(self, images):
         self.images = images
+        self.facts = {"image_shape": images.shape[1:]}
 
     def split(self, name):
         return ({"images": part} for part in self.images.split(100))
@@ -67,6 +68,16 @@ class Quadrants(Embeds):
         return torch.nn.functional.adaptive_avg_pool2d(x["images"], 2).flatten(1)
 
 
+def judged_images(test, drawn):
+    trial = Trial(Drawn(), Some(test), "images", "test", Path(), Quadrants, None, 0, {"images": drawn})
+    return judge_images(trial)
+
+
+class Drawn(Samples):
+    def sample(self, n, given):
+        raise AssertionError("samples are in files")
+
+
 def write_classes(folder: Path, classes: int = 5, number: int = 120) -> None:
     """Classes of noise, each of its own brightness."""
     rng = np.random.default_rng(0)
@@ -92,17 +103,17 @@ def test_real_images_are_near_real_ones_whatever_the_order_of_their_classes(tmp_
     perfect = torch.from_numpy(np.load(tmp_path / "artifacts/datasets/pics/train_images.npy"))
     bright = perfect.flatten(1).double().mean(1)
     lacking = perfect[bright < bright.median()]  # half of the classes are never drawn
-    found, worse = (judge_samples(Quadrants(), test, drawn) for drawn in (perfect, lacking))
+    found, worse = (judged_images(test, drawn) for drawn in (perfect, lacking))
     assert found["frechet_real_vs_real"] < worse["frechet_classifier"] / 10
     assert found["frechet_classifier"] < worse["frechet_classifier"] / 10
 
 
 def test_fewer_images_than_features_are_not_compared():
     images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
-    message = r"4 features need more than 4 images .* sample.num 4 and half of 20 test images give 4; raise sample.num"
+    message = r"4 features need more than 4 images .* sample.num and half of the images for testing give 4; raise sample.num"
     with pytest.raises(NotMeasured, match=message):
-        judge_samples(Quadrants(), images, images[:4])
-    assert judge_samples(Quadrants(), images, images[:5])["frechet_num_images"] == 5
+        judged_images(images, images[:4])
+    assert judged_images(images, images[:5])["frechet_num_images"] == 5
 
 
 def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys):
@@ -116,7 +127,8 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
     reason = "recipes.nice.judge names no model in whose features images can be compared"
-    assert f"nice: left out: frechet_classifier: {reason}\n" in capsys.readouterr().out
+    line = f"nice: left out: frechet_classifier and other distances: {reason}\n"
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_model_of_which_nothing_can_be_measured_is_an_error(tmp_path, capsys):

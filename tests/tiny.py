@@ -97,6 +97,7 @@ def block(name: str, **changes) -> dict:
         "sample": {"num": 24, "how": how_of(name)},
         "start": "none",
         "judge": "models/classifier",
+        "validator": "none",
     }
 
 

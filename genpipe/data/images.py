@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import AGAIN, Described, Example, chunks, read_array, read_labels, shuffled_rows
+from genpipe.data.loader import AGAIN, Described, Example, Held, Size, in_parts, read_array, read_labels
 from genpipe.errors import BadState
 
 
@@ -17,11 +17,13 @@ class Images(Described):
 
     unit = "pixel"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, validation: Size = 0) -> None:
+        """`validation` is the number of training rows that are held out: never trained on, the split of that name."""
         super().__init__(directory)
         self.images = {split: self._read(directory / f"{split}_images.npy") for split in self.splits}
         for split, images in self.images.items():
             self.require_rows(split, len(images))
+        self.held = Held.out(validation, len(self.images["train"]))
         self.labels: dict[str, np.ndarray] = {}
         if "num_classes" in self.facts:
             self.labels = {
@@ -31,11 +33,13 @@ class Images(Described):
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """`images`, uint8 [batch, channels, height, width], `rows`, their numbers, and `labels`, int64 [batch]."""
-        return self._rows("train", shuffled_rows(len(self.images["train"]), seed, step, batch_size))
+        return self._rows("train", self.held.batch(seed, step, batch_size))
 
     def split(self, name: str) -> Iterator[Example]:
         """The same keys, in the order of the files."""
-        return (self._rows(name, rows) for rows in chunks(len(self.images[self.require(name)])))
+        file = "train" if name == "validation" and len(self.held.validation) else self.require(name)
+        rows = self.held.rows(name, len(self.images[file]))
+        return (self._rows(file, part) for part in in_parts(rows))
 
     def units(self, example: Example) -> Tensor:
         """Pixels × channels of each image."""

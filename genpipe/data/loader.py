@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -154,8 +154,38 @@ def facts_of(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def chunks(num_rows: int) -> Iterator[np.ndarray]:
     """The numbers of all rows, int64, CHUNK at a time."""
-    rows = np.arange(num_rows)
-    return (rows[start : start + CHUNK] for start in range(0, num_rows, CHUNK))
+    return in_parts(np.arange(num_rows))
+
+
+def in_parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Row numbers, CHUNK at a time."""
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+
+
+class Held(NamedTuple):
+    """The numbers of the training rows that are trained on, and of those held out for validation; both in order."""
+
+    trained: np.ndarray
+    validation: np.ndarray
+
+    @classmethod
+    def out(cls, number: int, num_rows: int) -> "Held":
+        """Hold out so many rows, chosen at random by a function of both numbers."""
+        if number >= num_rows:
+            raise BadInput(
+                f"train.batches.validation: {number:,} of {num_rows:,} rows would leave none to train on; hold out fewer"
+            )
+        order = np.random.Generator(np.random.Philox(derived_seed("validation", number, num_rows)))
+        rows = order.permutation(num_rows)
+        return cls(np.sort(rows[number:]), np.sort(rows[:number]))
+
+    def rows(self, split: str, num_rows: int) -> np.ndarray:
+        """The row numbers of a split with so many rows, and of `validation`."""
+        return {"train": self.trained, "validation": self.validation}.get(split, np.arange(num_rows))
+
+    def batch(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """The row numbers of a training batch, int64 [batch_size]."""
+        return self.trained[shuffled_rows(len(self.trained), seed, step, batch_size)]
 
 
 def derived_seed(*parts: object) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import Described, Example, chunks, read_array, read_labels, shuffled_rows
+from genpipe.data.loader import Described, Example, Held, Size, in_parts, read_array, read_labels
 
 
 class Points(Described):
@@ -15,11 +15,13 @@ class Points(Described):
 
     unit = "point"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, validation: Size = 0) -> None:
+        """`validation` is the number of training rows that are held out: never trained on, the split of that name."""
         super().__init__(directory)
         self.points = {split: read_array(directory / f"{split}_points.npy") for split in self.splits}
         for split, points in self.points.items():
             self.require_rows(split, len(points))
+        self.held = Held.out(validation, len(self.points["train"]))
         self.labels: dict[str, np.ndarray] = {}
         if "num_classes" in self.facts:
             self.labels = {
@@ -29,11 +31,13 @@ class Points(Described):
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """`points`, float32 [batch, dim], and `labels`, int64 [batch], where there are some."""
-        return self._rows("train", shuffled_rows(len(self.points["train"]), seed, step, batch_size))
+        return self._rows("train", self.held.batch(seed, step, batch_size))
 
     def split(self, name: str) -> Iterator[Example]:
         """The same keys, in the order of the files."""
-        return (self._rows(name, rows) for rows in chunks(len(self.points[self.require(name)])))
+        file = "train" if name == "validation" and len(self.held.validation) else self.require(name)
+        rows = self.held.rows(name, len(self.points[file]))
+        return (self._rows(file, part) for part in in_parts(rows))
 
     def units(self, example: Example) -> Tensor:
         """Coordinates of each point."""

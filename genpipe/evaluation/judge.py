@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genpipe.capabilities import Embeds
+from genpipe.capabilities import Embeds, Example
 from genpipe.data.loader import Data
 from genpipe.errors import BadInput
 from genpipe.sampling.text import Speller
@@ -15,9 +15,12 @@ class NotMeasured(Exception):
     """Why a metric is left out, in one line; what else can be measured is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
-    """A trained model before a judge. `yardstick` gives the model in whose features images are compared, or NotMeasured."""
+    """A trained model before a judge. `yardstick` gives the model in whose features images are compared, or NotMeasured.
+
+    Samples are in the files of `samples`, or in `made`: images as bytes, points as they are.
+    """
 
     recipe: Any
     data: Data
@@ -27,6 +30,7 @@ class Trial:
     yardstick: Callable[[], Embeds]
     speller: Speller | None
     seed: int
+    made: Example | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,12 @@ def judged(trial: Trial, judges: tuple[Judge, ...], name: str) -> dict[str, floa
         )
     prefix = "" if trial.split == "test" else f"{trial.split}."
     metrics: dict[str, float] = {}
+    left_out: dict[str, None] = {}  # reasons, in order; several judges may have the same
     for judge in fitting:
         try:
             metrics |= {f"{prefix}{key}": value for key, value in judge.judge(trial).items()}
         except NotMeasured as reason:
-            print(f"{name}: left out: {reason}")
+            left_out[str(reason)] = None
+    for reason in left_out:
+        print(f"{name}: left out: {reason}")
     return metrics

@@ -1,6 +1,7 @@
 """All judges: a new one is a function in a file of this folder and a row here."""
 
 from genpipe.capabilities import (
+    Bounds,
     Classifies,
     Decodes,
     Embeds,
@@ -11,16 +12,23 @@ from genpipe.capabilities import (
     Tags,
 )
 from genpipe.evaluation import (
+    bounds,
     classes,
     codes,
     couplets,
     density,
+    found_classes,
     frechet,
     generation,
+    kernel,
     likelihood,
+    neighbours,
+    plane,
+    probe,
     reading,
     retrieval,
     tagging,
+    transport,
 )
 from genpipe.evaluation.judge import Judge
 
@@ -32,8 +40,15 @@ JUDGES = (
     Judge((Embeds,), ("groups",), retrieval.judge_retrieval),
     Judge((LogProb,), ("images",), likelihood.bits_per_dim),
     Judge((LogProb,), ("points",), density.judge_density),
+    Judge((Bounds,), ("images", "points"), bounds.judge_bounds),
     Judge((NextToken,), ("stream", "pairs", "tagged"), generation.judge_next_token),
     Judge((Encodes, Decodes), ("images",), codes.judge_codes),
+    Judge((Encodes,), ("images", "points"), probe.judge_probe),
+    Judge((Samples,), ("points",), plane.judge_points, any_split=False),
     Judge((Samples,), ("images",), frechet.judge_images, any_split=False),
+    Judge((Samples,), ("images",), kernel.judge_kernel, any_split=False),
+    Judge((Samples,), ("images",), neighbours.judge_neighbours, any_split=False),
+    Judge((Samples,), ("images",), found_classes.judge_found_classes, any_split=False),
+    Judge((Samples,), ("images",), transport.judge_transport, any_split=False),
     Judge((Tags,), ("pairs",), couplets.judge_couplets),
 )

@@ -92,6 +92,17 @@ class Emoji(Source):
     resvg: str = Field(description="version of resvg-py that draws; another one is refused")
 
 
+class FeatureNetwork(Source):
+    """A TorchScript file with a network, in whose features images are compared: the judge `datasets/NAME`."""
+
+    kind: Literal["feature_network"]
+    channels: Literal[1, 3] = Field(3, description="of the images it takes; grey ones are repeated")
+    image_size: int = Field(0, ge=0, description="pixels a side that images are resized to; 0: as they are")
+    values: Literal["unit", "signed", "bytes"] = Field(
+        "unit", description="of pixels: [0, 1], [-1, 1], 0 to 255"
+    )
+
+
 class Toys(Source):
     """Points in the plane drawn from a known density."""
 
@@ -146,6 +157,7 @@ Dataset = Annotated[
     | HuggingFace
     | Glyphs
     | Emoji
+    | FeatureNetwork
     | Toys
     | PointFiles
     | Text

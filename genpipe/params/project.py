@@ -1,6 +1,7 @@
 """The whole of params.yaml, read and checked."""
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +32,10 @@ class Sampling(Block):
 OtherModel = Annotated[str, Field(pattern=r"^(none|models/[^/]+)$")]
 
 
+# that, or a feature network among the data sets
+Yardstick = Annotated[str, Field(pattern=r"^(none|(models|datasets)/[^/]+)$")]
+
+
 class RecipeParams(Block):
     """One model to train, sample and judge."""
 
@@ -39,7 +44,12 @@ class RecipeParams(Block):
     start: OtherModel = Field(description="the trained recipe whose weights it begins with, where they fit")
     train: Training
     sample: Sampling
-    judge: OtherModel = Field(description="the trained recipe in whose features its samples are compared")
+    judge: Yardstick = Field(
+        description="the trained recipe, or the feature network, in whose features its samples are compared"
+    )
+    validator: OtherModel = Field(
+        "none", description="the same for samples of its checkpoints, where train.best is a metric of them"
+    )
 
 
 class Params(Block):
@@ -74,9 +84,11 @@ class Params(Block):
                     f"encodings.{name}.corpus: no corpus {encoding.corpus!r} (has: {', '.join(self.corpora)})"
                 )
         for name, recipe in self.recipes.items():
-            for key, other in (("start", recipe.start), ("judge", recipe.judge)):
-                if other != "none" and other.removeprefix("models/") not in self.recipes:
-                    has = ", ".join(f"models/{recipe}" for recipe in self.recipes)
+            others = {"start": recipe.start, "judge": recipe.judge, "validator": recipe.validator}
+            for key, other in others.items():
+                networks = {f"datasets/{n}" for n, d in self.datasets.items() if d.kind == "feature_network"}
+                if other not in {"none", *networks} and other.removeprefix("models/") not in self.recipes:
+                    has = ", ".join([*(f"models/{recipe}" for recipe in self.recipes), *sorted(networks)])
                     raise ValueError(f"recipes.{name}.{key}: no recipe of {other!r} (has: none, {has})")
         for name, recipes in self.sets.items():
             for recipe in recipes:
@@ -99,15 +111,31 @@ class Params(Block):
         return self
 
     @model_validator(mode="after")
-    def _no_recipe_starts_from_itself(self) -> Self:
-        for name in self.recipes:
-            before = [name]
-            while (start := self.recipes[before[-1]].start) != "none":
-                before.append(start.removeprefix("models/"))
-                if before[-1] in before[:-1]:
-                    raise ValueError(
-                        f"recipes.{name}.start: it would start from itself: {' ← '.join(before)}"
-                    )
+    def _no_training_needs_itself(self) -> Self:
+        needs = {
+            name: [
+                other.removeprefix("models/") for other in (recipe.start, recipe.validator) if other != "none"
+            ]
+            for name, recipe in self.recipes.items()
+        }
+        try:
+            TopologicalSorter(needs).prepare()
+        except CycleError as error:
+            circle = error.args[1][::-1]  # each is followed by one that it needs
+            raise ValueError(
+                f"recipes.{circle[0]}: its training would need itself, by start or validator: {' ← '.join(circle)}"
+            ) from None
+        return self
+
+    @model_validator(mode="after")
+    def _validators_validate(self) -> Self:
+        for name, recipe in self.recipes.items():
+            best = recipe.train.best
+            if recipe.validator != "none" and not (best and best.validation):
+                raise ValueError(
+                    f"recipes.{name}.validator: {recipe.validator} has no effect where train.best.metric is no "
+                    "validation.METRIC; set validator: none, or name one"
+                )
         return self
 
     @model_validator(mode="after")

@@ -95,10 +95,19 @@ class Solver(Block):
 
 
 class Best(Block):
-    """The metric that picks the best checkpoint, by its mean over the steps since the checkpoint before."""
+    """The metric that picks the best checkpoint: of a judge, or by its mean over the steps since the checkpoint before."""
 
-    metric: str = Field(description="UPDATE.METRIC, as the log has it")
+    metric: str = Field(
+        description="UPDATE.METRIC, as the log has it, or validation.METRIC on the rows of batches.validation"
+    )
     direction: Literal["lowest", "highest"] = "lowest"
+    num: int = Field(1000, ge=1, description="samples drawn for validation.METRIC")
+
+    @property
+    def validation(self) -> str | None:
+        """The metric of a judge, where it is one."""
+        prefix, _, name = self.metric.partition(".")
+        return name if prefix == "validation" else None
 
 
 class Training(Block):

@@ -106,11 +106,11 @@ def checked_options(
     }
 
 
-def conditions(model: Samples | NextToken, data: Data, n: int) -> Example:
-    """The conditions that a model takes, of the test rows 0 to n − 1, from the beginning again where there are fewer."""
+def conditions(model: Samples | NextToken, data: Data, n: int, split: str = "test") -> Example:
+    """The conditions that a model takes, of rows 0 to n − 1 of a split, from the beginning again where there are fewer."""
     if not model.given:
         return {}
-    test = first(data, n)
+    test = first(data, n, split)
     missing = [name for name in model.given if name not in test]
     if missing:
         raise BadInput(

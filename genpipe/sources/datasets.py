@@ -15,6 +15,7 @@ from genpipe.sources.emoji import prepare_emoji
 from genpipe.sources.glyphs import prepare_glyphs
 from genpipe.sources.hugging_face import prepare_hugging_face
 from genpipe.sources.images import prepare_digits, prepare_image_folder
+from genpipe.sources.networks import prepare_feature_network
 from genpipe.sources.poems import prepare_poems
 from genpipe.sources.points import prepare_points
 from genpipe.sources.prepared import Prepared
@@ -26,7 +27,7 @@ from genpipe.sources.toys import prepare_toys
 class Kind(NamedTuple):
     """What a kind of source becomes, as data.json names it, and the function that makes it: (source, directory, block)."""
 
-    makes: Literal["images", "points", "text"]
+    makes: Literal["images", "points", "text", "network"]
     prepare: Callable[[Path, Path, Any], Prepared]
 
 
@@ -37,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "hugging_face": Kind("images", prepare_hugging_face),
     "glyphs": Kind("images", prepare_glyphs),
     "emoji": Kind("images", prepare_emoji),
+    "feature_network": Kind("network", prepare_feature_network),
     "toys": Kind("points", prepare_toys),
     "points": Kind("points", prepare_points),
     "text": Kind("text", prepare_text),

@@ -114,10 +114,10 @@ def refuse_idle(phases: Sequence[Phase], bounds: Sequence[int], params: Training
 
 def _refuse_best(best: Best, turns: Collection[str], steps: int) -> None:
     """Raise where no update has the metric of the best checkpoint, or the table of metrics does not say that it is better so."""
-    if best.metric.partition(".")[0] not in turns:
+    if best.metric.partition(".")[0] not in {*turns, "validation"}:
         raise BadInput(
             f"train.best.metric: must be UPDATE.METRIC of {', '.join(sorted(turns))}, which have a turn within "
-            f"{steps} steps, not {best.metric!r}"
+            f"{steps} steps, or validation.METRIC, not {best.metric!r}"
         )
     known = DIRECTIONS.get(explained(best.metric).direction)
     if known is None and "direction" not in best.model_fields_set:

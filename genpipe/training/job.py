@@ -11,7 +11,8 @@ from genpipe.params.training import Training
 class Job:
     """A training of `model` on the data in a directory whose files have this hash.
 
-    `start` is the directory of another trained model and the hash of its weights; `machine` is the kind of processor and the libraries that the card of the model names.
+    `start` is the directory of another trained model and the hash of its weights, `validator` that of the model in whose
+    features samples of checkpoints are compared; `machine` is the kind of processor and the libraries that the card of the model names.
     """
 
     model: str
@@ -21,3 +22,4 @@ class Job:
     seed: int
     machine: Mapping[str, str]
     start: tuple[Path, str] | None = None
+    validator: tuple[Path, str] | None = None

@@ -189,10 +189,12 @@ def _worker(config: dict[str, Any]) -> Complaint | None:
 
 
 def _with_files_here(job: Job, run: KeptRun) -> Job:
-    """The job with its data, and the model that it starts from, where this node has them."""
+    """The job with its data, and the models that it starts from or is validated by, where this node has them."""
     data = _here(job.data, "", job.data_sha256, run)
-    start = job.start and (_here(job.start[0], WEIGHTS, job.start[1], run), job.start[1])
-    return replace(job, data=data, start=start)
+    start, validator = (
+        model and (_here(model[0], WEIGHTS, model[1], run), model[1]) for model in (job.start, job.validator)
+    )
+    return replace(job, data=data, start=start, validator=validator)
 
 
 def _here(directory: Path, part: str, sha256: str, run: KeptRun) -> Path:

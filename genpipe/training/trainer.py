@@ -7,7 +7,7 @@ not matter; no random generator is carried from step to step, so none is saved.
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from statistics import fmean
@@ -23,7 +23,7 @@ from genpipe.training import complaints
 from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.averages import Average
 from genpipe.training.buffers import Buffers
-from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, latest_checkpoint
+from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, Tensors, latest_checkpoint
 from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.logical import Exchange, Row, sum_over_slices
 from genpipe.training.runs import RunFiles
@@ -38,6 +38,8 @@ from genpipe.training.slices import (
 from genpipe.training.solver import Solver
 from genpipe.training.stacked import Refused, settle
 from genpipe.training.together import Held, Ways, differentiated
+
+Validate = Callable[[Tensors], float]
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,23 @@ class Trainer:
     """One training of one recipe, on one of the processes that share it."""
 
     def __init__(
-        self, recipe: Recipe, data: Batches, params: Training, seed: int, exchange: Exchange, run: RunFiles
+        self,
+        recipe: Recipe,
+        data: Batches,
+        params: Training,
+        seed: int,
+        exchange: Exchange,
+        run: RunFiles,
+        validate: Validate | None = None,
     ) -> None:
+        """`validate` measures the weights that a checkpoint would be exported with; the first process calls it."""
         self.recipe = recipe.train()
         self.data = data
         self.params = params
         self.seed = seed
         self.exchange = exchange
         self.run = run
+        self.validate = validate
         self.device = next(recipe.parameters()).device
         self.phases = recipe.phases()
         complaints.refuse_ambiguous(self.phases)
@@ -90,11 +101,14 @@ class Trainer:
             while self.step < self.params.steps:
                 metrics = self._play_step()
                 self.step += 1
-                if log:
-                    log.append({"step": self.step, **metrics})
-                if self._is_checkpoint():
+                is_checkpoint = self._is_checkpoint()
+                if is_checkpoint:
                     self.buffers.share(self.exchange)
                     refuse_other_states(self.exchange, self.device, self.step, self.recipe.state_dict())
+                    metrics |= together(self.exchange, self.device, self._validated)
+                if log:
+                    log.append({"step": self.step, **metrics})
+                if is_checkpoint:
                     together(self.exchange, self.device, lambda: self._save(log, saver))
             together(self.exchange, self.device, saver.wait)
 
@@ -249,11 +263,23 @@ class Trainer:
     def _is_checkpoint(self) -> bool:
         return self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps
 
-    def _save(self, log: Log | None, saver: Saver) -> None:
-        """Write a checkpoint of weights that are numbers; on the first process."""
+    def _validated(self) -> dict[str, float]:
+        """The metric that tells the best checkpoint, on the first process, where it is one of a judge."""
+        if self.validate is None or self.params.best is None or self.exchange.rank:
+            return {}
+        self._require_numbers()
+        average = self.average.tensors if self.average else {}
+        return {self.params.best.metric: self.validate(self.recipe.state_dict() | average)}
+
+    def _require_numbers(self) -> None:
+        """Raise where a weight is no number."""
         if not all(torch.isfinite(parameter).all() for parameter in self.recipe.parameters()):
             where = f"a weight of {type(self.recipe).__name__} after step {self.step}"
             raise complaints.diverged(where, self.run.directory.name)
+
+    def _save(self, log: Log | None, saver: Saver) -> None:
+        """Write a checkpoint of weights that are numbers; on the first process."""
+        self._require_numbers()
         if log:
             saver.save(self._checkpoint(log.cut()))
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from genpipe.capabilities import Decodes, Encodes, Samples
+from genpipe.capabilities import Bounds, Decodes, Encodes, Samples
 from genpipe.nn.pixels import scaled
 from genpipe.recipe import Loss, Phase, Recipe, Update
 
 
-class ConditionalVAE(Recipe, Samples, Encodes, Decodes):
+class ConditionalVAE(Recipe, Samples, Encodes, Decodes, Bounds):
     """Images under the condition of a class."""
 
     given: ClassVar[tuple[str, ...]] = ("labels",)
@@ -40,6 +40,18 @@ class ConditionalVAE(Recipe, Samples, Encodes, Decodes):
 
     def sample(self, n, given, scale: float = 1.0):
         return self.decode(scale * torch.randn(n, self.latent_dim), given)
+
+    def log_weights(self, x, num):
+        """Under the Gaussian of variance 1/2 that the squared error of `bound` stands for."""
+        mean, log_var = self._posterior(x)
+        posterior = torch.distributions.Normal(mean, (log_var / 2).exp())
+        columns = []
+        for _ in range(num):
+            z = posterior.sample()
+            made = torch.distributions.Normal(self.decode(z, x)["images"], 0.5**0.5).log_prob(x["images"])
+            prior = torch.distributions.Normal(torch.zeros_like(z), 1.0).log_prob(z)
+            columns.append(made.flatten(1).sum(1) + (prior - posterior.log_prob(z)).sum(1))
+        return torch.stack(columns, 1)
 
     def encode(self, x):
         return self._posterior(x)[0]
