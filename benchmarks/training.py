@@ -2,7 +2,7 @@
 
 python -m benchmarks.training [PART ...] [--artifacts DIR] [--rounds 5] [--steps 60] [--quiet-only]
 
-PART is loop, processes, checkpoints, log or gan; without one, all of them. Networks, batches and optimisers are those of
+PART is loop, processes, checkpoints or log; without one, all of them. Networks, batches and optimisers are those of
 params.yaml, where nothing else is said. Every process has one thread.
 """
 
@@ -28,11 +28,9 @@ from genpipe.data.loader import Batches, Data
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import existing, read_json, write_json
-from genpipe.models.ogan import correlation
-from genpipe.nn.conv import ConvEncoder, ConvGenerator
 from genpipe.params.project import read_params
 from genpipe.params.training import Solver, Training
-from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
+from genpipe.recipe import Recipe
 from genpipe.training.log import SECONDS as SECONDS_BETWEEN_FLUSHES
 from genpipe.training.log import Log, rows_of
 from genpipe.training.logical import Alone, Exchange, Fast, Processes
@@ -107,45 +105,6 @@ class Clocked:
     def seconds(self) -> list[float]:
         """Those of each step but the last, which nothing follows."""
         return [end - start for start, end in pairwise(self.times)]
-
-
-class Alternating(Recipe):
-    """The game of the O-GAN in two turns: the encoder's against detached fakes, then the generator's."""
-
-    def __init__(
-        self, image_shape: tuple[int, int, int], latent_dim: int, width: int, correlation_weight: float
-    ) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.correlation_weight = correlation_weight
-        self.encoder = ConvEncoder(image_shape, width, latent_dim)
-        self.generator = ConvGenerator(image_shape, width, latent_dim)
-
-    def phases(self) -> tuple[Phase, ...]:
-        """A pair of updates a step."""
-        critic = Update("critic", self.critic_loss, (self.encoder,))
-        return (Phase("play", (critic, Update("generator", self.generator_loss, (self.generator,)))),)
-
-    def critic_loss(self, batch: Batch) -> Loss:
-        """Quadratic potential and correlation of the encoder's turn."""
-        real = batch["images"].to(next(self.parameters()).dtype) / 127.5 - 1
-        z = self._codes(real)
-        with torch.no_grad():
-            fake = self.generator(z)
-        code_real, code_fake = self.encoder(torch.cat([real, fake])).chunk(2)
-        gap = code_real.mean(1) - code_fake.mean(1)
-        distance = (real - fake).square().flatten(1).mean(1)
-        rho = correlation(z, code_fake)
-        return Loss((gap.square() / (4 * distance) - gap - self.correlation_weight * rho).mean())
-
-    def generator_loss(self, batch: Batch) -> Loss:
-        """A high score, and the correlation again."""
-        z = self._codes(batch["images"].to(next(self.parameters()).dtype))
-        code = self.encoder(self.generator(z))
-        return Loss((-code.mean(1) - self.correlation_weight * correlation(z, code)).mean())
-
-    def _codes(self, like: Tensor) -> Tensor:
-        return torch.randn(len(like), self.latent_dim, dtype=like.dtype, device=like.device)
 
 
 def bare_loop(recipe: Recipe, data: Batches, train: Training, num_slices: int = 1) -> None:
@@ -386,30 +345,11 @@ def log_seconds(metrics: Mapping[str, float], step: float) -> float:
         return (time.perf_counter() - started) / (FLUSHES * lines)
 
 
-def gan(setting: Setting) -> list[Row]:
-    """The single loss of the O-GAN against the same game in turns: seconds a pair of updates."""
-    single = case_of(setting, "ogan")
-    solver = single.train.solvers["ogan"].model_dump(exclude_unset=True)
-
-    def make(facts: Mapping[str, Any]) -> Recipe:
-        torch.manual_seed(SEED)
-        return Alternating(facts["image_shape"], **single.train.network)
-
-    turns = Case(make, changed(single.train, solvers={"critic": solver, "generator": solver}), single.data)
-    contestants: dict[str, Contestant] = {
-        "alternating": lambda: mean_step(trainer_steps(turns)),
-        "single loss": lambda: mean_step(trainer_steps(single)),
-    }
-    seconds = alternated(contestants, setting, "ogan")
-    return [Row("ogan", what, taken, seconds["alternating"]) for what, taken in seconds.items()]
-
-
 PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "loop": loop,
     "processes": processes,
     "checkpoints": checkpoints,
     "log": log,
-    "gan": gan,
 }
 
 

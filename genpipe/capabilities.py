@@ -20,7 +20,7 @@ State = Any  # of a model: a cache of keys and values, the output of an encoder
 class Samples(abc.ABC):
     """Draws new examples. What `sample` takes beyond `given` are options, which `recipes.X.sample.how` sets."""
 
-    given: ClassVar[tuple[str, ...]] = ()  # names of the conditions that it takes
+    given: tuple[str, ...] = ()  # names of the conditions that it takes; a model may set its own
     pixels: ClassVar[Pixels] = SCALED  # what an image in [0, 1] is made of, and so how it becomes bytes
 
     @abc.abstractmethod

@@ -302,6 +302,9 @@ CURVES: dict[str, Metric] = {
     "loss": Metric("Loss", "", "minimise"),
     "correlation": Metric("Latent correlation ρ", "", "maximise"),
     "score_gap": Metric("Critic score, real minus generated"),
+    "slope": Metric("Slope of the critic where its penalty looks"),
+    "moved": Metric("Move of the generator since the critic's turn", "mean squared"),
+    "generator": Metric("Loss of the generator"),
 }
 
 # A metric NAME + suffix is a baseline of NAME.

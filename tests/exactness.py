@@ -61,7 +61,10 @@ TECHNIQUES = {  # of every kind at once, on the classifier
     "gradients": [{"do": "noise", "std": 0.01}, {"do": "clip_norm", "bound": 1.0, "form": "soft"}],
     "weights": [{"do": "unit", "parameters": "head.weight"}],
 }
-VARIANTS: Mapping[str, dict] = {"classifier, techniques": {"solvers": {"nll": TECHNIQUES}}}
+VARIANTS: Mapping[str, dict] = {
+    "classifier, techniques": {"solvers": {"nll": TECHNIQUES}},
+    **{name: {} for name in tiny.VARIANTS},
+}
 NAMES = (*TOYS, *TOKENS, *VARIANTS, *RECIPES)
 
 

@@ -105,7 +105,7 @@ MADE = {
     ),
     "energy": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
     "glann": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
-    "wgan_gp": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
+    "gan": ({"grid.png", "samples.npy", "panels.json"}, {"frechet_classifier"}),
     "couplet": (
         {"answers.tsv", "panels.json"},
         {"cross_entropy", "cross_entropy_unigram", "tone_opposition_real"},

@@ -34,8 +34,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = yaml_text.read(PROJECT / "params.yaml")
 STAGES = stages_of(PROJECT)
 RECIPES = ("train", "sample", "evaluate")
-IMAGES = {"aae", "classifier", "energy", "glann", "ogan", "wgan_gp"}
-PICTURES = IMAGES | {"nice"}
+PICTURES = {name for name, block in PARAMS["recipes"].items() if block["data"] == "datasets/digits"}
+IMAGES = PICTURES - {"nice"}
 
 
 @pytest.fixture

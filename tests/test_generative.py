@@ -11,7 +11,6 @@ from genpipe.errors import BadInput
 from genpipe.models.aae import AAE
 from genpipe.models.energy import EnergyModel
 from genpipe.models.glann import GLANN, pyramid, pyramid_distance, whitened
-from genpipe.models.wgan_gp import WGANGP, between, slopes
 from genpipe.nn.langevin import langevin
 
 
@@ -31,55 +30,6 @@ def minimise(loss, module, steps):
         for parameter, gradient in zip(module.parameters(), gradients(loss(batch()), module), strict=True):
             parameter.grad = gradient
         solver.step()
-
-
-def wgan(**changes):
-    return WGANGP(image_shape=(1, 8, 8), latent_dim=4, width=4, feature_dim=8, **changes).double()
-
-
-def test_the_slope_of_a_linear_critic_is_the_norm_of_its_weights():
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(24, 1), nn.Flatten(0)).double()
-    slope = slopes(critic, torch.randn(5, 4, 6).double())
-    assert torch.allclose(slope, critic[1].weight.norm().expand(5), atol=1e-14)
-
-
-def test_the_penalty_on_slopes_moves_the_critic():
-    """(‖w‖ − 1)² has the gradient 2(‖w‖ − 1) w/‖w‖: it takes the second derivative of the critic."""
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(24, 1, bias=False), nn.Flatten(0)).double()
-    penalty = (slopes(critic, torch.randn(5, 4, 6).double()) - 1).square().mean()
-    (gradient,) = torch.autograd.grad(penalty, critic[1].weight)
-    norm = critic[1].weight.norm()
-    assert torch.allclose(gradient, 2 * (norm - 1) * critic[1].weight / norm, atol=1e-14)
-
-
-def test_a_point_between_two_images_has_one_weight_an_image():
-    real, fake = torch.randn(2, 6, 1, 4, 4).double().unbind()
-    weights = ((between(real, fake) - real) / (fake - real)).flatten(1)
-    assert torch.allclose(weights, weights[:, :1].expand_as(weights), atol=1e-10)
-    assert (weights >= 0).all()
-    assert (weights <= 1).all()
-    assert weights[:, 0].std() > 0.05
-
-
-def test_the_wgan_critic_does_not_move_the_generator():
-    model = wgan()
-    assert all(gradient is None for gradient in gradients(model.critic_loss(batch()), model.generator))
-    moved = gradients(model.generator_loss(batch()), model.generator)
-    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in moved)
-
-
-def test_the_wgan_critic_scores_an_image_by_itself():
-    model, x = wgan(), torch.randn(6, 1, 8, 8).double()
-    assert torch.allclose(model.critic(x)[:1], model.critic(x[:1]), atol=1e-14)
-    made = model.generator(torch.randn(6, 4).double())  # the control: batch norm looks at its neighbours
-    assert not torch.allclose(made[:1], model.generator(torch.randn(6, 4).double())[:1])
-
-
-def test_the_wgan_critic_learns_to_score_real_above_fake():
-    torch.manual_seed(0)
-    model = wgan(penalty_weight=0)
-    minimise(model.critic_loss, model.critic, 20)
-    assert model.critic_loss(batch()).metrics["score_gap"] > 0
 
 
 def aae():

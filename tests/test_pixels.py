@@ -72,7 +72,7 @@ def test_models_of_dequantised_images_say_so():
     found = {name for name in images if RECIPES[name].pixels == DEQUANTISED}
     assert {*tiny.names_with(Samples, LogProb)} & set(images) <= found
     assert {"nice", "energy"} <= found
-    assert not found & {"ogan", "aae", "glann", "wgan_gp"}
+    assert not found & {"ogan", "aae", "glann", "gan"}
 
 
 def test_a_black_image_is_black_in_the_units_of_a_density(tmp_path):

@@ -29,6 +29,9 @@ APART = {  # the updates of the recipes that are computed slice by slice, and wh
     "glann": {"glo": "changes buffers"},
     "ogan": {"ogan": "changes buffers"},
     "tokens": {"nll": "writes to a tensor that all slices share, by lerp_"},
+    "gan": {"critic": "changes buffers", "generator": "changes buffers"},
+    "gan_old": {"critic": "changes buffers", "generator": "changes buffers"},
+    "gan_single": {"gan": "takes a gradient itself"},
     "wgan_gp": {"critic": "takes a gradient itself", "generator": "changes buffers"},
 }
 NEVER = "buffers are cut by rows"

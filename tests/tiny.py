@@ -32,6 +32,10 @@ BLOCKS = {
         "how": {"steps": 2},
         "solvers": {"contrastive": {"lr": 1e-3, "betas": [0.0, 0.999]}},
     },
+    "gan": {
+        "network": {"latent_dim": 4, "width": 4, "feature_dim": 8},
+        "solvers": {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
+    },
     "glann": {
         "network": {"latent_dim": 4, "width": 4, "noise_dim": 4, "hidden_dim": 16, "num_candidates": 32},
         "batch_size": 16,  # all images within the steps that the law of resuming takes before it stops
@@ -46,10 +50,6 @@ BLOCKS = {
         "solvers": {
             "ogan": {"optimiser": "rmsprop", "lr": 1e-3, "gradients": [{"do": "clip_norm", "bound": 5}]}
         },
-    },
-    "wgan_gp": {
-        "network": {"latent_dim": 4, "width": 4, "feature_dim": 16, "critic_steps": 2},
-        "solvers": {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
     },
     "couplet": {
         "kind": "pairs",
@@ -67,14 +67,78 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
 }
 FALLING |= {name: f"{update}.loss" for name in REFERENCE for update in reference_block(name)["solvers"]}
 SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
-MODELS = {**RECIPES, **{name: row.make for name, row in REFERENCE.items()}}  # the laws run over these
-ALL = {**BLOCKS, **{name: reference_block(name) for name in REFERENCE}}
-NOT_OF_TRAINING = ("kind", "how")
+# Another network or another loss of a recipe, as a block of params.yaml is: a name, with the name of its recipe in `model`.
+PLAYERS = {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}}
+VARIANTS: Mapping[str, dict] = {
+    "wgan_gp": {
+        "model": "gan",
+        "network": {
+            "latent_dim": 4,
+            "width": 4,
+            "feature_dim": 16,
+            "divergence": "wgan",
+            "penalty": "two_sided",
+            "critic_steps": 2,
+        },
+        "solvers": PLAYERS,
+    },
+    "gan_single": {  # and conditional
+        "model": "gan",
+        "network": {
+            "latent_dim": 4,
+            "width": 4,
+            "feature_dim": 8,
+            "divergence": "rasgan",
+            "penalty": "r1",
+            "schedule": "single",
+            "conditional": True,
+        },
+        "normalisations": {r"critic.*weight": "spectral_convolution"},
+        "solvers": {"gan": {"optimiser": "rmsprop", "lr": 1e-3}},
+    },
+    "gan_old": {
+        "model": "gan",
+        "network": {
+            "architecture": "resnet",
+            "latent_dim": 4,
+            "width": 4,
+            "feature_dim": 8,
+            "dropout": 0.2,
+            "old_weight": 5.0,
+            "generator_steps": 2,
+        },
+        "solvers": PLAYERS,
+    },
+    "gan_points": {
+        "model": "gan",
+        "kind": "points",
+        "network": {
+            "architecture": "mlp",
+            "latent_dim": 2,
+            "width": 8,
+            "feature_dim": 8,
+            "divergence": "gan_qp_l1",
+        },
+        "solvers": PLAYERS,
+    },
+}
+ALL = {**BLOCKS, **VARIANTS, **{name: reference_block(name) for name in REFERENCE}}
+MODELS = {  # the laws run over these
+    **RECIPES,
+    **{name: RECIPES[own["model"]] for name, own in VARIANTS.items()},
+    **{name: row.make for name, row in REFERENCE.items()},
+}
+NOT_OF_TRAINING = ("kind", "how", "model")
 
 
 def kind_of(name: str) -> str:
     """The kind of data that a recipe trains on."""
     return ALL[name].get("kind", "images")
+
+
+def model_of(name: str) -> str:
+    """The name of its recipe."""
+    return ALL[name].get("model", name)
 
 
 def how_of(name: str) -> dict:
@@ -91,7 +155,7 @@ def training(name: str, **changes) -> dict:
 def block(name: str, **changes) -> dict:
     """A tiny recipe, as params.yaml says it."""
     return {
-        "model": name,
+        "model": model_of(name),
         "data": f"encoded/{kind_of(name)}",
         "train": training(name, **changes),
         "sample": {"num": 24, "how": how_of(name)},
@@ -228,7 +292,7 @@ def data_for(name: str, root: Path) -> Data:
 
 def recipe_of(name: str, data: Data, seed: int = 0) -> Recipe:
     """A new tiny recipe."""
-    return build(name, ALL[name]["network"], data.facts, seed)
+    return build(model_of(name), ALL[name]["network"], data.facts, seed)
 
 
 def trainer_of(

@@ -4,10 +4,10 @@ from genpipe.models.aae import AAE
 from genpipe.models.classifier import Classifier
 from genpipe.models.couplet import Couplet
 from genpipe.models.energy import EnergyModel
+from genpipe.models.gan import GAN
 from genpipe.models.glann import GLANN
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
-from genpipe.models.wgan_gp import WGANGP
 from genpipe.recipe import Recipe
 
 RECIPES: dict[str, type[Recipe]] = {
@@ -15,8 +15,8 @@ RECIPES: dict[str, type[Recipe]] = {
     "classifier": Classifier,
     "couplet": Couplet,
     "energy": EnergyModel,
+    "gan": GAN,
     "glann": GLANN,
     "nice": NICE,
     "ogan": OGAN,
-    "wgan_gp": WGANGP,
 }

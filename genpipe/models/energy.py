@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genpipe.capabilities import Energy, Example, Samples
 from genpipe.errors import BadInput
-from genpipe.nn.conv import quarter
+from genpipe.nn.conv import smallest
 from genpipe.nn.langevin import langevin
 from genpipe.nn.pixels import DEQUANTISED, dequantised, dequantised_to_bytes
 from genpipe.params.blocks import Count, DecayRate, Factor
@@ -44,7 +44,7 @@ class EnergyModel(Recipe, Samples, Energy):
         self.chain_steps = chain_steps
         self.chain = {"step": step, "noise": noise, "bound": bound}
         self.square_weight = square_weight
-        rows, columns = quarter(image_shape)
+        rows, columns = smallest(image_shape)
         self.layers = nn.Sequential(
             nn.Conv2d(image_shape[0], width, 4, stride=2, padding=1),
             nn.SiLU(),

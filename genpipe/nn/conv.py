@@ -1,34 +1,56 @@
-"""Small convolutional encoder and generator for images whose sides are multiples of four (Radford et al., DCGAN, 2015)."""
+"""Small convolutional encoder and generator for images whose sides can be halved (Radford et al., DCGAN, 2015)."""
+
+import itertools
 
 from torch import Tensor, nn
 
 from genpipe.errors import BadInput
 
+LEAST = 4  # rows and columns of the smallest feature maps
 
-def quarter(image_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Height and width after two halvings."""
+
+def smallest(image_shape: tuple[int, int, int], halvings: int = 2) -> tuple[int, int]:
+    """Height and width after some halvings."""
     _, height, width = image_shape
-    if height % 4 or width % 4:
+    scale = 2**halvings
+    if height % scale or width % scale:
         raise BadInput(
-            f"the sides of images must be multiples of 4, not {height}×{width}; set datasets.*.image_size"
+            f"the sides of images must be multiples of {scale}, not {height}×{width}; set datasets.*.image_size"
         )
-    return height // 4, width // 4
+    return height // scale, width // scale
+
+
+def halvings_of(image_shape: tuple[int, int, int]) -> int:
+    """How often both sides can be halved, so that 4 rows and columns or more are left: 28 twice to 7, 32 three times to 4."""
+    _, *sides = image_shape
+    number = 0
+    while all(side % 2 == 0 and side // 2 >= LEAST for side in sides):
+        sides = [side // 2 for side in sides]
+        number += 1
+    if not number:
+        raise BadInput(
+            "the sides of images must be even and 8 or more for this network, not "
+            f"{image_shape[1]}×{image_shape[2]}; set datasets.*.image_size, or take the architecture mlp"
+        )
+    return number
 
 
 class ConvEncoder(nn.Module):
-    """[batch, channels, height, width] in [−1, 1] → [batch, out_dim]; no normalisation, so an example's code is its own."""
+    """[batch, channels, height, width] in [−1, 1] → [batch, out_dim]; no normalisation, so an example's code is its own.
 
-    def __init__(self, image_shape: tuple[int, int, int], width: int, out_dim: int) -> None:
+    Each halving but the first doubles the number of feature maps, `width` at first.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], width: int, out_dim: int, halvings: int = 2
+    ) -> None:
         super().__init__()
-        rows, columns = quarter(image_shape)
-        self.layers = nn.Sequential(
-            nn.Conv2d(image_shape[0], width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Flatten(),
-            nn.Linear(2 * width * rows * columns, out_dim),
-        )
+        rows, columns = smallest(image_shape, halvings)
+        maps = [image_shape[0], *(width * 2**i for i in range(halvings))]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(maps):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(maps[-1] * rows * columns, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, height, width] → [batch, out_dim]."""
@@ -36,22 +58,25 @@ class ConvEncoder(nn.Module):
 
 
 class ConvGenerator(nn.Module):
-    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1]."""
+    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1]; the feature maps are those of the encoder."""
 
-    def __init__(self, image_shape: tuple[int, int, int], width: int, latent_dim: int) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], width: int, latent_dim: int, halvings: int = 2
+    ) -> None:
         super().__init__()
-        rows, columns = quarter(image_shape)
-        self.layers = nn.Sequential(
-            nn.Linear(latent_dim, 2 * width * rows * columns),
-            nn.Unflatten(1, (2 * width, rows, columns)),
-            nn.BatchNorm2d(2 * width),
-            nn.ReLU(),
-            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.ConvTranspose2d(width, image_shape[0], 4, stride=2, padding=1),
-            nn.Tanh(),
-        )
+        rows, columns = smallest(image_shape, halvings)
+        maps = [*(width * 2**i for i in reversed(range(halvings))), image_shape[0]]
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim, maps[0] * rows * columns),
+            nn.Unflatten(1, (maps[0], rows, columns)),
+        ]
+        for before, after in itertools.pairwise(maps):
+            layers += [
+                nn.BatchNorm2d(before),
+                nn.ReLU(),
+                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
         """[batch, latent_dim] → [batch, channels, height, width]."""

@@ -8,7 +8,7 @@ from genpipe.params.blocks import Block, Pattern
 
 Bound = Annotated[float, Field(gt=0)]
 Inputs = Annotated[tuple[str, ...], Field(min_length=1, description="names of what is mixed in a batch")]
-Normalisation = Literal["spectral", "weight", "orthogonal"]
+Normalisation = Literal["spectral", "spectral_convolution", "weight", "orthogonal"]
 
 
 class Mixup(Block):

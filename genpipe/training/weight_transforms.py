@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from genpipe.errors import BadInput
+from genpipe.nn.operator_norm import ConvolutionNorm
 from genpipe.params.techniques import Bounded, Exact, Normalisation, WeightTechnique
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)  # their outputs are dimension 1
@@ -111,6 +112,8 @@ def normalise(recipe: nn.Module, rules: Mapping[str, Normalisation]) -> None:
     W is the matrix with a row for each output: a kernel, [out, in, k, k], is [out, in k k]. So `spectral` bounds that
     matrix (the map that a convolution of stride 1 makes of a picture is at most k times as steep), `weight` has a g and
     a norm for each output, and `orthogonal` makes orthonormal rows, or columns where there are fewer.
+    `spectral_convolution` divides a kernel by the largest singular value of that map, of whole pictures, and is `spectral`
+    for a matrix.
 
     `rules` maps regular expressions on names of parameters to torch's parametrisations; BadInput where one fits no name, a
     name two, or what it fits is a vector, has no direction (zeros), or belongs to two modules. Spectral norms start from
@@ -127,6 +130,9 @@ def normalise(recipe: nn.Module, rules: Mapping[str, Normalisation]) -> None:
         _refuse_undirected(name, as_matrix(getattr(module, attribute).detach(), output_dim(module)), rule)
         if rule == "orthogonal":
             _make_orthogonal(module, attribute)
+        elif rule == "spectral_convolution" and isinstance(module, nn.Conv2d):
+            size = _input_size(module, name)
+            parametrize.register_parametrization(module, attribute, ConvolutionNorm(module, size))
         elif rule == "weight":
             parametrizations.weight_norm(module, attribute, dim=output_dim(module))
         else:
@@ -167,6 +173,17 @@ def _make_orthogonal(module: nn.Module, attribute: str) -> None:
     parametrizations.orthogonal(holder)
     of_matrix = holder.get_submodule("parametrizations.weight.0")
     parametrize.register_parametrization(module, attribute, _OfKernel(of_matrix, weight, dim))
+
+
+def _input_size(module: nn.Conv2d, name: str) -> tuple[int, int]:
+    """Height and width of what a convolution gets, which its network noted."""
+    size = getattr(module, "input_size", None)
+    if size is None or module.padding_mode != "zeros":
+        raise BadInput(
+            f"train.normalisations: spectral_convolution of {name}: its network does not say how large a picture it gets; "
+            "take spectral, or call note_input_sizes in the network"
+        )
+    return size
 
 
 def _refuse_undirected(name: str, weight: Tensor, rule: Normalisation) -> None:
