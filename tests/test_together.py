@@ -25,6 +25,9 @@ __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
 APART = {  # the updates of the recipes that are computed slice by slice, and why
     "aae": {"reconstruct": "changes buffers"},
+    "aae_class": {"reconstruct": "changes buffers"},
+    "ali": {"critic": "changes buffers", "players": "changes buffers"},
+    "bigan_qp": {"critic": "changes buffers", "players": "changes buffers"},
     "classifier, techniques": {"nll": "takes a gradient itself"},
     "glann": {"glo": "changes buffers"},
     "ogan": {"ogan": "changes buffers"},

@@ -26,6 +26,10 @@ BLOCKS = {
         "network": {"latent_dim": 4, "width": 4, "hidden_dim": 16},
         "solvers": {"reconstruct": {"lr": 5e-3}, "critic": {"lr": 1e-3}, "match": {"lr": 1e-3}},
     },
+    "ali": {
+        "network": {"latent_dim": 4, "width": 4, "feature_dim": 16},
+        "solvers": {"critic": {"lr": 1e-3}, "players": {"lr": 1e-3}},
+    },
     "classifier": {"network": {"width": 4, "feature_dim": 16}, "solvers": {"nll": {"lr": 5e-3}}},
     "energy": {
         "network": {"width": 4, "num_replay": 16, "chain_steps": 2},
@@ -51,6 +55,10 @@ BLOCKS = {
             "ogan": {"optimiser": "rmsprop", "lr": 1e-3, "gradients": [{"do": "clip_norm", "bound": 5}]}
         },
     },
+    "vae": {
+        "network": {"likelihood": "bernoulli", "latent_dim": 4, "width": 4, "feature_dim": 16},
+        "solvers": {"bound": {"lr": 5e-3}},
+    },
     "couplet": {
         "kind": "pairs",
         "batches": {"aligned": True},
@@ -60,10 +68,14 @@ BLOCKS = {
 }
 FALLING = {  # the loss of each recipe that has one which falls; players of a game have none
     "aae": "reconstruct.loss",
+    "aae_class": "reconstruct.loss",
     "classifier": "nll.loss",
     "couplet": "nll.loss",
     "glann": "glo.loss",
     "nice": "nll.loss",
+    "vae": "bound.loss",
+    "vae_class": "bound.negative_elbo",
+    "vae_points": "bound.loss",
 }
 FALLING |= {name: f"{update}.loss" for name in REFERENCE for update in reference_block(name)["solvers"]}
 SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
@@ -120,6 +132,47 @@ VARIANTS: Mapping[str, dict] = {
             "divergence": "gan_qp_l1",
         },
         "solvers": PLAYERS,
+    },
+    "aae_class": {
+        "model": "aae",
+        "network": {"latent_dim": 4, "width": 4, "hidden_dim": 16, "conditional": True, "prior": "modes"},
+        "solvers": {"reconstruct": {"lr": 5e-3}, "critic": {"lr": 1e-3}, "match": {"lr": 1e-3}},
+    },
+    "bigan_qp": {
+        "model": "ali",
+        "network": {
+            "form": "qp",
+            "encoder": "point",
+            "conditional": True,
+            "dropout": 0,
+            "critic_steps": 2,
+            "code_weight": 2,
+            "example_weight": 3,
+            "latent_dim": 4,
+            "width": 4,
+            "feature_dim": 16,
+        },
+        "solvers": {"critic": {"lr": 1e-3}, "players": {"lr": 1e-3}},
+    },
+    "vae_class": {
+        "model": "vae",
+        "network": {
+            "likelihood": "gaussian",
+            "deviations": "pixel",
+            "conditional": True,
+            "architecture": "mlp",
+            "latent_dim": 4,
+            "width": 16,
+            "feature_dim": 16,
+        },
+        "solvers": {"bound": {"lr": 5e-3, "lr_multipliers": {"log_deviation": 10}}},
+    },
+    "vae_points": {
+        "model": "vae",
+        "kind": "points",
+        "network": {"architecture": "mlp", "latent_dim": 4, "width": 16, "feature_dim": 16},
+        "how": {"observe": True},
+        "solvers": {"bound": {"lr": 2e-2}},
     },
 }
 ALL = {**BLOCKS, **VARIANTS, **{name: reference_block(name) for name in REFERENCE}}

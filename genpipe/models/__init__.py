@@ -1,6 +1,7 @@
 """The one list of recipes: file name → class."""
 
 from genpipe.models.aae import AAE
+from genpipe.models.ali import ALI
 from genpipe.models.classifier import Classifier
 from genpipe.models.couplet import Couplet
 from genpipe.models.energy import EnergyModel
@@ -8,10 +9,12 @@ from genpipe.models.gan import GAN
 from genpipe.models.glann import GLANN
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
+from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
 
 RECIPES: dict[str, type[Recipe]] = {
     "aae": AAE,
+    "ali": ALI,
     "classifier": Classifier,
     "couplet": Couplet,
     "energy": EnergyModel,
@@ -19,4 +22,5 @@ RECIPES: dict[str, type[Recipe]] = {
     "glann": GLANN,
     "nice": NICE,
     "ogan": OGAN,
+    "vae": VAE,
 }

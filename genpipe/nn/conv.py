@@ -58,10 +58,18 @@ class ConvEncoder(nn.Module):
 
 
 class ConvGenerator(nn.Module):
-    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1]; the feature maps are those of the encoder."""
+    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1]; the feature maps are those of the encoder.
+
+    A `plain` one has neither batch normalisation nor the last tanh: its outputs are parameters of a likelihood.
+    """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], width: int, latent_dim: int, halvings: int = 2
+        self,
+        image_shape: tuple[int, int, int],
+        width: int,
+        latent_dim: int,
+        halvings: int = 2,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         rows, columns = smallest(image_shape, halvings)
@@ -72,11 +80,11 @@ class ConvGenerator(nn.Module):
         ]
         for before, after in itertools.pairwise(maps):
             layers += [
-                nn.BatchNorm2d(before),
+                *([] if plain else [nn.BatchNorm2d(before)]),
                 nn.ReLU(),
                 nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
             ]
-        self.layers = nn.Sequential(*layers, nn.Tanh())
+        self.layers = nn.Sequential(*layers, *([] if plain else [nn.Tanh()]))
 
     def forward(self, z: Tensor) -> Tensor:
         """[batch, latent_dim] → [batch, channels, height, width]."""

@@ -71,7 +71,10 @@ def require_classes(labels: Tensor | None, num_classes: int | None) -> None:
 
 
 class Generator(nn.Module):
-    """Codes, [batch, latent_dim], and classes, int64 [batch] → examples, [batch, *shape]; images in [−1, 1]."""
+    """Codes, [batch, latent_dim], and classes, int64 [batch] → examples, [batch, *shape]; images in [−1, 1].
+
+    A `plain` one has neither batch normalisation nor the last tanh: its outputs are parameters of a likelihood.
+    """
 
     def __init__(
         self,
@@ -80,11 +83,12 @@ class Generator(nn.Module):
         latent_dim: int,
         width: int,
         num_classes: int | None = None,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.classes = nn.Embedding(num_classes, latent_dim) if num_classes else None
         in_dim = 2 * latent_dim if num_classes else latent_dim
-        self.layers = self._layers(architecture, shape, in_dim, width)
+        self.layers = self._layers(architecture, shape, in_dim, width, plain)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """[batch, latent_dim] and, where there are classes, int64 [batch] → [batch, *shape]."""
@@ -93,13 +97,14 @@ class Generator(nn.Module):
         return self.layers(z)
 
     @staticmethod
-    def _layers(architecture: Architecture, shape: Shape, in_dim: int, width: int) -> nn.Module:
+    def _layers(architecture: Architecture, shape: Shape, in_dim: int, width: int, plain: bool) -> nn.Module:
         if architecture == "mlp":
             layers = perceptron(in_dim, width, width, width, int(torch.Size(shape).numel()))
-            return nn.Sequential(*layers, nn.Tanh(), nn.Unflatten(1, shape)) if len(shape) > 1 else layers
+            bounds = [] if plain else [nn.Tanh()]
+            return nn.Sequential(*layers, *bounds, nn.Unflatten(1, shape)) if len(shape) > 1 else layers
         image_shape = image_shape_of(architecture, shape)
         make = ConvGenerator if architecture == "dcgan" else ResidualGenerator
-        return make(image_shape, width, in_dim, halvings_of(image_shape))
+        return make(image_shape, width, in_dim, halvings_of(image_shape), plain)
 
 
 class Critic(nn.Module):

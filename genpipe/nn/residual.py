@@ -26,9 +26,9 @@ class Down(nn.Module):
 class Up(nn.Module):
     """[batch, width, h, w] → [batch, width, 2 h, 2 w]: each pixel four times, two convolutions, beside the pixels themselves."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, plain: bool = False) -> None:
         super().__init__()
-        self.norm_one, self.norm_two = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.norm_one, self.norm_two = (nn.Identity() if plain else nn.BatchNorm2d(width) for _ in range(2))
         self.one = nn.Conv2d(width, width, 3, padding=1)
         self.two = nn.Conv2d(width, width, 3, padding=1)
 
@@ -60,19 +60,29 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualGenerator(nn.Module):
-    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1]."""
+    """[batch, latent_dim] → [batch, channels, height, width] in [−1, 1].
 
-    def __init__(self, image_shape: tuple[int, int, int], width: int, latent_dim: int, halvings: int) -> None:
+    A `plain` one has neither batch normalisation nor the last tanh: its outputs are parameters of a likelihood.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        width: int,
+        latent_dim: int,
+        halvings: int,
+        plain: bool = False,
+    ) -> None:
         super().__init__()
         rows, columns = smallest(image_shape, halvings)
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, width * rows * columns),
             nn.Unflatten(1, (width, rows, columns)),
-            *(Up(width) for _ in range(halvings)),
-            nn.BatchNorm2d(width),
+            *(Up(width, plain) for _ in range(halvings)),
+            *([] if plain else [nn.BatchNorm2d(width)]),
             nn.ReLU(),
             nn.Conv2d(width, image_shape[0], 3, padding=1),
-            nn.Tanh(),
+            *([] if plain else [nn.Tanh()]),
         )
 
     def forward(self, z: Tensor) -> Tensor:
