@@ -82,6 +82,12 @@ METRICS: dict[str, Metric] = {
         "minimise",
         "Upper bound on the surprise at a test example by many latents an example: between the negative ELBO and the truth.",
     ),
+    "nats_per_point_on_grid": Metric(
+        "Negative log-likelihood of an energy",
+        "nats a point",
+        "minimise",
+        "Surprise at a test point, with exp(−energy) normalised on a grid over the square about all points.",
+    ),
     "nats_per_token": Metric(
         "Cross-entropy",
         "nats a token",
@@ -305,6 +311,8 @@ CURVES: dict[str, Metric] = {
     "slope": Metric("Slope of the critic where its penalty looks"),
     "moved": Metric("Move of the generator since the critic's turn", "mean squared"),
     "generator": Metric("Loss of the generator"),
+    "energy_gap": Metric("Energy, generated minus real"),
+    "information": Metric("Information about the codes, as the second network reads it", "nats", "maximise"),
 }
 
 # A metric NAME + suffix is a baseline of NAME.

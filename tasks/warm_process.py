@@ -228,7 +228,6 @@ if __name__ == "__main__":
     import scipy.optimize  # noqa: F401  (what judges of samples import, a third of a second each)
 
     import genpipe.experiment  # noqa: F401  (with torch: what the commands of GROUPS import)
-    import scipy.optimize  # noqa: F401  (what judges of samples import, a third of a second each)
 
     for name in DVC_USES:
         # another version of DVC may do without it

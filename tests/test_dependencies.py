@@ -34,8 +34,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = yaml_text.read(PROJECT / "params.yaml")
 STAGES = stages_of(PROJECT)
 RECIPES = ("train", "sample", "evaluate")
-PICTURES = {name for name, block in PARAMS["recipes"].items() if block["data"] == "datasets/digits"}
-IMAGES = PICTURES - {"nice"}
+OF_IMAGES = {"datasets/digits", "datasets/glyphs", "datasets/emoji"}
+PICTURES = {name for name, block in PARAMS["recipes"].items() if block["data"] in OF_IMAGES}
+POINTS = {name for name, block in PARAMS["recipes"].items() if block["data"] == "datasets/ring"}
+JUDGED = {name for name, block in PARAMS["recipes"].items() if block["judge"] == "models/classifier"}
+CONVOLVED = {name for name in PICTURES | POINTS if PARAMS["recipes"][name]["model"] != "nice"}
 
 
 @pytest.fixture
@@ -79,19 +82,19 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/coupling.py", of(["nice"])),
         ("nn/gated.py", of(["couplet"])),
         ("nn/langevin.py", of(["energy"])),
-        ("nn/conv.py", of(IMAGES) | {"evaluate@nice"}),
+        ("nn/conv.py", of(CONVOLVED) | {"evaluate@nice"}),
         ("models/nice.py", of(["nice"])),
-        ("models/classifier.py", of(["classifier"]) | of(PICTURES, ["evaluate"])),
+        ("models/classifier.py", of(["classifier"]) | of(JUDGED, ["evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of(["couplet"])),
-        ("data/points.py", set()),
+        ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
         ("evaluation/frechet.py", of(PICTURES - {"classifier"}, ["evaluate"])),
         ("evaluation/likelihood.py", {"evaluate@nice"}),
         ("evaluation/retrieval.py", set()),
-        ("sampling/pictures.py", of(PICTURES, ["sample"])),
+        ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(["tang", "couplets"], ["vocabulary"])),

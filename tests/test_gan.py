@@ -370,7 +370,7 @@ def test_a_snapshot_is_no_parameter_and_is_saved():
         ({"penalty": "r2"}, "penalty: there is no 'r2'; there is: none, two_sided"),
         ({"penalty_weight": 3.0}, "penalty_weight has no effect with penalty none"),
         ({"potential_scale": 3.0}, "potential_scale has no effect on sgan"),
-        ({"conditional": True, "num_classes": None}, "conditional: the data has no classes"),
+        ({"conditional": True, "num_classes": None}, "conditional: the data has no labels"),
         ({"image_shape": None}, "the data must be images or points"),
         ({"image_shape": None, "dim": 2}, "dcgan takes images, and these are points; take mlp"),
         ({"critic_steps": 2, "generator_steps": 3}, "one of them must be 1, not 2 and 3"),

@@ -36,6 +36,11 @@ BLOCKS = {
         "how": {"steps": 2},
         "solvers": {"contrastive": {"lr": 1e-3, "betas": [0.0, 0.999]}},
     },
+    "energy_gan": {
+        "network": {"latent_dim": 4, "width": 4, "feature_dim": 16, "energy_steps": 2},
+        "how": {"chain": "mala", "steps": 2},
+        "solvers": {"energy": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
+    },
     "gan": {
         "network": {"latent_dim": 4, "width": 4, "feature_dim": 8},
         "solvers": {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
@@ -173,6 +178,26 @@ VARIANTS: Mapping[str, dict] = {
         "network": {"architecture": "mlp", "latent_dim": 4, "width": 16, "feature_dim": 16},
         "how": {"observe": True},
         "solvers": {"bound": {"lr": 2e-2}},
+    },
+    "energy_gan_points": {
+        "model": "energy_gan",
+        "kind": "points",
+        "network": {
+            "latent_dim": 3,
+            "width": 16,
+            "feature_dim": 8,
+            "energy_steps": 2,
+            "architecture": "mlp",
+            "entropy": "infogan",
+        },
+        "how": {"chain": "langevin", "steps": 2},
+        "solvers": {"energy": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
+    },
+    "ogan_class": {
+        "model": "ogan",
+        "network": {"latent_dim": 8, "width": 4, "conditional": True},
+        "ema": 0.9,
+        "solvers": {"ogan": {"optimiser": "rmsprop", "lr": 1e-3}},
     },
 }
 ALL = {**BLOCKS, **VARIANTS, **{name: reference_block(name) for name in REFERENCE}}

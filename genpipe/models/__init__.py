@@ -5,6 +5,7 @@ from genpipe.models.ali import ALI
 from genpipe.models.classifier import Classifier
 from genpipe.models.couplet import Couplet
 from genpipe.models.energy import EnergyModel
+from genpipe.models.energy_gan import EnergyGAN
 from genpipe.models.gan import GAN
 from genpipe.models.glann import GLANN
 from genpipe.models.nice import NICE
@@ -18,6 +19,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "classifier": Classifier,
     "couplet": Couplet,
     "energy": EnergyModel,
+    "energy_gan": EnergyGAN,
     "gan": GAN,
     "glann": GLANN,
     "nice": NICE,

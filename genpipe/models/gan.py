@@ -16,8 +16,9 @@ from torch import Tensor
 
 from genpipe.capabilities import Decodes, Example, Samples
 from genpipe.errors import BadInput
+from genpipe.nn.classes import condition_classes
 from genpipe.nn.divergences import divergence as divergence_of
-from genpipe.nn.examples import classes_of, examples_of
+from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Critic, Generator, require_classes
 from genpipe.nn.penalties import penalty as penalty_of
 from genpipe.nn.penalties import slopes
@@ -67,7 +68,7 @@ class GAN(Recipe, Samples, Decodes):
         self.is_single = schedule == "single"
         self.critic_steps, self.generator_steps = critic_steps, generator_steps
         self.examples = examples_of(image_shape, dim)
-        self.num_classes = classes_of(conditional, num_classes) or None
+        self.num_classes = condition_classes(conditional, num_classes)
         self.given = ("labels",) if self.num_classes else ()
         shape = self.examples.shape
         self.critic = Critic(architecture, shape, width, feature_dim, self.num_classes, dropout)

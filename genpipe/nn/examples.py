@@ -37,12 +37,3 @@ def examples_of(image_shape: tuple[int, int, int] | None, dim: int | None) -> Ex
     if dim is not None:
         return Examples("points", (dim,))
     raise BadInput("the data must be images or points; name other data (recipes.*.data)")
-
-
-def classes_of(conditional: bool, num_classes: int | None) -> int:
-    """The number of classes that a model is conditional by, 0 where it is not; BadInput where the data has none."""
-    if conditional and not num_classes:
-        raise BadInput(
-            "train.network.conditional: the data has no classes; leave it out, or name other data (recipes.*.data)"
-        )
-    return num_classes or 0 if conditional else 0

@@ -55,6 +55,7 @@ DecayRate = Annotated[float, Field(ge=0, lt=1)]
 Free = Annotated[Any, AfterValidator(_one_of_equals)]  # a value whose type another part of genpipe knows
 Count = Annotated[int, Field(ge=1)]
 Factor = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 def checked_argument(where: str, value: Any, kind: Any) -> Any:
