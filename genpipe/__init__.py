@@ -1,11 +1,22 @@
+"""Data-and-training workflows, and trained models for use from Python.
+
+Where a model is named, it is a recipe that is trained in the project at `root`, the directory of a trained model, or a version
+of the registry, as ogan@prod. Training data is not needed.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+Nothing: Mapping[str, Any] = {}
 
-def load(directory: str | Path) -> Any:  # a Recipe: what else it can do depends on the model
-    """The trained model in a directory that `genpipe train` or `genpipe pull` wrote, in evaluation mode, on the CPU.
 
-    Its training data is not needed. What it can do are the methods of genpipe/capabilities.py:
+def load(
+    model: str | Path, root: str | Path = "."
+) -> Any:  # a Recipe: what else it can do depends on the model
+    """A trained model, in evaluation mode, on the CPU.
+
+    What it can do are the methods of genpipe/capabilities.py:
 
         ogan = genpipe.load("artifacts/models/ogan")
         codes = ogan.encode({"images": torch.rand(5, 1, 28, 28)})  # [5, 32]
@@ -14,8 +25,77 @@ def load(directory: str | Path) -> Any:  # a Recipe: what else it can do depends
     Raises BadState where a file of the directory is missing, and BadInput where one is damaged.
     """
     from genpipe.assembly import load_trained  # imports torch, which takes seconds
+    from genpipe.using.model import found
 
-    return load_trained(Path(directory)).recipe
+    with found(Path(root), str(model)) as directory:
+        return load_trained(directory).recipe
+
+
+def sample(
+    model: str | Path,
+    num: int = 16,
+    *,
+    seed: int = 0,
+    given: Mapping[str, Any] = Nothing,
+    how: Mapping[str, Any] = Nothing,
+    root: str | Path = ".",
+) -> dict[str, Any]:
+    """What `genpipe sample` draws: {"images": [num, channels, height, width] in [0, 1]}, or points, or ids of text.
+
+        genpipe.sample("gan", 64, given={"labels": 7})
+        genpipe.sample("gan", 20, given={"labels": [0, 1, 2, 3, 4]})  # again and again
+
+    Raises BadInput for a class that there is not, for a condition that is missing or that the model does not take, and for an
+    unknown option.
+    """
+    from genpipe.using.making import drawn
+    from genpipe.using.model import conditions_of, found, opened
+
+    with found(Path(root), str(model)) as directory:
+        using = opened(directory)
+        return dict(drawn(using, num, seed, conditions_of(using, given), how))
+
+
+def encode(
+    model: str | Path,
+    inputs: Sequence[str | Path] | Any,
+    *,
+    given: Mapping[str, Any] = Nothing,
+    root: str | Path = ".",
+) -> Any:
+    """The codes of files of pictures, of texts, or of images as a tensor, float [n, latent]; features where there are no codes.
+
+        genpipe.encode("ogan", ["three.png", "seven.png"])
+        genpipe.encode("ogan", torch.rand(5, 1, 28, 28))
+
+    Pictures of another size are resized, and a line on standard error says so; a tensor of another size is a BadInput.
+    """
+    from genpipe.using.making import codes_of
+    from genpipe.using.model import found, opened
+
+    with found(Path(root), str(model)) as directory:
+        return codes_of(opened(directory), inputs, given)
+
+
+def interpolate(
+    model: str | Path,
+    inputs: Sequence[str | Path] | Any = (),
+    *,
+    steps: int = 8,
+    seed: int = 0,
+    given: Mapping[str, Any] = Nothing,
+    root: str | Path = ".",
+) -> Any:
+    """Images at equal angles between the codes of two pictures, or of two samples: [steps, channels, height, width], in [0, 1].
+
+    genpipe.interpolate("ogan", ["three.png", "seven.png"])
+    genpipe.interpolate("wgan_gp", seed=2)  # between two samples
+    """
+    from genpipe.using.making import interpolated
+    from genpipe.using.model import found, opened
+
+    with found(Path(root), str(model)) as directory:
+        return interpolated(opened(directory), inputs, steps, seed, given)
 
 
 def prepare(

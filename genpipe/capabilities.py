@@ -8,6 +8,7 @@ their lengths, int64 [n]; labels, int64 [n].
 import abc
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from genpipe.nn.pixels import SCALED, Pixels
@@ -85,6 +86,14 @@ class Energy(abc.ABC):
         """Energies, [n], low where examples are likely."""
 
 
+class Scores(abc.ABC):
+    """Has a critic; its scores are no density."""
+
+    @abc.abstractmethod
+    def score(self, x: Example) -> Tensor:
+        """Scores, [n], high where the critic takes examples for real."""
+
+
 class Encodes(abc.ABC):
     """Finds the latent code of an example."""
 
@@ -97,6 +106,10 @@ class Decodes(abc.ABC):
     """Makes an example from a latent code."""
 
     latent_dim: int
+
+    def draw_codes(self, n: int, given: Example) -> Tensor:
+        """Codes of new examples, [n, latent], drawn with torch's global generator: standard Gaussian ones unless a model has others."""
+        return torch.randn(n, self.latent_dim)
 
     @abc.abstractmethod
     def decode(self, z: Tensor, given: Example) -> Example:
@@ -158,5 +171,5 @@ class Solves(abc.ABC):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    Samples, LogProb, Invertible, Bounds, Energy, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Solves,
+    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Solves,
 )  # fmt: skip

@@ -182,7 +182,7 @@ def _chosen(command: str, block: Block, params: Block, source: Source) -> Chosen
     if "model" not in block:
         return {}
     model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, source)
-    of = {"evaluate": "judge", "train": "validator"}.get(command, "")
+    of = {"evaluate": "judge", "sample": "judge", "train": "validator"}.get(command, "")
     judge = _items(params, "recipes").get(str(block.get(of)).removeprefix("models/"), {}).get("model")
     chosen = {"models": {model, str(judge)} if judge else {model}}
     chosen["evaluation.validation"] = (

@@ -92,7 +92,10 @@ def train(
     place = place_of(name, workers, executor, project.cluster)
     torch.set_num_threads(1)
     device = "cuda" if workers != IN_PROCESS and project.cluster.gpus_per_worker else "cpu"
-    card = identity(root, name, project, training, project.seed if seed is None else seed, device)
+    seeds = (seed, training.seed, project.seed)
+    card = identity(
+        root, name, project, training, next(known for known in seeds if known is not None), device
+    )
     run = Run(root / ".genpipe" / "runs" / f"{name}-{run_key(card)}", storage_of(root, project.cluster))
     machine = {**card["processor"], **card["libraries"]}
     start = (root / "artifacts" / params.start, card["start"]["sha256"]) if card["start"] else None
@@ -221,7 +224,9 @@ def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: 
     seed = project.seed if seed is None else seed
     model = model or root / "artifacts" / "models" / name
     out = out or root / "artifacts" / "samples" / name
-    refuse_inputs(out, [model, root / "artifacts" / params.data, root / PARAMS])
+    refuse_inputs(
+        out, [model, root / PARAMS, *(root / "artifacts" / path for path in (params.data, params.judge))]
+    )
     recipe, data = trained(root, params, model)
     with new_directory(out, SAMPLES) as partial:
         showing = Showing(
@@ -233,10 +238,20 @@ def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: 
             how=params.sample.how,
             speller=speller_in(root / "artifacts" / params.data),
             directory=partial,
+            model=model,
+            features=features_for(root, project, name, recipe, data),
         )
         show_all(showing)
         made = ", ".join(sorted(path.name for path in partial.iterdir()))
     print(f"wrote {out}: {made}")
+
+
+def features_for(root: Path, project: Params, name: str, recipe: Recipe, data: Data) -> Embeds | None:
+    """The judge of a recipe that draws images; None where it has none, or where its samples are no images."""
+    is_compared = isinstance(recipe, Samples) and "image_shape" in data.facts
+    if not is_compared or project.recipes[name].judge == "none":
+        return None
+    return yardstick_of(root, project, name, data)
 
 
 def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None, out: Path | None) -> None:

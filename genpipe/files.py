@@ -24,13 +24,20 @@ TOKENIZER_HASH = (
     "tokenizer_file.json"  # in counts and vocabularies: the hash of the file that defined the tokenizer
 )
 WEIGHTS = "weights.safetensors"
-MODEL = (WEIGHTS, "recipe.json", "card.md", "data.json", *CODEC, *TOKENIZERS)
+FRAMES = "frames.safetensors"  # what the model made of the same noise during its training
+MODEL = (WEIGHTS, FRAMES, "recipe.json", "card.md", "data.json", *CODEC, *TOKENIZERS)
 TRAINED = (*MODEL, "curve.tsv")
 SAMPLES = (
     "samples.npy",
     "grid.png",
     "reconstructions.png",
     "interpolation.png",
+    "walks.png",
+    "by_class.png",
+    "nearest.png",
+    "training.png",
+    "stages.png",
+    "map_*.png",
     "mistakes.png",
     "points.npy",
     "points.tsv",

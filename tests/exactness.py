@@ -64,6 +64,7 @@ TECHNIQUES = {  # of every kind at once, on the classifier
 VARIANTS: Mapping[str, dict] = {
     "classifier, techniques": {"solvers": {"nll": TECHNIQUES}},
     **{name: {} for name in tiny.VARIANTS},
+    "energy, frames": {"frames": 4, "ema": 0.9},
 }
 NAMES = (*TOYS, *TOKENS, *VARIANTS, *RECIPES)
 
@@ -187,7 +188,7 @@ def run_group(name: str, directory: Path, attempt: Attempt, store: Path) -> None
 
 
 def digest(name: str, attempts: tuple[Attempt, ...], directory: Path) -> str:
-    """MD5 of what a training ends with after these attempts: weights, averages, optimisers, and the log of every step."""
+    """MD5 of what a training ends with after these attempts: weights, averages, optimisers, frames, and the log of every step."""
     run = directory / "run"
     for number, attempt in enumerate(attempts):
         run_group(name, run, attempt, directory / f"store-{number}")
@@ -203,7 +204,8 @@ def digest_of(run: Path) -> str:
     """MD5 of the newest checkpoint of a run."""
     checkpoint = latest_checkpoint(Run(run))
     assert checkpoint is not None
-    parts = (checkpoint.weights, checkpoint.average, checkpoint.optimiser)
+    parts = [checkpoint.weights, checkpoint.average, checkpoint.optimiser]
+    parts += [checkpoint.frames] if checkpoint.frames else []
     return hashlib.md5(b"".join([*map(save, parts), checkpoint.log.text])).hexdigest()
 
 

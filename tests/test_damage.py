@@ -15,7 +15,7 @@ from genpipe.data.opening import open_data
 from genpipe.errors import BadState, GenpipeError
 from genpipe.files import write_json
 from genpipe.training.checkpoint import save_weights
-from genpipe.using import opened
+from genpipe.using.model import opened
 from tests import tiny
 
 LONG = 5_000  # characters, more than any name may have

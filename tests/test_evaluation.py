@@ -142,18 +142,19 @@ def test_a_model_of_which_nothing_can_be_measured_is_an_error(tmp_path, capsys):
 
 
 def test_another_judge_without_features_is_refused(tmp_path, capsys):
+    """Samples are drawn before it is named: `sample` looks for their neighbours in its features, `evaluate` compares in them."""
     write_classes(tmp_path / "pics", classes=2, number=40)
     blocks = {
-        name: tiny.block(name) | {"data": "datasets/pics", "judge": "models/wgan_gp"}
-        for name in ("nice", "wgan_gp")
+        name: tiny.block(name) | {"data": "datasets/pics", "judge": "none"} for name in ("nice", "wgan_gp")
     }
     root = write_project(tmp_path, **blocks)
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
-    assert main([*root, "evaluate", "nice"]) == 2
-    assert (
-        "recipes.nice.judge: models/wgan_gp has no features to compare images by" in capsys.readouterr().err
-    )
+    write_project(tmp_path, **{**blocks, "nice": blocks["nice"] | {"judge": "models/wgan_gp"}})
+    for command in ("sample", "evaluate"):
+        assert main([*root, command, "nice"]) == 2
+        said = capsys.readouterr().err
+        assert "recipes.nice.judge: models/wgan_gp has no features to compare images by" in said
 
 
 def test_unigram_cross_entropy_counts():

@@ -183,7 +183,10 @@ def test_images_of_every_size_are_encoded_and_decoded(architecture, shape):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: model(conditional=True), "train.network.conditional: the data has no labels; take data with classes"),
+        (
+            lambda: model(conditional=True),
+            "train.network.conditional: the data has no labels; take data with classes",
+        ),
         (lambda: model(image_shape=(1, 1, 1)), "takes images of 8×8 or more, not 1×1"),
         (lambda: model(image_shape=None), "the data must be images or points"),
         (lambda: conditional().decode(torch.zeros(1, 8).double(), {}), "the condition 'labels' is missing"),

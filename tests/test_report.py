@@ -16,6 +16,7 @@ from genpipe.params.project import Params
 from genpipe.report import metrics, plots
 from genpipe.report.numerals import figure
 from genpipe.report.page import write_report
+from genpipe.sampling.pictures import write_animation
 from tests.browser import chromium, emulate
 
 SHA256 = "1ac30eac40003d60cf477796a6869dd819286a4ca62bf7d4fe1fc6d5c797228d"
@@ -302,6 +303,24 @@ def test_every_form_of_a_panel_is_drawn(tmp_path):
     assert "a line" in page
     assert HOSTILE not in page
     assert "There are no rows." in page
+
+
+def test_an_animation_is_left_out_where_a_reader_wants_no_motion_and_on_paper(tmp_path):
+    directory = tmp_path / "artifacts/samples/nice"
+    directory.mkdir(parents=True)
+    write_animation(
+        directory / "training.png", [np.zeros((6, 6, 1), np.uint8), np.ones((6, 6, 1), np.uint8)], 9
+    )
+    write_grid(directory / "stages.png", 1, 2)
+    forms = {"training.png": "animation", "stages.png": "picture"}
+    rows = [{"file": f, "show": show, "title": f, "caption": "c"} for f, show in forms.items()]
+    write_json(directory / "panels.json", rows)
+    write_report(tmp_path, PARAMS)
+    page = read_page(tmp_path)
+    figures = re.findall(r'<figure( class="moves")?>\s*<img ', page)
+    assert figures == [' class="moves"', ""]
+    assert "@media (prefers-reduced-motion: reduce) { .moves { display: none; } }" in page
+    assert re.search(r"@media print {\s*\.moves { display: none; }", page)
 
 
 def test_no_recipes_and_no_corpora_make_a_page_too(tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 import genpipe
 from genpipe.cli import build_parser, main
-from genpipe.errors import BadState
+from genpipe.errors import BadInput, BadState
 from genpipe.files import hash_of, write_json
 from genpipe.registry.tags import assign, read_model, register
 from tests import tiny
@@ -23,7 +23,7 @@ from tests.repository import be_somebody, commit, dvc, make_repository
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
-PARTS = ("sample", "encode", "decode", "answer", "search")
+PARTS = ("sample", "encode", "decode", "interpolate", "answer", "search")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_directory_with_nothing_but_the_model_is_enough(models, tmp_path):
     }  # fmt: skip
 
 
-def test_a_recipe_that_is_trained_is_named_as_in_params(models, tmp_path, capsys):
+def test_a_recipe_that_is_trained_is_named_as_in_params(models, tmp_path, capsys, monkeypatch):
     """An input, or an option of a model, says that the model is meant and not the stage."""
     for name in ("ogan", "couplet"):
         shutil.copytree(model(models, name), tmp_path / "artifacts/models" / name)
@@ -125,8 +125,12 @@ def test_a_recipe_that_is_trained_is_named_as_in_params(models, tmp_path, capsys
     assert main([*root, "sample", "ogan", "--num", "3", "--out", str(tmp_path / "drawn")]) == 0
     assert main([*root, "encode", "ogan", str(tmp_path / "a.png")]) == 0
     assert main([*root, "answer", "couplet", "天地日"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main([*root, "sample", "ogan", "--num", "3"]) == 0, capsys.readouterr().err
+    assert np.array_equal(*(np.load(tmp_path / out / "samples.npy") for out in ("drawn", "ogan-samples")))
+    (tmp_path / "ogan-samples/mine").write_text("kept")
     assert main([*root, "sample", "ogan", "--num", "3"]) == 2
-    assert "name where the samples of ogan go with --out DIR" in capsys.readouterr().err
+    assert "replacing it would delete mine" in capsys.readouterr().err
     assert main([*root, "sample", "ogan"]) == 2
     assert "params.yaml: no such file" in capsys.readouterr().err, "the stage"
 
@@ -144,6 +148,13 @@ def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monke
         words = ["--root", root, "sample", name, "--num", 3, "--out", out]
         assert main(list(map(str, words))) == 0, capsys.readouterr().err
         drawn.append(np.load(out / "samples.npy"))
+    monkeypatch.chdir(root)
+    again = genpipe.sample("ogan@prod", 3)["images"]
+    assert np.array_equal(np.rint(again.numpy() * 255), drawn[0])
+    assert genpipe.interpolate("ogan@prod", steps=3).shape == (3, 1, tiny.SIDE, tiny.SIDE)
+    file = picture(tmp_path / "a.png")
+    assert main(["interpolate", "ogan@prod", str(file), str(file), "--out", str(tmp_path / "way.png")]) == 0
+    assert main(["encode", "ogan@prod", str(file)]) == 0
     assert np.array_equal(drawn[0], drawn[2])
     assert np.array_equal(drawn[1], drawn[2])
     assert not trained.exists()
@@ -194,9 +205,19 @@ def test_images_are_drawn_under_a_class(models, tmp_path, capsys, refused):
         use(capsys, "sample", where, "--given", f"labels={label}", "--out", tmp_path / str(label))
     zero, one = (np.load(tmp_path / str(label) / "samples.npy") for label in ("red", "blue"))
     assert not np.array_equal(zero, one)
-    assert "labels=1: no such class; the classes are: " in refused(
-        "sample", where, "--given", "labels=1", "--out", tmp_path / "new"
-    )
+    use(capsys, "sample", where, "--class", "red", "--out", tmp_path / "short")
+    assert np.array_equal(zero, np.load(tmp_path / "short/samples.npy"))
+    out = ("--out", tmp_path / "new")
+    for words, line in (
+        (("--given", "labels=1"), "no class '1'; the classes are: blue, red"),
+        (("--class", "green"), "no class 'green'; the classes are: blue, red"),
+        (
+            ("--class", "red", "--given", "labels=red"),
+            "--class and --given labels= name a class both; leave one",
+        ),
+        ((), "ConditionalVAE takes the condition 'labels', which is missing; it takes: labels"),
+    ):
+        assert line in refused("sample", where, *words, *out)
 
 
 def test_a_picture_is_encoded_and_its_code_decoded(models, tmp_path, capsys):
@@ -224,6 +245,120 @@ def test_codes_are_found_and_decoded_under_a_class(models, tmp_path, capsys, ref
     zero, one = (np.load(tmp_path / str(label) / "samples.npy") for label in ("red", "blue"))
     assert len(zero) == 2
     assert not np.array_equal(zero, one)
+
+
+def test_the_way_between_two_pictures_begins_and_ends_with_what_is_made_of_them(models, tmp_path, capsys):
+    where, a = model(models, "ogan"), picture(tmp_path / "a.png")
+    b = tmp_path / "b.png"
+    Image.fromarray(np.full((8, 8), 200, dtype=np.uint8)).save(b)
+    use(capsys, "interpolate", where, a, b, "--steps", 5, "--out", tmp_path / "way.png")
+    way = np.array(Image.open(tmp_path / "way.png"))
+    tiles = [way[2:10, 2 + 10 * i : 10 + 10 * i] for i in range(7)]
+    assert np.array_equal(tiles[0], np.array(Image.open(a)))
+    assert np.array_equal(tiles[6], np.array(Image.open(b)))
+    made = genpipe.interpolate(where, [a, b], steps=5)
+    loaded = genpipe.load(where)
+    x = torch.stack([torch.from_numpy(np.array(Image.open(file)))[None] for file in (a, b)]) / 255
+    with torch.no_grad():
+        expected = loaded.decode(loaded.encode({"images": x}), {})["images"]
+    assert torch.allclose(made[[0, -1]], expected, atol=1e-5)
+    shown = np.rint(made[:, 0].numpy() * 255)
+    assert all(np.abs(tiles[1 + i] - shown[i]).max() <= 1 for i in range(5))
+    assert torch.equal(genpipe.interpolate(where, x, steps=5), made)
+
+
+def test_without_pictures_the_way_goes_from_sample_to_sample(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = use(capsys, "interpolate", model(models, "wgan_gp"), "--seed", 3)
+    assert said == "wrote interpolation.png: 8 steps between two samples\n"
+    assert Image.open("interpolation.png").size == (8 * 10 + 2, 12)
+    one, other = (genpipe.interpolate(model(models, "wgan_gp"), seed=seed) for seed in (3, 4))
+    assert one.shape == (8, 1, tiny.SIDE, tiny.SIDE)
+    assert not torch.equal(one, other)
+
+
+def test_the_way_stays_in_the_class_that_is_given(models, tmp_path):
+    where = model(models, "conditional_vae")
+    red, blue = (genpipe.interpolate(where, given={"labels": name}) for name in ("red", "blue"))
+    assert red.shape == (8, *genpipe_facts(models, "conditional_vae")["image_shape"])
+    assert not torch.equal(red, blue)
+    a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", "RGB")
+    ways = [genpipe.interpolate(where, [a, b], given={"labels": each}) for each in (["red", "blue"], "red")]
+    assert torch.equal(ways[0][0], ways[1][0]), "the first code and the class that it is decoded under"
+    assert not torch.equal(ways[0][-1], ways[1][-1]), "a picture is encoded under its own class"
+
+
+def test_python_draws_and_encodes_what_the_commands_do(models, tmp_path, capsys):
+    where, file = model(models, "conditional_vae"), picture(tmp_path / "a.png")
+    use(capsys, "sample", where, "--class", "red", "--num", 3, "--seed", 5, "--out", tmp_path / "out")
+    made = genpipe.sample(where, 3, seed=5, given={"labels": "red"})["images"]
+    assert np.array_equal(np.load(tmp_path / "out/samples.npy"), np.rint(made.numpy() * 255))
+    mixed = genpipe.sample(where, 4, seed=5, given={"labels": ["red", "blue"]})["images"]
+    assert torch.equal(mixed[0], made[0])
+    assert torch.equal(mixed[1], genpipe.sample(where, 2, seed=5, given={"labels": "blue"})["images"][1])
+    printed = use(capsys, "encode", where, file, "--class", "red").split("\t")[1:]
+    code = genpipe.encode(where, [file], given={"labels": "red"})
+    assert torch.allclose(code[0], torch.tensor(list(map(float, printed))))
+    project = Path(where).parents[2]
+    assert torch.equal(genpipe.encode("conditional_vae", [file], given={"labels": "red"}, root=project), code)
+
+
+def test_python_refuses_what_the_commands_refuse(models, tmp_path):
+    ogan, vae, file = model(models, "ogan"), model(models, "conditional_vae"), picture(tmp_path / "a.png")
+    wide = torch.rand(2, 1, 8, 9)
+    for use_it, line in (
+        (
+            lambda: genpipe.sample(vae, 2, given={"labels": "green"}),
+            "no class 'green'; the classes are: blue, red",
+        ),
+        (
+            lambda: genpipe.sample(ogan, 2, given={"labels": 7}),
+            "OGAN does not take the condition 'labels'; it takes: none",
+        ),
+        (lambda: genpipe.sample(vae, 2), "ConditionalVAE takes the condition 'labels', which is missing"),
+        (
+            lambda: genpipe.encode(ogan, wide),
+            r"images of \[2, 1, 8, 9\]: OGAN takes \[n, 1, 8, 8\]; resize them, or name",
+        ),
+        (
+            lambda: genpipe.encode(vae, [file], given={"labels": ["red"] * 2}),
+            "labels: 2 conditions for 1 examples; give one",
+        ),
+        (lambda: genpipe.interpolate(ogan, steps=1), "steps: must be 2 or more, not 1"),
+        (
+            lambda: genpipe.load(tmp_path / "nowhere"),
+            "nowhere: no such directory; name a recipe that is trained",
+        ),
+    ):
+        with pytest.raises(BadInput, match=line):
+            use_it()
+
+
+def test_a_picture_of_another_size_is_resized_and_a_line_says_so(models, tmp_path, capsys):
+    where = model(models, "ogan")
+    for size, words in (
+        ((16, 16), "16 × 16 pixels; resized to 8 × 8"),
+        ((20, 10), "20 × 10 pixels; its middle square resized to 8 × 8"),
+        ((8, 8), ""),
+    ):
+        Image.new("L", size, 90).save(tmp_path / "b.png")
+        capsys.readouterr()
+        assert main(["encode", where, str(tmp_path / "b.png")]) == 0
+        said = capsys.readouterr().err
+        assert said == (f"{tmp_path}/b.png: {words}\n" if words else "")
+
+
+def test_classes_without_names_are_numbers(models, tmp_path, capsys):
+    """Of many names an error has the first ones."""
+    directory = tmp_path / "vae"
+    shutil.copytree(model(models, "conditional_vae"), directory)
+    described = json.loads((directory / "data.json").read_text())
+    del described["facts"]["classes"]
+    write_json(directory / "data.json", described)
+    named = genpipe.sample(model(models, "conditional_vae"), 2, given={"labels": "red"})["images"]
+    assert torch.equal(genpipe.sample(directory, 2, given={"labels": 1})["images"], named)
+    with pytest.raises(BadInput, match=r"^no class '2'; the classes are 0 to 1$"):
+        genpipe.sample(directory, 2, given={"labels": 2})
 
 
 def test_texts_are_answered_tagged_and_classified(models, tmp_path, capsys):
@@ -287,6 +422,12 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", ogan, "--how", "heat=1", *out), "--how heat: not an option of OGAN.sample; its options"),
         (("answer", couplet, "天地", "--how", "heat=1"), "--how heat: Couplet takes no options where it"),
         (("answer", ogan, grey), "OGAN answers nothing: it cannot tag, classify, or write"),
+        (("interpolate", ogan, grey), "name two pictures, or none to go from one sample to another, not 1"),
+        (("interpolate", couplet), "Couplet makes no images: it was trained on pairs"),
+        (("interpolate", ogan, grey, grey, "--out", grey), "a.png: this is the input"),
+        (("interpolate", model(models, "wgan_gp"), grey, grey), "WGANGP cannot encode and decode pictures; name no"),
+        (("interpolate", model(models, "classifier"), grey, grey), "Classifier cannot encode and decode pictures; gen"),
+        (("interpolate", ogan, grey, coloured), "c.png: in colours, and this model takes grey pictures; convert it"),
         (("search", ogan, grey, grey), "OGAN has no features to search by: it is not Embeds; genpipe recipes"),
         (("search", model(models, "sentences"), "天地"), "there is nothing to search: give inputs after"),
         (("decode", couplet, tmp_path / "x", *out), "Couplet makes nothing of codes: it is not Decodes"),

@@ -51,6 +51,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def two_or_more(text: str) -> int:
+    if positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be a number, 2 or more, not {text!r}")
+    return int(text)
+
+
 def orders(text: str) -> tuple[int, ...]:
     orders = {int(part) if part.isdecimal() else 0 for part in text.split(",")}
     if not orders <= set(range(1, 7)):

@@ -251,7 +251,7 @@ def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _encode(root: Path, arguments: argparse.Namespace) -> None:
-    if is_model(arguments.encoding) or arguments.inputs or arguments.given:
+    if is_model(arguments.encoding) or arguments.inputs or arguments.given or arguments.label:
         using.encode(root, arguments)
         return
     from genpipe.corpus.encoding import encode

@@ -56,9 +56,10 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
     sample = commands.add_parser(
         "sample",
         help="draw from a trained recipe, or from any trained model",
-        description="Draw from a recipe of params.yaml, as the stage does; or, with --num, --given, --how, or the directory of a model, "
+        description="Draw from a recipe of params.yaml, as the stage does; or, with --num, --class, --given, --how, or the directory of a model, "
         "draw images, points or texts from a trained model, for which only its directory is read.",
         epilog="examples: genpipe sample ogan; genpipe sample nice --num 64 --how temperature=0.6 --out drawn; "
+        "genpipe sample gan --class 7 --num 64; "
         "genpipe sample energy@prod --seed 7 --out drawn. Number j of a seed is the same whatever N is.",
     )
     sample.add_argument(
@@ -76,7 +77,10 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         "--seed", type=seed, metavar="K", help="instead of params.yaml's seed (of a model: 0); needs --out"
     )
     sample.add_argument(
-        "--out", type=new_directory(SAMPLES), metavar="DIR", help="default: artifacts/samples/RECIPE"
+        "--out",
+        type=new_directory(SAMPLES),
+        metavar="DIR",
+        help="default: artifacts/samples/RECIPE; of a model: MODEL-samples in this directory",
     )
     using.add_sample(sample)
     sample.set_defaults(run=_sample)
@@ -112,7 +116,7 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sample(root: Path, arguments: argparse.Namespace) -> None:
-    if is_model(arguments.recipe) or arguments.num or arguments.given or arguments.how:
+    if is_model(arguments.recipe) or arguments.num or arguments.given or arguments.label or arguments.how:
         using.sample(root, arguments)
         return
     from genpipe import experiment

@@ -1,13 +1,11 @@
-"""A trained model and your own input, without training data: sample, encode, decode, answer, search."""
+"""A trained model and your own input, without training data: sample, encode, decode, interpolate, answer, search."""
 
 import argparse
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, new_directory, pair, positive
+from genpipe.cli.arguments import Commands, new_directory, new_file, pair, positive, seed, two_or_more
 from genpipe.errors import BadInput
 from genpipe.files import SAMPLES
 
@@ -15,7 +13,7 @@ Options = argparse.ArgumentParser | argparse._ArgumentGroup
 NUM = 16  # examples that are drawn where nobody says how many
 
 if TYPE_CHECKING:
-    from genpipe.using import Using
+    from genpipe.using.model import Using
 
 MODEL = "a trained recipe, a directory that genpipe train or genpipe pull wrote, or MODEL@VERSION or MODEL@STAGE of the registry"
 
@@ -23,6 +21,7 @@ MODEL = "a trained recipe, a directory that genpipe train or genpipe pull wrote,
 def add(commands: Commands) -> None:
     """Add the commands that only a trained model has; `genpipe sample` and `encode` take one in place of a stage's name."""
     _add_decode(commands)
+    _add_interpolate(commands)
     _add_answers(commands)
 
 
@@ -53,6 +52,28 @@ def _add_decode(parts: Commands) -> None:
     decode.add_argument("table", type=Path, metavar="TABLE", help="what genpipe encode printed")
     _add_given(decode)
     _add_out(decode)
+
+
+def _add_interpolate(parts: Commands) -> None:
+    part = _part(
+        parts,
+        "interpolate",
+        "write a picture of the way between two pictures, or between two samples, in the space of codes",
+        _interpolate,
+        "examples: genpipe interpolate ogan three.png seven.png --steps 10; genpipe interpolate wgan_gp --seed 2 --out way.png. "
+        "Codes lie at equal angles. Pictures of another size are resized.",
+    )
+    part.add_argument("pictures", nargs="*", metavar="PICTURE", help="two files, or none: two samples")
+    part.add_argument("--steps", type=two_or_more, default=8, metavar="N", help="default: 8")
+    part.add_argument("--seed", type=seed, default=0, metavar="K", help="of the samples; default: 0")
+    _add_given(part)
+    part.add_argument(
+        "--out",
+        type=new_file,
+        default=Path("interpolation.png"),
+        metavar="FILE",
+        help="default: interpolation.png in this directory",
+    )
 
 
 def _add_answers(parts: Commands) -> None:
@@ -116,6 +137,12 @@ def _add_given(part: Options) -> None:
         metavar="NAME=VALUE",
         help="a condition that the model takes: labels=CLASS, source=TEXT",
     )
+    part.add_argument(
+        "--class",
+        dest="label",
+        metavar="CLASS",
+        help="short for --given labels=CLASS: its name, or its number",
+    )
 
 
 def _add_out(part: argparse.ArgumentParser) -> None:
@@ -129,74 +156,68 @@ def _add_out(part: argparse.ArgumentParser) -> None:
 
 
 def _run(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.using import opened
+    from genpipe.using.model import found, opened
 
-    with _directory(root, arguments.model) as directory:
+    with found(root, arguments.model) as directory:
         arguments.function(opened(directory), arguments)
 
 
-@contextlib.contextmanager
-def _directory(root: Path, model: str) -> Iterator[Path]:
-    """The directory of a model; one of the registry is pulled for as long as it is needed."""
-    trained = root / "artifacts" / "models" / model
-    for directory in (Path(model),) if "/" in model else (trained, Path(model)):
-        if directory.is_dir():
-            yield directory.resolve()
-            return
-    if "@" not in model:
-        raise BadInput(
-            f"{model}: no such directory; name a recipe that is trained, the directory of a trained model, as "
-            "artifacts/models/NAME, or a version of the registry, as NAME@prod"
-        )
-    from genpipe.registry.pull import pull
-    from genpipe.registry.tags import read_model
-    from genpipe.registry.trace import split_name
-
-    name, version = split_name(model)
-    if version is None:
-        raise BadInput(f"{model!r}: not MODEL@VERSION or MODEL@STAGE")
-    with tempfile.TemporaryDirectory(prefix="genpipe-") as held:
-        pull(root, name, read_model(root, name).named(version).commit, Path(held) / name)
-        yield Path(held) / name
+def given_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """The conditions that are asked for, a class among them."""
+    given = dict(arguments.given)
+    if arguments.label is None:
+        return given
+    if "labels" in given:
+        raise BadInput("--class and --given labels= name a class both; leave one of them out")
+    return {**given, "labels": arguments.label}
 
 
 def sample(root: Path, arguments: argparse.Namespace) -> None:
     """`genpipe sample MODEL`."""
-    from genpipe.using import opened, sample
+    from genpipe.files import require_ours
+    from genpipe.using.making import sample
+    from genpipe.using.model import found, opened
 
     if arguments.model is not None:
         raise BadInput(f"--model goes with a recipe; {arguments.recipe} is a model already")
-    if arguments.out is None:
-        raise BadInput(f"name where the samples of {arguments.recipe} go with --out DIR")
-    given, how = dict(arguments.given), dict(arguments.how)
-    with _directory(root, arguments.recipe) as directory:
-        sample(opened(directory), arguments.num or NUM, arguments.seed or 0, given, how, arguments.out)
+    out = arguments.out or Path(f"{Path(arguments.recipe).name.partition('@')[0]}-samples").resolve()
+    require_ours(out, SAMPLES)
+    with found(root, arguments.recipe) as directory:
+        using, num, seed = opened(directory), arguments.num or NUM, arguments.seed or 0
+        sample(using, num, seed, given_of(arguments), dict(arguments.how), out)
 
 
 def encode(root: Path, arguments: argparse.Namespace) -> None:
     """`genpipe encode MODEL INPUT …`."""
-    from genpipe.using import encode, opened
+    from genpipe.using.making import encode
+    from genpipe.using.model import found, opened
 
     if not arguments.inputs:
         raise BadInput(f"name what {arguments.encoding} is to encode: files of pictures, or texts")
-    with _directory(root, arguments.encoding) as directory:
-        encode(opened(directory), arguments.inputs, dict(arguments.given))
+    with found(root, arguments.encoding) as directory:
+        encode(opened(directory), arguments.inputs, given_of(arguments))
 
 
 def _decode(using: "Using", arguments: argparse.Namespace) -> None:
-    from genpipe.using import decode
+    from genpipe.using.making import decode
 
-    decode(using, arguments.table, dict(arguments.given), arguments.out)
+    decode(using, arguments.table, given_of(arguments), arguments.out)
+
+
+def _interpolate(using: "Using", arguments: argparse.Namespace) -> None:
+    from genpipe.using.making import write_walk
+
+    write_walk(using, arguments.pictures, arguments.steps, arguments.seed, given_of(arguments), arguments.out)
 
 
 def _answer(using: "Using", arguments: argparse.Namespace) -> None:
-    from genpipe.using import answer
+    from genpipe.using.answering import answer
 
     answer(using, arguments.inputs, dict(arguments.how))
 
 
 def _search(using: "Using", arguments: argparse.Namespace) -> None:
-    from genpipe.using import search
+    from genpipe.using.answering import search
 
     search(using, arguments.query, [*arguments.among, *_texts(arguments.texts)], arguments.num)
 

@@ -17,6 +17,18 @@ def add(commands: Commands) -> None:
     )
     report.set_defaults(run=_report)
 
+    results = commands.add_parser(
+        "results",
+        help="print the metrics of recipes as a Markdown table, or write the tables of docs/ anew",
+        description="Print the metrics of recipes as a Markdown table, with mean and spread where recipes differ in their seed alone; "
+        "or, with --write, write the tables between the marks of docs/results.md and docs/models/*.md anew.",
+        epilog="examples: genpipe results --set quick; genpipe results --metrics frechet_classifier; genpipe results --write",
+    )
+    results.add_argument("--set", metavar="SET", help="only the recipes of this set of params.yaml")
+    results.add_argument("--metrics", metavar="NAME,NAME", help="a line a recipe, with these metrics")
+    results.add_argument("--write", action="store_true", help="write the tables of docs/ instead")
+    results.set_defaults(run=_results)
+
     code = commands.add_parser(
         "code", help="write artifacts/code.json: hashes of the code that each stage imports"
     )
@@ -38,6 +50,24 @@ def _report(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.report.page import write_report
 
     write_report(root, read_params(root))
+
+
+def _results(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.errors import BadInput
+    from genpipe.params.project import read_params
+    from genpipe.report.results import table, write_pages
+
+    params, asked = read_params(root), {"set": arguments.set, "metrics": arguments.metrics}
+    options = {name: value for name, value in asked.items() if value}
+    if not arguments.write:
+        print("\n".join(table(root, params, options, "genpipe results")))
+        return
+    if options:
+        raise BadInput(f"--write writes what the marks of docs/ say; leave --{min(options)} out")
+    for path in (changed := write_pages(root, params)):
+        print(f"wrote {path}")
+    if not changed:
+        print(f"{root / 'docs'}: all tables are those of artifacts/metrics")
 
 
 def _code(root: Path, arguments: argparse.Namespace) -> None:

@@ -128,7 +128,11 @@ class GLANN(Recipe, Samples, Decodes):
 
     def sample(self, n: int, given: Example) -> Example:
         """`n` images in [0, 1] from mapped Gaussian noise."""
-        return self.decode(self.mapped(torch.randn(n, self.noise_dim)), given)
+        return self.decode(self.draw_codes(n, given), given)
+
+    def draw_codes(self, n: int, given: Example) -> Tensor:
+        """Codes on the unit sphere, [n, latent_dim], of Gaussian noise."""
+        return self.mapped(torch.randn(n, self.noise_dim))
 
     def decode(self, z: Tensor, given: Example) -> Example:
         """Images in [0, 1], [batch, channels, height, width]; only the direction of a code counts."""

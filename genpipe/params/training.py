@@ -132,6 +132,17 @@ class Training(Block):
     keep: int = Field(2, ge=1, description="checkpoints; the one before in case the newest is broken")
     best: Best | None = Field(None, description="keeps the best checkpoint too, and exports it")
     log_every: int = Field(20, ge=1, description="steps that a point of the curve is the mean of")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="instead of the project's; blocks that differ in it alone are one line of results, with mean and spread",
+    )
+    frames: int = Field(
+        0,
+        ge=0,
+        description="how often samples are drawn from the same noise during the training, for an animation; 0: never",
+    )
     batches: dict[str, Free] = Field(
         default_factory=dict, description="how batches are made: options of the data's kind"
     )

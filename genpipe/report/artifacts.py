@@ -124,6 +124,7 @@ def _again(path: Path) -> str:
 
 READERS: Mapping[str, Callable[[Path], Any]] = {
     "picture": _picture,
+    "animation": _picture,
     "table": read_table,
     "text": lambda path: (read_text(path) or "").splitlines(),
     "plot": read_columns,

@@ -32,10 +32,21 @@ class Row:
 
 def rows(values: Mapping[str, float]) -> list[Row]:
     """Every metric in `values` once: as a row of its own, or beside the one it is a baseline of."""
+    return [_row(name, values[name], beside) for name, beside in arranged(values)]
+
+
+def arranged(values: Mapping[str, float]) -> list[tuple[str, dict[str, float]]]:
+    """The metrics that are no baselines of others, the most important first, each with what stands beside it."""
     beside = {name: _baselines_of(name, values) for name in values}
     used = {other for baselines in beside.values() for other in baselines}
-    order = sorted(values, key=_place)
-    return [_row(name, values, beside[name]) for name in order if name not in used]
+    order = [name for name in sorted(values, key=_place) if name not in used]
+    return [
+        (
+            name,
+            {label: values[other] for other, label in beside[name].items()} | dict(explained(name).constants),
+        )
+        for name in order
+    ]
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -58,15 +69,14 @@ def _baselines_of(name: str, values: Mapping[str, float]) -> dict[str, str]:
     return {other: label for other, label in {**by_suffix, **of_table}.items() if other in values}
 
 
-def _row(name: str, values: Mapping[str, float], beside: Mapping[str, str]) -> Row:
+def _row(name: str, value: float, beside: Mapping[str, float]) -> Row:
     metric = explained(name)
-    numbers = {label: values[other] for other, label in beside.items()} | dict(metric.constants)
     return Row(
         metric.label,
-        figure(values[name], metric.unit),
+        figure(value, metric.unit),
         metric.unit,
         DIRECTIONS[metric.direction],
         metric.explanation,
-        tuple((label, figure(x, metric.unit)) for label, x in numbers.items()),
-        strip(values[name], list(numbers.values()), reverse=metric.direction == "minimise"),
+        tuple((label, figure(x, metric.unit)) for label, x in beside.items()),
+        strip(value, list(beside.values()), reverse=metric.direction == "minimise"),
     )

@@ -59,6 +59,7 @@ class PanelView:
     text: list[str] | None = None
     plot: Markup | None = None
     thumbnail: Markup | None = None  # of the plot
+    moves: bool = False
     total: int = 0  # rows or lines that there are
 
 
@@ -252,8 +253,8 @@ def panel_views(panels: list[Panel] | None, name: str) -> tuple[PanelView, ...] 
 
 def _panel_view(panel: Panel, name: str) -> PanelView:
     words, content = (panel.title, panel.caption), panel.content
-    if panel.show == "picture":
-        return PanelView(*words, picture=content)
+    if panel.show in ("picture", "animation"):
+        return PanelView(*words, picture=content, moves=panel.show == "animation")
     if panel.show == "table":
         return PanelView(*words, table=spread(content, ROWS), total=len(content))
     if panel.show == "text":

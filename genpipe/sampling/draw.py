@@ -3,15 +3,16 @@
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genpipe.capabilities import Decodes, Encodes, Example, NextToken, Samples
+from genpipe.capabilities import Decodes, Encodes, Example, Invertible, NextToken, Samples
 from genpipe.data.loader import Data, derived_seed
 from genpipe.errors import BadInput
+from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import checked_argument
 
 CHUNK = 100  # rows computed at once; fixed, since the size of a matrix product may change its last bits
@@ -140,17 +141,71 @@ def whole(data: Data, split: str) -> Example:
     return joined(parts)
 
 
+def as_values(x: Example) -> Example:
+    """Images as the values in [0, 1] that models take; all else as it is."""
+    return {name: scaled(value) if name == "images" else value for name, value in x.items()}
+
+
+class Coder(NamedTuple):
+    """The two ways between examples and codes, [n, latent]."""
+
+    encode: Callable[[Example], Tensor]
+    decode: Callable[[Tensor, Example], Example]
+
+
+def coder_of(model: Any) -> Coder | None:
+    """How a model encodes and decodes; None where it does not do both. The code of a flow are its latents."""
+    if isinstance(model, Encodes) and isinstance(model, Decodes):
+        return Coder(model.encode, model.decode)
+    if isinstance(model, Invertible):
+        return Coder(lambda x: model.forward(x)[0], model.inverse)
+    return None
+
+
+def decoded(decode: Callable[[Tensor, Example], Example], codes: Tensor, given: Example) -> Tensor:
+    """The images of codes, [n, latent], each under its row of the conditions, [n, channels, height, width]."""
+    x = {"codes": codes, **{name: value for name, value in given.items() if name != "images"}}
+    return in_chunks(lambda chunk: decode(chunk["codes"], chunk)["images"], x)
+
+
 def reconstruct(encoder: Encodes, decoder: Decodes, x: Example) -> Tensor:
     """The images of decode(encode(x)), [n, channels, height, width]."""
     return in_chunks(lambda chunk: decoder.decode(encoder.encode(chunk), chunk)["images"], x)
 
 
-def interpolate(encoder: Encodes, decoder: Decodes, a: Example, b: Example, num_steps: int) -> Tensor:
-    """Images from a to b, [n, num_steps, channels, height, width], on straight lines between codes of unit deviation."""
-    start, end = in_chunks(encoder.encode, a), in_chunks(encoder.encode, b)
-    weights = torch.linspace(0, 1, num_steps, dtype=start.dtype)
-    rows = [torch.lerp(start, end, weight) for weight in weights]
-    codes = torch.stack([row / row.std(1, correction=0, keepdim=True) for row in rows], dim=1).flatten(0, 1)
-    given = {name: value.repeat_interleave(num_steps, 0) for name, value in a.items() if name != "images"}
-    made = in_chunks(lambda x: decoder.decode(x["codes"], x)["images"], {"codes": codes, **given})
-    return made.unflatten(0, (rows_of(a), num_steps))
+def interpolate(
+    decode: Callable[[Tensor, Example], Example], start: Tensor, end: Tensor, given: Example, num_steps: int
+) -> Tensor:
+    """Images on the way between codes, [n, latent], under the conditions of the first: [n, num_steps, channels, height, width]."""
+    codes = spherical(start, end, num_steps).flatten(0, 1)
+    repeated = {name: value.repeat_interleave(num_steps, 0) for name, value in given.items()}
+    return decoded(decode, codes, repeated).unflatten(0, (len(start), num_steps))
+
+
+def spherical(start: Tensor, end: Tensor, num_steps: int) -> Tensor:
+    """Points on the way between codes, [n, latent], at equal angles, lengths changing evenly: [n, num_steps, latent].
+
+    Spherical linear interpolation (Shoemake, 1985; for latent codes White, 2016, arXiv:1609.04468). The middle of a straight
+    line between Gaussian codes is shorter than any code that a decoder was trained on. Standardised codes stay so.
+    """
+    rows = [_arc(a, b, num_steps) for a, b in zip(start.double(), end.double(), strict=True)]
+    return torch.stack(rows).to(start.dtype)
+
+
+def _arc(a: Tensor, b: Tensor, num_steps: int) -> Tensor:
+    """[num_steps, latent]; a straight line where a code is 0, or where both point the same way or opposite ways."""
+    lengths = math.sqrt(float(a @ a)), math.sqrt(float(b @ b))
+    product = lengths[0] * lengths[1]
+    # the functions of Python's math are those of the C library: the same bits on all processors that portable is for
+    angle = math.acos(max(-1.0, min(1.0, float(a @ b) / product))) if product else 0.0
+    shares = [step / (num_steps - 1) for step in range(num_steps)]
+    if math.sin(angle) < 1e-6:
+        return torch.stack([(1 - t) * a + t * b for t in shares])
+    return torch.stack([_between(a / lengths[0], b / lengths[1], angle, lengths, t) for t in shares])
+
+
+def _between(a: Tensor, b: Tensor, angle: float, lengths: tuple[float, float], t: float) -> Tensor:
+    """The point at the share `t` of the angle between directions, [latent]."""
+    length = (1 - t) * lengths[0] + t * lengths[1]
+    weights = [length * math.sin(share * angle) / math.sin(angle) for share in (1 - t, t)]
+    return weights[0] * a + weights[1] * b

@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,78 +15,44 @@ from genpipe.capabilities import (
     Decodes,
     Embeds,
     Encodes,
+    Energy,
     Example,
+    Invertible,
+    LogProb,
     NextToken,
     Samples,
+    Scores,
     Tags,
 )
-from genpipe.data.loader import Data
 from genpipe.errors import BadInput
 from genpipe.files import write_json
-from genpipe.nn.pixels import SCALED, Pixels, scaled, scaled_to_bytes
+from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
+from genpipe.sampling.draw import as_values as as_values  # judges take it from here
 from genpipe.sampling.draw import (
     checked_options,
     conditions,
-    draw,
     first,
     in_chunks,
     in_fixed_chunks,
-    interpolate,
-    reconstruct,
-    whole,
 )
+from genpipe.sampling.images import (
+    GRID,
+    mistakes,
+    nearest_training_images,
+    reconstructions,
+    samples_by_class,
+    walks_between_images,
+    walks_between_samples,
+    walks_of_a_flow,
+)
+from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
+from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
+from genpipe.sampling.showing import Output, Panel, Row, Showing
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
 
-GRID = 64  # images of a grid
-COLUMNS = 12  # of reconstructions and walks
 SHOWN = str.maketrans({"\t": "⇥", "\n": "⏎", "\r": "⏎"})
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of panels.json: a file, how it is shown, and the words under it."""
-
-    file: str
-    show: Literal["picture", "table", "text", "plot"]
-    title: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where the files of what a model made go, and how its ids become text."""
-
-    recipe: Any
-    speller: Speller | None
-    directory: Path
-
-    def spelled(self, ids: Tensor) -> list[str]:
-        """Ids as text; as numbers where the data has no vocabulary."""
-        if self.speller:
-            return self.speller.lines(ids)
-        return [" ".join(map(str, row)) for row in ids.tolist()]
-
-
-@dataclass(frozen=True)
-class Showing(Output):
-    """A trained model and its data, before its panels."""
-
-    data: Data
-    kind: str
-    num: int
-    seed: int
-    how: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """`show` writes files for a model with all of `needs` on data of one of `kinds`, or of any kind where it is empty."""
-
-    needs: tuple[type, ...]
-    kinds: tuple[str, ...]
-    show: Callable[[Showing], Iterable[Row]]
 
 
 def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:
@@ -111,9 +77,7 @@ def fits(panel: Panel, showing: Showing) -> bool:
 
 def samples(showing: Showing) -> Iterable[Row]:
     """What the model draws."""
-    recipe = showing.recipe
-    made = draw(recipe, showing.num, showing.seed, conditions(recipe, showing.data, showing.num), showing.how)
-    return written(made, showing, recipe.pixels)
+    return written(showing.drawn, showing, showing.recipe.pixels)
 
 
 def texts(showing: Showing) -> Iterable[Row]:
@@ -160,36 +124,6 @@ def write_ids(ids: Tensor, output: Output, pixels: Pixels) -> Row:
     lines = [line.translate(SHOWN) for line in output.spelled(ids)]
     (output.directory / "texts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Row("texts.txt", "text", "Texts", "Written by the trained model, one a line; ⏎ is a line break.")
-
-
-def reconstructions(showing: Showing) -> Iterable[Row]:
-    """Test images in the odd rows, and decode(encode(·)) of them below."""
-    x = first(showing.data, 2 * COLUMNS)
-    rebuilt = scaled_to_bytes(reconstruct(showing.recipe, showing.recipe, as_values(x))).numpy()
-    originals = x["images"].numpy()
-    rows = [part[i : i + COLUMNS] for i in (0, COLUMNS) for part in (originals, rebuilt)]
-    write_png(showing.directory / "reconstructions.png", grid(np.concatenate(rows), COLUMNS))
-    caption = "Odd rows: test images. Even rows: what the decoder makes of their codes."
-    yield Row("reconstructions.png", "picture", "Reconstructions", caption)
-
-
-def walks(showing: Showing) -> Iterable[Row]:
-    """Walks from test image to test image, a walk a row."""
-    x = as_values(first(showing.data, 12))
-    start, end = ({name: value[half] for name, value in x.items()} for half in (slice(6), slice(6, 12)))
-    steps = interpolate(showing.recipe, showing.recipe, start, end, COLUMNS).flatten(0, 1)
-    write_png(showing.directory / "interpolation.png", grid(scaled_to_bytes(steps).numpy(), COLUMNS))
-    caption = "Each row walks in a straight line between the codes of two test images."
-    yield Row("interpolation.png", "picture", "Interpolation", caption)
-
-
-def mistakes(showing: Showing) -> Iterable[Row]:
-    """Test images in the wrong class."""
-    x = whole(showing.data, "test")
-    wrong = in_chunks(showing.recipe.classify, as_values(x)).argmax(-1) != x["labels"]
-    mistaken = x["images"][wrong][:GRID].numpy()
-    write_png(showing.directory / "mistakes.png", grid(mistaken, columns=8))
-    yield Row("mistakes.png", "picture", "Mistakes", "Test images that the model puts in the wrong class.")
 
 
 def answers(showing: Showing) -> Iterable[Row]:
@@ -257,11 +191,6 @@ def neighbours(showing: Showing) -> Iterable[Row]:
     yield Row("neighbours.tsv", "table", "Nearest texts", "A test text and the nearest one by its features.")
 
 
-def as_values(x: Example) -> Example:
-    """Images as the values in [0, 1] that models take; all else as it is."""
-    return {name: scaled(value) if name == "images" else value for name, value in x.items()}
-
-
 def spread(rows: list[tuple[str, ...]], n: int) -> list[tuple[str, ...]]:
     """`n` rows spread evenly over all, or all where there are fewer."""
     return [rows[i * len(rows) // n] for i in range(n)] if n < len(rows) else rows
@@ -281,8 +210,16 @@ WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
 PANELS = (
     Panel((Samples,), (), samples),
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
+    Panel((Samples,), ("images",), samples_by_class),
     Panel((Encodes, Decodes), ("images",), reconstructions),
-    Panel((Encodes, Decodes), ("images",), walks),
+    Panel((Encodes, Decodes), ("images",), walks_between_images),
+    Panel((Invertible,), ("images",), walks_of_a_flow),
+    Panel((Samples, Decodes), ("images",), walks_between_samples),
+    Panel((Samples,), ("images",), nearest_training_images),
+    Panel((Samples,), ("images", "points"), over_training),
+    Panel((Energy,), ("points",), map_of_energies),
+    Panel((Scores,), ("points",), map_of_scores),
+    Panel((LogProb,), ("points",), map_of_densities),
     Panel((Classifies,), ("images",), mistakes),
     Panel((Classifies,), ("tagged",), classes),
     Panel((Tags,), ("pairs",), answers),

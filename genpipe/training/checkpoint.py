@@ -24,7 +24,7 @@ from genpipe.training.log import Lines, store, stored
 from genpipe.training.runs import RunFiles
 
 CHECKPOINTS = "checkpoints"  # below the storage of a run
-PARTS = ("weights", "optimiser", "average")
+PARTS = ("weights", "optimiser", "average", "frames")
 
 Tensors = dict[str, Tensor]
 
@@ -46,6 +46,7 @@ class Checkpoint:
     optimiser: Tensors
     log: Lines  # when it is saved, the lines since the checkpoint before; when it is read, all
     average: Tensors = field(default_factory=dict)  # of the weights, where one is kept
+    frames: Tensors = field(default_factory=dict)  # drawn so far, by step
     best: Score | None = None  # of the best checkpoint up to this one
 
     @property

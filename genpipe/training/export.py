@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from genpipe.errors import BadState
-from genpipe.files import TRAINED, WEIGHTS, new_directory, new_file, write_json
+from genpipe.files import FRAMES, TRAINED, WEIGHTS, new_directory, new_file, write_json
 from genpipe.training.checkpoint import best_checkpoint, latest_checkpoint, save_weights
+from genpipe.training.frames import stacked
 from genpipe.training.log import rows_of
 from genpipe.training.processor import described
 from genpipe.training.runs import RunFiles
@@ -33,7 +34,8 @@ def export(
     data: Mapping[str, Any],
     codec: Sequence[Path],
 ) -> None:
-    """Write weights.safetensors, recipe.json, card.md and data.json to `out`, copies of `codec`, and the learning curve.
+    """Write weights.safetensors, frames.safetensors where there are frames, recipe.json, card.md and data.json to `out`, copies of
+    `codec`, and the learning curve.
 
     `data` is what data.json says, with the facts as the model was built with them; `codec` are the files that turn text into ids.
     """
@@ -46,6 +48,8 @@ def export(
     parameters = sum(tensor.numel() for tensor in chosen.weights.values())
     with new_directory(out, TRAINED) as partial:
         save_weights(chosen.result, partial / WEIGHTS)
+        if last.frames:
+            save_weights(stacked(last.frames), partial / FRAMES)
         write_json(partial / "recipe.json", {**card, "parameters": parameters, "step": chosen.step})
         text = model_card(card, parameters, chosen.step, rows[-1])
         (partial / "card.md").write_text(text, encoding="utf-8")

@@ -24,6 +24,7 @@ from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.averages import Average
 from genpipe.training.buffers import Buffers
 from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, Tensors, latest_checkpoint
+from genpipe.training.frames import Frames
 from genpipe.training.log import Lines, Log, rows_of
 from genpipe.training.logical import Exchange, Row, sum_over_slices
 from genpipe.training.runs import RunFiles
@@ -83,6 +84,7 @@ class Trainer:
         self.solvers = self._solvers()
         trained = first_steps(self.phases, self.starts)
         self.average = Average(recipe, params.ema, trained) if params.ema is not None else None
+        self.frames = Frames(recipe, data, params.steps, params.frames, seed)
         self.everything = list(recipe.parameters())
         self.attributes = [x for module in recipe.modules() for x in (vars(module), module._buffers)]
         held = Held.by(exchange.rank, exchange.size, params.logical_workers, params.batch_size)
@@ -98,9 +100,11 @@ class Trainer:
             self.exchange, self.device, lambda: Log(self.run, lines) if self.exchange.rank == 0 else None
         )
         with Saver(self.run, keeping_of(self.params)) as saver:
+            self._take_frame()  # of step 0
             while self.step < self.params.steps:
                 metrics = self._play_step()
                 self.step += 1
+                self._take_frame()
                 is_checkpoint = self._is_checkpoint()
                 if is_checkpoint:
                     self.buffers.share(self.exchange)
@@ -260,6 +264,15 @@ class Trainer:
         """The batches of all steps, from the first on and without end; `progress` starts again after the last."""
         return (self._batch(step) for step in itertools.count())
 
+    def _take_frame(self) -> None:
+        """Draw the frame of this step, where one is due; on the first process, which then has the rows of all buffers."""
+        if self.step not in self.frames.due:
+            return
+        self.buffers.share(self.exchange)
+        average = self.average.tensors if self.average else {}
+        take = lambda: self.frames.take(self.step, self.recipe, average) if self.exchange.rank == 0 else None
+        together(self.exchange, self.device, take)
+
     def _is_checkpoint(self) -> bool:
         return self.step % self.params.checkpoint_every == 0 or self.step == self.params.steps
 
@@ -291,7 +304,9 @@ class Trainer:
         score = None if value is None else Score(self.step, value)
         self.best = keeping_of(self.params).better(self.best, score)
         average = self.average.tensors if self.average else {}
-        return Checkpoint(self.step, self.recipe.state_dict(), optimiser, lines, average, self.best)
+        return Checkpoint(
+            self.step, self.recipe.state_dict(), optimiser, lines, average, self.frames.taken, self.best
+        )
 
     def _resume(self) -> bytes:
         """Take up the newest whole checkpoint; its log."""
@@ -306,6 +321,7 @@ class Trainer:
             )
         if self.average:
             self.average.load(checkpoint.average)
+        self.frames.taken = dict(checkpoint.frames)
         self.step, self.best = checkpoint.step, checkpoint.best
         return checkpoint.log.text
 

@@ -1,0 +1,92 @@
+"""What a model says of a person's inputs: an answer a line, and the nearest of some inputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from genpipe.capabilities import Classifies, Embeds, NextToken, Tags
+from genpipe.corpus.codec import UNKNOWN
+from genpipe.errors import BadInput
+from genpipe.sampling import decoding
+from genpipe.sampling.draw import in_chunks
+from genpipe.sampling.panels import class_name
+from genpipe.using.inputs import ids_of, read
+from genpipe.using.making import drawn
+from genpipe.using.model import HOW, Using, one_line, require
+
+
+def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> None:
+    """Print an answer a line: a line for a line, a text, tags, or a class."""
+    for needs, kinds, function in ANSWERS:
+        if isinstance(using.recipe, needs) and using.kind in kinds:
+            for line in function(using, inputs, how):
+                print(line)
+            return
+    raise BadInput(
+        f"{using.name} answers nothing: it cannot tag, classify, or write under the condition of a text; "
+        "genpipe recipes lists what can"
+    )
+
+
+def _lines_for_lines(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    refuse_options(using, how)
+    codec = using.text()
+    answers: list[str] = []
+    line_breaks = {number for number, token in enumerate(codec.vocabulary) if token == "\n"}
+    special = set(range(codec.pad, using.facts["num_tokens"]))
+    for text in inputs:
+        x = {"source": torch.tensor([codec.encode(text)])}
+        ids = decoding.answer(using.recipe, x, {UNKNOWN, *line_breaks, *special})
+        answers.append(codec.decode(ids[0].tolist()))
+    return answers
+
+
+def _written_texts(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    ids, lengths = ids_of(using, inputs)
+    x = {"source": ids, "source_lengths": lengths, "question": ids, "question_lengths": lengths}
+    given = {name: value for name, value in x.items() if name in using.recipe.given}
+    made = drawn(using, len(inputs), 0, given, {"method": "beam", **how})
+    return [one_line(using.text().decode(row)) for row in made["ids"].tolist()]
+
+
+def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    refuse_options(using, how)
+    x = read(using, inputs)
+    found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
+    return [
+        " ".join(class_name(using.facts, number) for number in row[:length])
+        for row, length in zip(found.tolist(), x["lengths"].tolist(), strict=True)
+    ]
+
+
+def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    refuse_options(using, how)
+    shares = in_chunks(using.recipe.classify, read(using, inputs)).softmax(-1)
+    return [f"{class_name(using.facts, int(row.argmax()))}\t{row.max().item():.4f}" for row in shares]
+
+
+def refuse_options(using: Using, how: Mapping[str, Any]) -> None:
+    """Raise BadInput for any option: what is not drawn has none."""
+    for key in how:
+        raise BadInput(f"{HOW}{key}: {using.name} takes no options where it answers")
+
+
+Answer = Callable[[Using, Sequence[str], Mapping[str, Any]], list[str]]
+ANSWERS: tuple[tuple[type, tuple[str, ...], Answer], ...] = (
+    (Tags, ("pairs",), _lines_for_lines),
+    (Tags, ("tagged",), _tags),
+    (NextToken, ("pairs",), _written_texts),
+    (Classifies, ("images", "tagged"), _classes),
+)
+
+
+def search(using: Using, query: str, among: Sequence[str], num: int) -> None:
+    """Print the `num` inputs of `among` whose features are nearest to those of `query`, and their cosines."""
+    require(using, "has no features to search by", Embeds)
+    if not among:
+        raise BadInput("there is nothing to search: give inputs after the query, or a file with --texts")
+    features = torch.nn.functional.normalize(in_chunks(using.recipe.embed, read(using, [query, *among])))
+    cosines = features[1:] @ features[0]
+    for place in cosines.argsort(descending=True, stable=True)[:num].tolist():
+        print(f"{cosines[place].item():.4f}\t{one_line(str(among[place]))}")

@@ -1,0 +1,180 @@
+"""What a model makes for a person: samples, codes of inputs, images of codes, and the way from one image to another."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genpipe.capabilities import Decodes, Embeds, Encodes, Example, NextToken, Samples
+from genpipe.data.loader import derived_seed
+from genpipe.errors import BadInput
+from genpipe.files import SAMPLES, new_directory, new_file, refuse_inputs
+from genpipe.nn.pixels import SCALED, Pixels
+from genpipe.sampling import decoding
+from genpipe.sampling.draw import (
+    CHUNK,
+    checked_options,
+    chunks,
+    coder_of,
+    draw,
+    in_chunks,
+    in_fixed_chunks,
+    interpolate,
+    joined,
+    require_conditions,
+)
+from genpipe.sampling.images import pixels_of
+from genpipe.sampling.panels import Output, written
+from genpipe.sampling.pictures import grid, write_png
+from genpipe.sampling.text import marks_of, speller_in
+from genpipe.using.inputs import read
+from genpipe.using.model import HOW, Using, conditions_of, one_line, require, under
+
+
+def sample(
+    using: Using, num: int, seed: int, given: Mapping[str, Any], how: Mapping[str, Any], out: Path
+) -> None:
+    """Draw `num` examples under conditions that are the same for each, and write them to the directory `out`."""
+    refuse_inputs(out, [using.directory])
+    made = drawn(using, num, seed, conditions_of(using, given), how)
+    write(using, made, out, getattr(using.recipe, "pixels", SCALED))
+
+
+def write(using: Using, made: Example, out: Path, pixels: Pixels) -> None:
+    """Write what a model made to the directory `out`, whole or not at all."""
+    with new_directory(out, SAMPLES) as partial:
+        rows = written(made, Output(using.recipe, speller_in(using.directory), partial), pixels)
+    print(f"wrote {out}: {', '.join(row.file for row in rows)}")
+
+
+def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, Any]) -> Example:
+    """`num` examples of a model that samples, or that writes token after token."""
+    recipe = using.recipe
+    if isinstance(recipe, Samples):
+        return draw(recipe, num, seed, given, how, HOW)
+    require(using, "draws nothing", Samples, NextToken)
+    require_conditions(recipe, given)
+    marks = marks_of(using.facts, using.kind)
+    options = checked_options(decoding.write, how, ("model", "n", "given", "marks"), HOW)
+    return in_fixed_chunks(
+        lambda n, part: decoding.write(recipe, n, part, marks, **options), num, seed, given
+    )
+
+
+def encode(using: Using, inputs: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Print a line an input: its name, and its code, or its features where the model has no codes."""
+    for name, row in zip(inputs, codes_of(using, inputs, given).tolist(), strict=True):
+        print("\t".join([one_line(name), *(f"{value:.9g}" for value in row)]))
+
+
+def codes_of(using: Using, inputs: Sequence[str | Path] | Tensor, given: Mapping[str, Any]) -> Tensor:
+    """The code of each input, float [n, latent], or its features where the model has no codes."""
+    recipe = using.recipe
+    require(using, "has neither codes nor features", Encodes, Embeds)
+    x = read(using, inputs)
+    if isinstance(recipe, Encodes):
+        return in_chunks(recipe.encode, {**x, **under(using, given, len(inputs))})
+    for name in given:
+        raise BadInput(f"--given {name}: the features of {using.name} depend on no condition; leave it out")
+    return in_chunks(recipe.embed, x)
+
+
+def decode(using: Using, table: Path, given: Mapping[str, Any], out: Path) -> None:
+    """Write what the model makes of the codes in a table that `encode` printed."""
+    require(using, "makes nothing of codes", Decodes)
+    refuse_inputs(out, [table, using.directory])
+    codes = read_codes(table, using.recipe.latent_dim)
+    x = {**under(using, given, len(codes)), "codes": codes}
+    with torch.no_grad():
+        made = joined([using.recipe.decode(chunk["codes"], chunk) for chunk in chunks(x)])
+    write(using, made, out, SCALED)
+
+
+def read_codes(table: Path, latent_dim: int) -> Tensor:
+    """Codes, float [n, latent], of tab-separated lines that begin with a name."""
+    try:
+        lines = table.read_text(encoding="utf-8").splitlines()
+        codes = [[float(cell) for cell in line.split("\t")[1:]] for line in lines]
+    except (ValueError, OSError) as error:
+        raise BadInput(f"{table}: not a table of codes ({error}); write it with genpipe encode") from None
+    for number, row in enumerate(codes, 1):
+        if len(row) != latent_dim:
+            raise BadInput(
+                f"{table}: line {number} has {len(row)} numbers, and codes of this model have {latent_dim}"
+            )
+    if not codes:
+        raise BadInput(f"{table}: empty; write it with genpipe encode")
+    found = torch.tensor(codes)  # float32, where 1e39 is infinite
+    bad = torch.nonzero(~found.isfinite())
+    if len(bad):
+        raise BadInput(
+            f"{table}: line {int(bad[0, 0]) + 1} has a number that is not finite; write the table with genpipe encode"
+        )
+    return found
+
+
+def interpolated(
+    using: Using, inputs: Sequence[str | Path] | Tensor, steps: int, seed: int, given: Mapping[str, Any]
+) -> Tensor:
+    """Images at equal angles from the code of one image to that of another, or between two samples without inputs.
+
+    Values in [0, 1], [steps, channels, height, width]. Raises BadInput where the model cannot do that.
+    """
+    if steps < 2:
+        raise BadInput(
+            f"steps: must be 2 or more, not {steps}: the first and the last are those of the two codes"
+        )
+    if using.kind != "images":
+        raise BadInput(f"{using.name} makes no images: it was trained on {using.kind}")
+    if len(inputs) == 2:
+        return _between_images(using, inputs, steps, given)
+    if len(inputs):
+        raise BadInput(f"name two pictures, or none to go from one sample to another, not {len(inputs)}")
+    require(using, "makes nothing of codes", Decodes)
+    conditions = under(using, given, CHUNK)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "walks"))
+        start, end = using.recipe.draw_codes(CHUNK, conditions)[:2].split(1)
+    return interpolate(using.recipe.decode, start, end, _first(conditions), steps)[0]
+
+
+def _between_images(
+    using: Using, inputs: Sequence[str | Path] | Tensor, steps: int, given: Mapping[str, Any]
+) -> Tensor:
+    coder = coder_of(using.recipe)
+    if coder is None:
+        rest = (
+            "; name no pictures to go from one sample to another" if isinstance(using.recipe, Decodes) else ""
+        )
+        raise BadInput(
+            f"{using.name} cannot encode and decode pictures{rest}; genpipe recipes lists what each model can do"
+        )
+    x = read(using, inputs)
+    conditions = under(using, given, 2)
+    start, end = in_chunks(coder.encode, {**x, **conditions}).split(1)
+    return interpolate(coder.decode, start, end, _first(conditions), steps)[0]
+
+
+def _first(conditions: Example) -> Example:
+    """Those of the first row, under which a whole way is decoded."""
+    return {name: value[:1] for name, value in conditions.items()}
+
+
+def write_walk(
+    using: Using, inputs: Sequence[str], steps: int, seed: int, given: Mapping[str, Any], out: Path
+) -> None:
+    """A picture of the images on the way, in one row; those that it goes from and to stand at its ends, as they are read."""
+    refuse_inputs(out, [using.directory, *map(Path, inputs)])
+    pixels = pixels_of(using.recipe)
+    made = pixels.to_bytes(interpolated(using, inputs, steps, seed, given))
+    if inputs:
+        first, last = SCALED.to_bytes(read(using, inputs)["images"]).split(1)
+        made = torch.cat([first, made, last])
+    with new_file(out) as partial:
+        write_png(partial, grid(made.numpy(), len(made)))
+    print(
+        f"wrote {out}: {steps} steps"
+        + (" between the two pictures at its ends" if inputs else " between two samples")
+    )
