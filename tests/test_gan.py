@@ -388,5 +388,5 @@ def test_a_class_that_does_not_exist_is_refused():
     model = gan(conditional=True).float()
     assert model.given == ("labels",)
     assert model.sample(2, {"labels": torch.tensor([0, 2])})["images"].shape == (2, 1, 8, 8)
-    with pytest.raises(BadInput, match="a class is a number from 0 to 2, not 7"):
+    with pytest.raises(BadInput, match="the classes of this model are 0 to 2, not 7"):
         model.sample(2, {"labels": torch.tensor([0, 7])})

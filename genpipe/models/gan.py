@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genpipe.capabilities import Decodes, Example, Samples
+from genpipe.capabilities import Decodes, Example, Samples, Scores
 from genpipe.errors import BadInput
-from genpipe.nn.classes import condition_classes
+from genpipe.nn.classes import condition_classes, labels_of
 from genpipe.nn.divergences import divergence as divergence_of
 from genpipe.nn.examples import examples_of
-from genpipe.nn.networks import Architecture, Critic, Generator, require_classes
+from genpipe.nn.networks import Architecture, Critic, Generator
 from genpipe.nn.penalties import penalty as penalty_of
 from genpipe.nn.penalties import slopes
 from genpipe.nn.snapshot import Snapshot
@@ -30,7 +30,7 @@ POTENTIAL_SCALE = 10.0  # λ of GAN-QP
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class GAN(Recipe, Samples, Decodes):
+class GAN(Recipe, Samples, Decodes, Scores):
     """A critic and a generator."""
 
     def __init__(
@@ -130,11 +130,13 @@ class GAN(Recipe, Samples, Decodes):
         """`n` images in [0, 1], or points, from Gaussian codes."""
         return self.decode(torch.randn(n, self.latent_dim), given)
 
+    def score(self, x: Example) -> Tensor:
+        """Scores, [batch], high where the critic takes examples for real."""
+        return self._scores(self.examples.of_values(x), labels_of(x, self.num_classes))
+
     def decode(self, z: Tensor, given: Example) -> Example:
         """Images in [0, 1], [batch, channels, height, width], or points, [batch, dim]."""
-        labels = given["labels"] if self.given else None
-        require_classes(labels, self.num_classes)
-        return self.examples.as_values(self._generated(z, labels))
+        return self.examples.as_values(self._generated(z, labels_of(given, self.num_classes)))
 
     def _critic_loss(
         self, score_real: Tensor, score_fake: Tensor, real: Tensor, fake: Tensor, labels: Tensor | None

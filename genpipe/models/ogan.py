@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genpipe.capabilities import Decodes, Encodes, Example, Samples
+from genpipe.capabilities import Decodes, Encodes, Example, Samples, Scores
 from genpipe.errors import BadInput
 from genpipe.nn.classes import condition_classes, labels_of
 from genpipe.nn.examples import examples_of
@@ -28,7 +28,7 @@ def correlation(z: Tensor, code: Tensor) -> Tensor:
     return (normalise(z) * normalise(code)).mean(-1)
 
 
-class OGAN(Recipe, Samples, Encodes, Decodes):
+class OGAN(Recipe, Samples, Encodes, Decodes, Scores):
     """A GAN whose discriminator encodes."""
 
     def __init__(
@@ -87,6 +87,10 @@ class OGAN(Recipe, Samples, Encodes, Decodes):
     def encode(self, x: Example) -> Tensor:
         """Standardised codes, [batch, latent_dim]; they do not depend on the class that an example is given with."""
         return normalise(self.encoder(self.examples.of_values(x))[:, : self.latent_dim])
+
+    def score(self, x: Example) -> Tensor:
+        """Scores, [batch], high where the critic takes examples for real."""
+        return self._scores(self.encoder(self.examples.of_values(x)), labels_of(x, self.num_classes))
 
     def decode(self, z: Tensor, given: Example) -> Example:
         """Images in [0, 1], [batch, channels, height, width], or points, [batch, dim]."""

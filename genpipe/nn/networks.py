@@ -61,15 +61,6 @@ def features(architecture: Architecture, shape: Shape, width: int, feature_dim: 
     return network
 
 
-def require_classes(labels: Tensor | None, num_classes: int | None) -> None:
-    """Raise BadInput unless all labels are classes, 0 to num_classes − 1."""
-    if labels is None or not num_classes:
-        return
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        odd = next(label for label in labels.tolist() if not 0 <= label < num_classes)
-        raise BadInput(f"labels: a class is a number from 0 to {num_classes - 1}, not {odd}")
-
-
 class Generator(nn.Module):
     """Codes, [batch, latent_dim], and classes, int64 [batch] → examples, [batch, *shape]; images in [−1, 1].
 
