@@ -210,7 +210,8 @@ def test_two_trainings_on_one_cluster_make_the_bytes_that_they_make_on_their_own
         monkeypatch.setattr(cluster, "WORTH_IT", 3)
         outcomes, seconds_apart = run(apart)
         assert outcomes.failures == ()
-        assert [run.outcome for run in outcomes.runs] == ["ran"] * 3
+        ran = {run.stage for run in outcomes.runs if run.outcome == "ran"}
+        assert ran == {"code", "prepare@digits", "train@classifier", "train@nice"}
     print(f"two trainings: {seconds:.1f} s with one cluster, {seconds_apart:.1f} s with two")
     assert (together / "dvc.lock").read_bytes() == (apart / "dvc.lock").read_bytes()
     models = [hash_of([root / "artifacts/models"], root) for root in (together, apart)]
