@@ -26,7 +26,7 @@ zoo: install
 	@python -m flows.retrain
 
 test: install
-	python -m pytest -m 'not slow'
+	python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile
 
 test-slow: install
 	python -m pytest -m slow

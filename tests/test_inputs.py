@@ -25,6 +25,9 @@ from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput, Unavailable
 
+# without the time: names of tests hold these bytes, and are the same in every process
+compressed = functools.partial(gzip.compress, mtime=0)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def no_bars() -> Iterator[None]:
@@ -97,17 +100,17 @@ any_line = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="
 Write = Callable[[Path, list[str]], Path | str]
 OF_LINES: dict[str, Write] = {
     ".txt": lambda at, texts: write_bytes(at / "t.txt", as_lines(texts)),
-    ".txt.gz": lambda at, texts: write_bytes(at / "t.txt.gz", gzip.compress(as_lines(texts))),
+    ".txt.gz": lambda at, texts: write_bytes(at / "t.txt.gz", compressed(as_lines(texts))),
     ".txt.zst": lambda at, texts: write_bytes(at / "t.TXT.zst", zstd(as_lines(texts))),
     "memory .txt": lambda _, texts: write_memory(".txt", as_lines(texts)),
 }
 OF_RECORDS: dict[str, Write] = {
     ".jsonl": lambda at, texts: write_bytes(at / "t.jsonl", as_records(texts)),
-    ".jsonl.gz": lambda at, texts: write_bytes(at / "t.jsonl.gz", gzip.compress(as_records(texts))),
+    ".jsonl.gz": lambda at, texts: write_bytes(at / "t.jsonl.gz", compressed(as_records(texts))),
     ".jsonl.zst": lambda at, texts: write_bytes(at / "t.jsonl.zst", zstd(as_records(texts))),
     ".parquet": lambda at, texts: write_parquet(at / "t.parquet", pa.array(texts, pa.string())),
     "data set": lambda at, texts: write_dataset(at / "set", texts),
-    "memory .jsonl.gz": lambda _, texts: write_memory(".jsonl.gz", gzip.compress(as_records(texts))),
+    "memory .jsonl.gz": lambda _, texts: write_memory(".jsonl.gz", compressed(as_records(texts))),
     "memory .parquet": lambda _, texts: write_memory(".parquet", parquet_bytes(texts)),
 }
 
@@ -138,7 +141,7 @@ def test_shards_of_records_and_rows_hold_every_document_once(tmp_path, write, do
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
 def test_a_whole_file_is_one_document_to_the_last_byte(tmp_path, suffix, document):
     data = document.encode()
-    path = write_bytes(tmp_path / f"t{suffix}", gzip.compress(data) if suffix.endswith(".gz") else data)
+    path = write_bytes(tmp_path / f"t{suffix}", compressed(data) if suffix.endswith(".gz") else data)
     pieces = cut(one(path, whole_files=True), 1)
     assert documents_of(pieces) == [document.removeprefix("\ufeff")]
     assert [piece.size for piece in pieces] == [path.stat().st_size]
@@ -296,7 +299,7 @@ def test_equal_content_has_one_digest_wherever_it_stands(tmp_path):
     names = [
         write_bytes(tmp_path / "a.txt", data),
         write_bytes(tmp_path / "with_mark.txt", b"\xef\xbb\xbf" + data),
-        write_bytes(tmp_path / "a.txt.gz", gzip.compress(data)),
+        write_bytes(tmp_path / "a.txt.gz", compressed(data)),
         write_bytes(tmp_path / "a.txt.zst", zstd(data)),
         write_memory(".txt", data),
     ]
@@ -442,7 +445,7 @@ TEXT = as_lines(["床前明月光"] * 9)
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("t.txt.gz", gzip.compress(TEXT)[:-9], "not a whole gzip file: Compressed file ended before"),
+        ("t.txt.gz", compressed(TEXT)[:-9], "not a whole gzip file: Compressed file ended before"),
         ("t.txt.gz", b"text", "not a whole gzip file: Not a gzipped file"),
         ("t.txt.gz", b"", "not a whole gzip file: it is empty"),
         ("t.txt.zst", zstd(TEXT)[:-3], "not a whole zstd file: Truncated"),
@@ -450,14 +453,14 @@ TEXT = as_lines(["床前明月光"] * 9)
         ("t.txt.zst", b"", "not a whole zstd file: it is empty"),
         ("t.parquet", b"text and more text", "not a whole parquet file: Parquet magic bytes"),
         ("t.parquet", b"", "not a whole parquet file"),
-        ("t.txt.gz", gzip.compress(b"\xef\xbb\xbfa\xff"), "byte 4 of the unpacked file is 0xff; convert"),
+        ("t.txt.gz", compressed(b"\xef\xbb\xbfa\xff"), "byte 4 of the unpacked file is 0xff; convert"),
         (
             "t.txt",
             b"a\nb\xff\n",
             "not valid UTF-8: byte 3 is 0xff; convert the file first, for example: iconv",
         ),
         ("t.txt", b"a\xff\n", "or genpipe count --errors replace"),
-        ("t.jsonl.gz", gzip.compress(b'{"text": ""}\n\n{}\n'), "line 3: no field 'text'"),
+        ("t.jsonl.gz", compressed(b'{"text": ""}\n\n{}\n'), "line 3: no field 'text'"),
     ],
 )
 def test_broken_content_is_refused_with_its_place(tmp_path, name, data, message):
@@ -558,7 +561,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_web_server_without_ranges_serves_whole_files_only(tmp_path, server):
-    write_bytes(tmp_path / "t.txt.gz", gzip.compress(TEXT))
+    write_bytes(tmp_path / "t.txt.gz", compressed(TEXT))
     write_bytes(tmp_path / "t.txt", TEXT)
     write_parquet(
         tmp_path / "t.parquet", [str(i) for i in range(20_000)], rows=20_000
@@ -606,7 +609,7 @@ def test_text_that_begins_as_a_packed_file_does_is_text(tmp_path, start, shard_b
 
 
 def test_a_packed_file_by_another_name_is_refused(tmp_path):
-    (tmp_path / "t.txt").write_bytes(gzip.compress(b"a b\n"))
+    (tmp_path / "t.txt").write_bytes(compressed(b"a b\n"))
     assert "not valid UTF-8" in complaint_of(tmp_path / "t.txt")
 
 
