@@ -8,26 +8,24 @@ arXiv:1704.00028); the single loss, archives/6387; the penalty on steps of the g
 Framework of Generative Models (Su, 2018, arXiv:1807.05936; archives/5716).
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from genpipe.capabilities import Decodes, Example, Samples, Scores
 from genpipe.errors import BadInput
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
 from genpipe.nn.divergences import divergence as divergence_of
 from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Critic, Generator
 from genpipe.nn.penalties import penalty as penalty_of
 from genpipe.nn.penalties import slopes
 from genpipe.nn.snapshot import Snapshot
-from genpipe.params.blocks import Count, Factor
+from genpipe.params.blocks import Count, DecayRate, Factor, Positive
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 POTENTIAL_SCALE = 10.0  # λ of GAN-QP
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GAN(Recipe, Samples, Decodes, Scores):
@@ -43,9 +41,9 @@ class GAN(Recipe, Samples, Decodes, Scores):
         latent_dim: Count = 32,
         width: Count = 32,
         feature_dim: Count = 64,
-        dropout: Share = 0.0,
+        dropout: DecayRate = 0.0,
         divergence: str = "sgan",
-        potential_scale: Annotated[float, Field(gt=0)] | None = None,
+        potential_scale: Positive | None = None,
         penalty: str = "none",
         penalty_weight: Factor | None = None,
         old_weight: Factor = 0.0,
@@ -152,7 +150,7 @@ class GAN(Recipe, Samples, Decodes, Scores):
 
     def _real(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         real = self.examples.of_batch(batch, next(self.parameters()).dtype)
-        return real, batch["labels"] if self.given else None
+        return real, labels_of_batch(batch, self.num_classes)
 
     def _scores(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """[rows] of examples whose classes are `labels`, again and again where there are more examples."""

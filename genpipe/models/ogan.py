@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genpipe.capabilities import Decodes, Encodes, Example, Samples, Scores
 from genpipe.errors import BadInput
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
 from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Generator, features
 from genpipe.params.blocks import Count, Factor
@@ -66,7 +66,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes, Scores):
         """The critic's quadratic-potential loss, the generator's loss (value 0), and the shared correlation."""
         real = self.examples.of_batch(batch, next(self.parameters()).dtype)
         z = torch.randn(len(real), self.latent_dim, dtype=real.dtype, device=real.device)
-        labels = batch["labels"] if self.given else None
+        labels = labels_of_batch(batch, self.num_classes)
         fake = self._generated(z, labels)
         # One pass over three batches. The second is the critic's turn: nothing flows to the generator.
         parts = self.encoder(torch.cat([real, fake.detach(), fake])).chunk(3)
