@@ -17,6 +17,8 @@ from genpipe.nn.networks import Architecture, Generator, features
 from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
+LEAST_DISTANCE = 1e-8  # of a pair: a generated example may be a copy of its real one
+
 
 def normalise(z: Tensor) -> Tensor:
     """z with mean 0 and (population) standard deviation 1 in each row."""
@@ -74,7 +76,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes, Scores):
         gap = score_real - score_stopped
         generator_turn = score - score_stopped  # value 0; the encoder's gradients cancel
         distance = (real - fake.detach()).square().flatten(1).mean(1)
-        potential = self.potential_weight * gap.square() / distance
+        potential = self.potential_weight * gap.square() / distance.clamp(min=LEAST_DISTANCE)
         rho = correlation(z, parts[2][:, : self.latent_dim])
         value = (potential - gap - generator_turn - self.correlation_weight * rho).mean()
         metrics = {"score_gap": gap.mean(), "correlation": rho.mean()}
