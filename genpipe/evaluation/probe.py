@@ -43,8 +43,8 @@ def codes_of(model: Encodes, x: Example) -> Tensor:
 
 
 def raw(x: Example) -> Tensor:
-    """Pixels or coordinates, float [n, dim]."""
-    return (x["images"] if "images" in x else x["points"]).flatten(1).float()
+    """Pixels or coordinates, float64 [n, dim]: distances of bytes come from whole numbers that float32 has to round."""
+    return (x["images"] if "images" in x else x["points"]).flatten(1).double()
 
 
 def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
