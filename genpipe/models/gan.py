@@ -76,6 +76,8 @@ class GAN(Recipe, Samples, Decodes, Scores):
 
     def phases(self) -> tuple[Phase, ...]:
         """Two players in turn, or one loss over both."""
+        if self.old is not None:
+            self.old.refuse_other_names(self.generator)
         if self.is_single:
             both = Update("gan", self.single_loss, (self.critic, self.generator))
             return (Phase("adversarial", (both,)),)
