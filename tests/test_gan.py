@@ -364,6 +364,25 @@ def test_the_single_loss_has_the_gradients_of_two_losses(name, conditional, pena
     assert value.item() == pytest.approx(after_seed(turns.critic_loss, given).value.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("rule", ["spectral", "spectral_convolution"])
+@pytest.mark.parametrize("penalty", ["none", "r1"])
+def test_both_players_of_the_single_loss_see_one_normalised_critic(rule, penalty):
+    """A pass in training moves the singular vectors, so two passes would have two critics."""
+    given, models = batch(), {}
+    for name, schedule in (("gan", "single"), ("critic", "alternating"), ("generator", "alternating")):
+        models[name] = gan(schedule=schedule, penalty=penalty)
+        torch.manual_seed(1)
+        normalise(models[name], {r"critic.*weight$": rule})
+    value = after_seed(models["gan"].single_loss, given).value
+    found = gradients(value, models["gan"].critic, models["gan"].generator)
+    critic = gradients(after_seed(models["critic"].critic_loss, given).value, models["critic"].critic)
+    mine = gradients(
+        after_seed(models["generator"].generator_loss, given).value, models["generator"].generator
+    )
+    for one, other in zip(found, (*critic, *mine), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_the_single_loss_tells_the_loss_of_the_generator():
     given, single, turns = batch(), gan(schedule="single"), gan()
     told = after_seed(single.single_loss, given).metrics["generator"]

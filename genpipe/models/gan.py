@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from genpipe.capabilities import Decodes, Example, Samples, Scores
 from genpipe.errors import BadInput
@@ -87,6 +88,7 @@ class GAN(Recipe, Samples, Decodes, Scores):
         generator = Update("generator", self.generator_loss, (self.generator,), every=self.critic_steps)
         return (Phase("adversarial", (critic, generator)),)
 
+    @parametrize.cached()  # normalised weights once: the slopes are those of the critic that gave the scores
     def critic_loss(self, batch: Batch) -> Loss:
         """The divergence, with generated examples as they are, plus the weighted penalty."""
         real, labels = self._real(batch)
@@ -111,6 +113,7 @@ class GAN(Recipe, Samples, Decodes, Scores):
         moved = (fake - self.old.call(self.generator, z, labels)).square().mean()
         return Loss(value + self.old_weight * moved, {"moved": moved.detach()})
 
+    @parametrize.cached()  # else each pass is one more power iteration, and the players see two critics
     def single_loss(self, batch: Batch) -> Loss:
         """The critic's loss, and a term of value 0 whose gradient is that of the generator's loss, by the generator alone.
 
