@@ -10,6 +10,7 @@ from torch import Tensor
 from genpipe.capabilities import Encodes, Example
 from genpipe.evaluation.features import beginning
 from genpipe.evaluation.judge import NotMeasured, Trial
+from genpipe.evaluation.neighbours import share
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.panels import as_values
 
@@ -93,8 +94,3 @@ def fitted(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
     weight = found.x.reshape(shape)
     return weight[:-1], weight[-1]
-
-
-def share(of: Tensor) -> float:
-    """How many of them are true."""
-    return float(of.double().mean())

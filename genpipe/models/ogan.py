@@ -1,4 +1,4 @@
-"""O-GAN: Orthogonal Generative Adversarial Networks (Su, 2019, arXiv:1903.01931; archives/6409).
+"""O-GAN: Extremely Concise Approach for Auto-Encoding Generative Adversarial Networks (Su, 2019, arXiv:1903.01931; archives/6409).
 
 One loss over both networks, the gradients stopped inside it. The discriminator is the encoder: the mean of its output
 is the critic, the orthogonal rest is the code. The critic is a score: high means real (the article has low). Conditional by
