@@ -29,12 +29,13 @@ settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
-def one_torch_thread(request):
-    """Two busy threads made tiny steps 40 times slower; a test that needs no torch does not import it."""
+def one_torch_thread_and_seed(request):
+    """Two busy threads made tiny steps 40 times slower. No test may pass by luck. One that needs no torch does not import it."""
     import sys
 
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from genpipe.errors import BadInput
-from genpipe.models.ali import ALI, critic_value, players_value, potential
+from genpipe.models.ali import ALI, critic_value, players_value
+from genpipe.nn.divergences import potential
 
 FORMS = ("label_swap", "derived", "saturating", "qp")
 
@@ -100,12 +101,12 @@ def test_the_potential_of_two_points_is_half_their_distance():
     """It never saturates: the best gap is the distance, however far that is."""
     distance = torch.tensor([0.5, 1.0, 40.0], dtype=torch.float64)
     gap = distance.clone().requires_grad_()
-    best = potential(gap, distance)
+    best = potential(gap, distance) - gap
     assert torch.allclose(-best, distance / 2, atol=1e-12)
     (slope,) = torch.autograd.grad(best.sum(), gap)
     assert slope.abs().max() < 1e-12
-    assert (potential(1.01 * distance, distance) > best).all()
-    assert (potential(0.99 * distance, distance) > best).all()
+    for other in (1.01 * distance, 0.99 * distance):
+        assert (potential(other, distance) - other > best).all()
 
 
 def test_the_best_gap_of_two_distributions_is_the_published_one():
@@ -113,7 +114,7 @@ def test_the_best_gap_of_two_distributions_is_the_published_one():
     p, q, d = 0.7, 0.2, torch.tensor(3.0, dtype=torch.float64)
     best = (p * (1 - q) - (1 - p) * q) / (p * (1 - q) + (1 - p) * q) * d
     gap = best.clone().requires_grad_()
-    value = p * (1 - q) * potential(gap, d) + (1 - p) * q * potential(-gap, d)
+    value = p * (1 - q) * (potential(gap, d) - gap) + (1 - p) * q * (potential(-gap, d) + gap)
     (slope,) = torch.autograd.grad(value, gap)
     assert abs(slope) < 1e-12
     assert abs(best) <= d
@@ -261,7 +262,7 @@ def test_the_forms_share_their_networks():
     [
         ({"conditional": True}, "conditional: the data has no labels"),
         ({"shape": (1, 1, 1)}, "dcgan takes images of 8×8 or more, not 1×1; take mlp"),
-        ({"shape": None}, "ALI needs images or points"),
+        ({"shape": None}, "the data must be images or points"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(changes, line):

@@ -117,6 +117,23 @@ def test_training_with_sgd_follows_the_field(name, schedule, tmp_path):
     assert (model.critic.value.item(), model.generator.value.item()) == pytest.approx((c, t), abs=1e-12)
 
 
+def test_the_average_of_the_weights_is_near_the_middle_of_the_orbit(tmp_path):
+    """With z = c + i t a step of WGAN is z ↦ (1 + i lr) z, so the average over all steps is the sum of a geometric series."""
+    lr, decay, steps = 0.05, 0.99, 600
+    params = Training.model_validate(
+        {"batch_size": 4, "steps": steps, "ema": decay, "solvers": {"gan": {"optimiser": "sgd", "lr": lr}}}
+    )
+    trainer = Trainer(dirac("wgan", schedule="single"), Zeros(), params, 1, Alone(), Run(tmp_path))
+    trainer.fit()
+    end, turn = (1 + 1j) * (1 + 1j * lr) ** steps, decay / (1 + 1j * lr)
+    average = (1 - decay) / (1 - decay**steps) * end * (1 - turn**steps) / (1 - turn)
+    weights = trainer.recipe.state_dict()
+    for found, expected in ((weights, end), (trainer.average.tensors, average)):
+        at = complex(found["critic.value"].item(), found["generator.value"].item())
+        assert at == pytest.approx(expected, abs=1e-10)
+    assert abs(average) < 0.25 * abs(end)
+
+
 def path(name, seconds, dt=0.05):
     """Distances from (0, 0) on the way from (1, 1), by fourth-order Runge–Kutta steps."""
     field, c, t, radii = FIELDS[name], 1.0, 1.0, []
@@ -144,7 +161,7 @@ def test_the_non_saturating_game_comes_in_slowly():
 
 def test_the_two_sided_penalty_does_not_let_the_game_come_to_rest():
     late = path("wgan, two_sided", 200)[-400:]
-    assert min(late) > 1.1
+    assert 1.2 < min(late) < max(late) < 1.4
 
 
 @pytest.mark.parametrize("name", ["wgan, r1", "sgan, r1"])

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.vq import kmeans2
+from scipy.optimize import linprog
 from scipy.stats import wasserstein_distance
 
 from genpipe.capabilities import Classifies, Embeds, Samples
@@ -18,7 +20,7 @@ from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.judges import JUDGES
 from genpipe.evaluation.kernel import kernel_distance, squared_discrepancy
 from genpipe.evaluation.neighbours import Balls, judge_neighbours
-from genpipe.evaluation.transport import sliced_wasserstein_1, transport_cost, wasserstein_1
+from genpipe.evaluation.transport import costs, sliced_wasserstein_1, transport_cost, wasserstein_1
 from genpipe.metrics import find
 
 RNG = np.random.default_rng(0)
@@ -183,6 +185,47 @@ def test_the_assignment_and_the_linear_program_agree():
     assert transport_cost(cost) == pytest.approx(wasserstein_1(a, b), rel=1e-9)
 
 
+def largest(gain, pairs, bounds):
+    """max gain · x over all x with x_p + sign x_q ≤ bound for each pair (p, q, sign)."""
+    rows = np.zeros((len(pairs), len(gain)))
+    for row, (p, q, sign) in zip(rows, pairs, strict=True):
+        row[p], row[q] = 1, sign
+    return -linprog(-gain, A_ub=rows, b_ub=bounds, bounds=(None, None)).fun
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_dual_program_has_the_value_of_the_primal(power):
+    """max mean f + mean g with f(x) + g(y) ≤ c(x, y). With g = −f, one function whose slope is 1 at most, only for a metric."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(6, 2)), rng.normal(1, 1, size=(7, 2))
+    cost, gain = costs(a, b) ** power, np.repeat([1 / 6, 1 / 7], [6, 7])
+    both = [(i, 6 + j, 1) for i in range(6) for j in range(7)]
+    assert largest(gain, both, cost.ravel()) == pytest.approx(transport_cost(cost), abs=1e-8)
+    points = np.concatenate([a, b])
+    steep = [(i, j, -1) for i, j in itertools.permutations(range(13), 2)]
+    bounds = [math.dist(points[i], points[j]) ** power for i, j, _ in steep]
+    of_one = largest(gain * np.repeat([1, -1], [6, 7]), steep, bounds)
+    if power == 1:
+        assert of_one == pytest.approx(wasserstein_1(a, b), abs=1e-8)
+    else:
+        assert of_one < 0.9 * transport_cost(cost)
+
+
+def test_real_batches_are_farther_from_one_another_than_from_centres_of_clusters():
+    """Stanczuk et al., 2021: so the distance of batches does not say which of two sets of samples is more real.
+
+    On digits, 64 of each, pixels in [0, 1]: 7.5 from others, 6.1 from centres, 7.2 from copies of the mean image. Here x ~ N(0, I).
+    """
+    rng = np.random.default_rng(0)
+    real, others, more = np.split(rng.normal(size=(1128, 100)), [64, 128])
+    centres, _ = kmeans2(more, 64, iter=10, minit="points", rng=rng)
+    assert len(centres) == 64
+    to_others, to_centres, to_mean = (wasserstein_1(real, x) for x in (others, centres, np.zeros((64, 100))))
+    assert to_mean == pytest.approx(np.linalg.norm(real, axis=1).mean(), rel=1e-12)
+    assert to_centres < to_others
+    assert to_mean < to_others
+
+
 def test_the_best_assignment_is_that_of_all_orders():
     a, b = RNG.normal(size=(6, 2)), RNG.normal(size=(6, 2))
     best = min(
@@ -201,7 +244,8 @@ def test_a_translation_in_the_plane_has_its_sliced_distance():
 
 
 def test_images_of_the_gaussian_have_its_mean_and_covariance():
-    images = torch.from_numpy(RNG.normal(128, 12, (60, 3)) @ RNG.normal(0.4, 0.5, (3, 4))).clamp(0, 255)
+    # far from 0 and 255, where pixels are cut off
+    images = 128 + 10 * torch.from_numpy(RNG.normal(size=(60, 3)) @ RNG.uniform(-1, 1, (3, 4)))
     images = images.round().to(torch.uint8).view(60, 1, 2, 2)
     made = gaussian_images(images, 40_000)
     assert made.shape == (40_000, 1, 2, 2)

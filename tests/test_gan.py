@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from genpipe.models.gan import GAN
 from genpipe.nn.divergences import DIVERGENCES, divergence
 from genpipe.nn.penalties import PENALTIES, between, slopes
 from genpipe.nn.snapshot import Snapshot
+from genpipe.training.weight_transforms import normalise
 
 every_divergence = pytest.mark.parametrize("name", DIVERGENCES)
 LN2 = math.log(2)
@@ -162,6 +164,66 @@ def test_the_quadratic_potential_of_two_points_is_half_the_scaled_distance(name)
     assert copied.isfinite()
 
 
+def entropy(score, label):
+    """Cross entropy in nats of the probability σ(score) against a label."""
+    p = 1 / (1 + np.exp(-score))
+    return -np.log(p if label else 1 - p)
+
+
+def hinge(x):
+    return np.maximum(x, 0)
+
+
+PAPERS = {  # (r, f, mean of r, mean of f) -> what the critic and the generator minimise, a row each
+    "sgan": lambda r, f, _r, _f: (entropy(r, 1) + entropy(f, 0), entropy(f, 1)),
+    "sgan_saturating": lambda r, f, _r, _f: (entropy(r, 1) + entropy(f, 0), -entropy(f, 0)),
+    "lsgan": lambda r, f, _r, _f: ((r - 1) ** 2 + f**2, (f - 1) ** 2),
+    "hinge": lambda r, f, _r, _f: (hinge(1 - r) + hinge(1 + f), -f),
+    "rsgan": lambda r, f, _r, _f: (entropy(r - f, 1), entropy(f - r, 1)),
+    "rasgan": lambda r, f, _r, _f: (
+        (entropy(r - _f, 1) + entropy(f - _r, 0)) / 2,
+        (entropy(r - _f, 0) + entropy(f - _r, 1)) / 2,
+    ),
+    "ralsgan": lambda r, f, _r, _f: (
+        ((r - _f - 1) ** 2 + (f - _r + 1) ** 2) / 2,
+        ((r - _f + 1) ** 2 + (f - _r - 1) ** 2) / 2,
+    ),
+    "rahinge": lambda r, f, _r, _f: (
+        hinge(1 - (r - _f)) + hinge(1 + (f - _r)),
+        hinge(1 + (r - _f)) + hinge(1 - (f - _r)),
+    ),
+    "wgan": lambda r, f, _r, _f: (f - r, -f),
+    "gan_qp_l1": lambda r, f, _r, _f: (f - r, -f),
+    "gan_qp_l2": lambda r, f, _r, _f: (f - r, -f),
+}
+APART = {
+    "gan_qp_l1": lambda x: np.abs(x).mean((1, 2, 3)),
+    "gan_qp_l2": lambda x: np.sqrt(np.square(x).mean((1, 2, 3))),
+}
+
+
+def real_and_fake(model, given):
+    """What a loss that draws the numbers of `after_seed` compares."""
+    torch.manual_seed(7)
+    fake = model.generator(torch.randn(8, 4, dtype=torch.float64)).detach()
+    return given["images"].double() / 127.5 - 1, fake
+
+
+@every_divergence
+def test_what_a_model_pays_is_what_the_papers_say_of_its_scores(name):
+    model, given = gan(divergence=name), batch()
+    with torch.no_grad():
+        model.critic.head.weight.mul_(20)  # scores on both sides of the bends of all losses
+    real, fake = real_and_fake(model, given)
+    r, f = (model.critic(x).detach().numpy() for x in (real, fake))
+    critic, generator = (part.mean() for part in PAPERS[name](r, f, r.mean(), f.mean()))
+    if name in APART:
+        critic += ((r - f) ** 2 / (2 * 10 * APART[name]((real - fake).numpy()))).mean()
+    assert min(np.ptp(r), np.ptp(f), abs(r - f).max()) > 0.1
+    assert after_seed(model.critic_loss, given).value.item() == pytest.approx(critic, abs=1e-10)
+    assert after_seed(model.generator_loss, given).value.item() == pytest.approx(generator, abs=1e-10)
+
+
 # ----------------------------------------------------------------------------------------------------------- penalties
 
 
@@ -199,6 +261,32 @@ def test_what_a_linear_critic_pays_for_its_slope(name, cost, norm):
     slope = 0.7 * (cost(norm + step) - cost(norm - step)) / (2 * step)
     assert torch.allclose(paid - plain, slope * weight / norm, atol=1e-8)
     assert gradient.isfinite().all()
+
+
+class Bowl(nn.Module):
+    """The critic ‖x‖²/2, whose slope at x is ‖x‖: only at the right points has it the right price."""
+
+    def forward(self, x, labels=None):
+        return x.flatten(1).square().sum(1) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "price"),
+    [
+        ("two_sided", lambda norm, real, fake, between: (norm(between) - 1).square().mean()),
+        ("one_sided", lambda norm, real, fake, between: (norm(between) - 1).clamp(min=0).square().mean()),
+        ("wgan_div", lambda norm, real, fake, between: (norm(real) ** 6 + norm(fake) ** 6).mean() / 2),
+        ("r1", lambda norm, real, fake, between: real.square().flatten(1).sum(1).mean() / 2),
+    ],
+)
+def test_a_penalty_looks_at_its_own_points(name, price):
+    model, given = gan(divergence="wgan", penalty=name, penalty_weight=0.7), batch()
+    model.critic = Bowl()
+    real, fake = real_and_fake(model, given)
+    between = real + torch.rand(8, 1, 1, 1, dtype=torch.float64) * (fake - real)
+    loss = after_seed(model.critic_loss, given)
+    paid = 0.7 * price(lambda x: x.flatten(1).norm(dim=1), real, fake, between)
+    assert (loss.value + loss.metrics["score_gap"]).item() == pytest.approx(paid.item(), rel=1e-10)
 
 
 def test_the_slope_of_the_best_linear_critic_under_the_wasserstein_divergence():
@@ -276,6 +364,25 @@ def test_the_single_loss_has_the_gradients_of_two_losses(name, conditional, pena
     assert value.item() == pytest.approx(after_seed(turns.critic_loss, given).value.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("rule", ["spectral", "spectral_convolution"])
+@pytest.mark.parametrize("penalty", ["none", "r1"])
+def test_both_players_of_the_single_loss_see_one_normalised_critic(rule, penalty):
+    """A pass in training moves the singular vectors, so two passes would have two critics."""
+    given, models = batch(), {}
+    for name, schedule in (("gan", "single"), ("critic", "alternating"), ("generator", "alternating")):
+        models[name] = gan(schedule=schedule, penalty=penalty)
+        torch.manual_seed(1)
+        normalise(models[name], {r"critic.*weight$": rule})
+    value = after_seed(models["gan"].single_loss, given).value
+    found = gradients(value, models["gan"].critic, models["gan"].generator)
+    critic = gradients(after_seed(models["critic"].critic_loss, given).value, models["critic"].critic)
+    mine = gradients(
+        after_seed(models["generator"].generator_loss, given).value, models["generator"].generator
+    )
+    for one, other in zip(found, (*critic, *mine), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_the_single_loss_tells_the_loss_of_the_generator():
     given, single, turns = batch(), gan(schedule="single"), gan()
     told = after_seed(single.single_loss, given).metrics["generator"]
@@ -351,6 +458,16 @@ def test_the_critics_turn_takes_the_old_generators_place_and_statistics_stay():
     (critic, _) = model.phases()[0].updates
     critic.after()
     assert torch.equal(model.old.call(model.generator, z, None), model.generator(z))
+
+
+def test_a_snapshot_of_normalised_weights_is_refused_before_anything_is_trained():
+    model = old(architecture="mlp")
+    normalise(model, {r"generator.*weight$": "spectral"})
+    with pytest.raises(BadInput, match="take the generator out of the patterns, or old_weight out"):
+        model.phases()
+    other = old(architecture="mlp")
+    normalise(other, {r"critic.*weight$": "spectral"})
+    assert other.phases()
 
 
 def test_a_snapshot_is_no_parameter_and_is_saved():

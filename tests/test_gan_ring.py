@@ -55,6 +55,7 @@ VARIANTS = {  # network, steps, solvers, normalisations
         {"gan": {"optimiser": "rmsprop", "lr": 1e-3}},
         {},
     ),
+    "ogan": ({}, 4000, {"ogan": {"optimiser": "rmsprop", "lr": 5e-4}}, {}),
 }
 
 
@@ -84,7 +85,9 @@ def found(points):
 def trained(name, seed, directory, steps=None):
     """What 10,000 samples of a training find."""
     network, own_steps, solvers, normalisations = VARIANTS[name]
-    common = {"architecture": "mlp", "latent_dim": 4, "width": 128, "feature_dim": 128}
+    recipe = "ogan" if name == "ogan" else "gan"
+    common = {"architecture": "mlp", "latent_dim": 4, "width": 128}
+    common |= {"feature_dim": 128} if recipe == "gan" else {}
     steps = steps or own_steps
     params = Training.model_validate(
         {
@@ -96,7 +99,7 @@ def trained(name, seed, directory, steps=None):
             "normalisations": normalisations,
         }
     )
-    model = build("gan", {**common, **network}, {"dim": 2}, seed, params.normalisations)
+    model = build(recipe, {**common, **network}, {"dim": 2}, seed, params.normalisations)
     Trainer(model, Ring(), params, seed, Alone(), Run(directory)).fit()
     return found(draw(model.eval(), 10_000, seed)["points"])
 

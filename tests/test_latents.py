@@ -13,7 +13,7 @@ from genpipe.capabilities import Bounds, Encodes, Samples
 from genpipe.evaluation.bounds import bounds, judge_bounds
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.plane import gaussian_points, judge_points, modes
-from genpipe.evaluation.probe import fitted, judge_probe, nearest_labels
+from genpipe.evaluation.probe import fitted, judge_probe, nearest_labels, raw
 from genpipe.metrics import find
 from genpipe.sources.toys import MIXTURES, SHAPES
 
@@ -142,6 +142,15 @@ def test_the_nearest_code_is_found_by_looking_at_all():
     labels = torch.arange(40)
     brute = [min(range(40), key=lambda i: math.dist(train[i], x)) for x in test.tolist()]
     assert nearest_labels(train, test, labels).tolist() == brute
+
+
+def test_the_nearest_picture_is_found_among_almost_equal_ones():
+    """A picture is nearer to itself than to one with another grey in one pixel: 1 of some 10⁷ in the square of the distance."""
+    pictures = torch.from_numpy(RNG.integers(0, 255, (200, 1, 28, 28), dtype=np.uint8))
+    almost = pictures.clone()
+    almost[:, 0, 0, 0] += 1
+    train, test = raw({"images": torch.cat([almost, pictures])}), raw({"images": pictures})
+    assert nearest_labels(train, test, torch.arange(400)).tolist() == list(range(200, 400))
 
 
 def test_a_linear_probe_is_at_the_minimum_of_its_loss():

@@ -77,9 +77,31 @@ def test_the_loss_is_that_of_the_article_in_scores(weight, potential):
     rho = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(z.numpy(), code.numpy(), strict=True)])
     distance = np.square(x.numpy() - fake.numpy()).mean(1)
     expected = np.mean(t1 - weight * rho) + np.mean(potential * np.square(t1) / distance)
-    assert loss.value.item() == pytest.approx(expected, abs=1e-7)
-    assert loss.metrics["correlation"].item() == pytest.approx(rho.mean(), abs=1e-7)
+    # ρ has an ε inside of its roots
+    assert loss.value.item() == pytest.approx(expected, abs=1e-5)
+    assert loss.metrics["correlation"].item() == pytest.approx(rho.mean(), abs=1e-5)
     assert loss.metrics["score_gap"].item() == pytest.approx(-t1.mean(), abs=1e-12)
+
+
+class Copies(nn.Module):
+    """A generator that makes the same examples of any code."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = nn.Parameter(made)
+
+    def forward(self, z):
+        return self.made
+
+
+def test_a_generator_that_copies_real_examples_costs_a_finite_loss():
+    """Where the distance is 0 the gap is too, and their quotient is not a number."""
+    made = linear()
+    x = torch.randn(5, 2).double()
+    made.generator = Copies(x.clone())
+    value = made.single_loss({"points": x}).value
+    assert value.isfinite()
+    assert all(g.isfinite().all() for g in gradients(value, made))
 
 
 def separate_losses(made, batch, conditions):

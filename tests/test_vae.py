@@ -259,7 +259,7 @@ def test_drawn_pixels_are_bits_or_bytes():
     [
         ({"conditional": True}, "conditional: the data has no labels"),
         ({"shape": (1, 1, 1)}, r"dcgan takes images of 8×8 or more, not 1×1; take mlp"),
-        ({"shape": None}, "VAE needs images or points"),
+        ({"shape": None}, "the data must be images or points"),
         ({"shape": None, "dim": 2, "architecture": "mlp", "likelihood": "bernoulli"}, "take gaussian"),
     ],
 )

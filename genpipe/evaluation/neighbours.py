@@ -67,5 +67,5 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def share(of: Tensor) -> float:
-    """How many of them are true."""
+    """The part of them that is true, in [0, 1]."""
     return float(of.double().mean())

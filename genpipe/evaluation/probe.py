@@ -10,6 +10,7 @@ from torch import Tensor
 from genpipe.capabilities import Encodes, Example
 from genpipe.evaluation.features import beginning
 from genpipe.evaluation.judge import NotMeasured, Trial
+from genpipe.evaluation.neighbours import share
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.panels import as_values
 
@@ -43,8 +44,8 @@ def codes_of(model: Encodes, x: Example) -> Tensor:
 
 
 def raw(x: Example) -> Tensor:
-    """Pixels or coordinates, float [n, dim]."""
-    return (x["images"] if "images" in x else x["points"]).flatten(1).float()
+    """Pixels or coordinates, float64 [n, dim]: distances of bytes come from whole numbers that float32 has to round."""
+    return (x["images"] if "images" in x else x["points"]).flatten(1).double()
 
 
 def standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,8 +94,3 @@ def fitted(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
     weight = found.x.reshape(shape)
     return weight[:-1], weight[-1]
-
-
-def share(of: Tensor) -> float:
-    """How many of them are true."""
-    return float(of.double().mean())

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from genpipe.capabilities import Decodes, Encodes, Example, Samples
 from genpipe.errors import BadInput
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
 from genpipe.nn.conv import ConvEncoder, ConvGenerator
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count
@@ -99,11 +99,11 @@ class AAE(Recipe, Samples, Encodes, Decodes):
     def reconstruction_error(self, batch: Batch) -> Loss:
         """Mean squared difference of pixels in [−1, 1]."""
         x = self._scaled(batch)
-        return Loss(F.mse_loss(self._decoded(self.encoder(x), self._trained_labels(batch)), x))
+        return Loss(F.mse_loss(self._decoded(self.encoder(x), labels_of_batch(batch, self.num_classes)), x))
 
     def critic_loss(self, batch: Batch) -> Loss:
         """Cross entropy in nats of telling noise from codes, ln 4 where the critic cannot distinguish them."""
-        labels = self._trained_labels(batch)
+        labels = labels_of_batch(batch, self.num_classes)
         with torch.no_grad():  # the critic's turn: nothing flows to the encoder
             code = self.encoder(self._scaled(batch))
         noise = self._of_prior(torch.randn_like(code), labels)
@@ -115,7 +115,7 @@ class AAE(Recipe, Samples, Encodes, Decodes):
     def match_loss(self, batch: Batch) -> Loss:
         """Cross entropy in nats of passing codes off as noise; `code_square` is the mean square of a code, 1 for noise."""
         code = self.encoder(self._scaled(batch))
-        value = F.softplus(-self._scores(code, self._trained_labels(batch))).mean()
+        value = F.softplus(-self._scores(code, labels_of_batch(batch, self.num_classes))).mean()
         return Loss(value, {"code_square": code.detach().square().mean()})
 
     def sample(self, n: int, given: Example) -> Example:
@@ -134,10 +134,6 @@ class AAE(Recipe, Samples, Encodes, Decodes):
 
     def _under_class(self, network: nn.Module) -> nn.Module:
         return UnderClass(network, self.num_classes, self.latent_dim) if self.num_classes else network
-
-    def _trained_labels(self, batch: Batch) -> Tensor | None:
-        # without the check of labels_of: the data has checked its labels, and a slice may not decide by its numbers
-        return batch["labels"] if self.num_classes else None
 
     def _decoded(self, z: Tensor, labels: Tensor | None) -> Tensor:
         return self.decoder(z, labels) if self.is_conditional else self.decoder(z)

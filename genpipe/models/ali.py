@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.capabilities import Decodes, Encodes, Example, Samples
-from genpipe.errors import BadInput
 from genpipe.nn import variational
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
+from genpipe.nn.divergences import potential
+from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import SLOPE, Architecture, Encoder, Generator, Shape, features, perceptron
-from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, DecayRate, Factor
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 Form = Literal["label_swap", "derived", "saturating", "qp"]
-LEAST_DISTANCE = 1e-3  # of two pairs: the potential divides by it
 
 
 def critic_value(real: Tensor, made: Tensor) -> Tensor:
@@ -41,11 +40,6 @@ def players_value(form: Form, real: Tensor, made: Tensor) -> Tensor:
     if form == "derived":
         return (F.softplus(-real) + F.softplus(-made)).mean()
     return -critic_value(real, made) if form == "saturating" else (real - made).mean()
-
-
-def potential(gap: Tensor, distance: Tensor) -> Tensor:
-    """−Δ + Δ²/(2 d) of gaps Δ = real − made and distances d, [batch]: at least −d/2, which it is at Δ = d."""
-    return gap.square() / (2 * distance.clamp_min(LEAST_DISTANCE)) - gap
 
 
 class Pairs(NamedTuple):
@@ -123,10 +117,8 @@ class ALI(Recipe, Samples, Encodes, Decodes):
         example_weight: Factor = 0.0,
     ) -> None:
         super().__init__()
-        shape = image_shape or ((dim,) if dim else None)
-        if shape is None:
-            raise BadInput("ALI needs images or points; name other data (recipes.*.data)")
-        self.key = "images" if image_shape else "points"
+        self.examples = examples_of(image_shape, dim)
+        shape = self.examples.shape
         self.form: Form = form
         self.is_stochastic = encoder == "gaussian"
         self.latent_dim, self.critic_steps, self.scale = latent_dim, critic_steps, scale
@@ -155,7 +147,7 @@ class ALI(Recipe, Samples, Encodes, Decodes):
         metrics = {"score_gap": gap.mean().detach()}
         if self.form != "qp":
             return Loss(critic_value(real, made), metrics)
-        return Loss(potential(gap, self.scale * pairs.distance()).mean(), metrics)
+        return Loss((potential(gap, self.scale * pairs.distance()) - gap).mean(), metrics)
 
     def players_loss(self, batch: Batch) -> Loss:
         """What encoder and generator minimise, and how well each inverts the other where that is weighed."""
@@ -178,19 +170,15 @@ class ALI(Recipe, Samples, Encodes, Decodes):
 
     def encode(self, x: Example) -> Tensor:
         """Codes, [n, latent_dim]: of a Gaussian encoder their means."""
-        values = 2 * x["images"] - 1 if self.key == "images" else x["points"]
-        return self._code(values, labels_of(x, self.num_classes))[0]
+        return self._code(self.examples.of_values(x), labels_of(x, self.num_classes))[0]
 
     def decode(self, z: Tensor, given: Example) -> Example:
         """Examples of codes, [n, latent_dim]; images in [0, 1]."""
-        made = self.generator(z, labels_of(given, self.num_classes))
-        return {self.key: (made + 1) / 2 if self.key == "images" else made}
+        return self.examples.as_values(self.generator(z, labels_of(given, self.num_classes)))
 
     def _pairs(self, batch: Batch) -> Pairs:
-        dtype = next(self.parameters()).dtype
-        x = 2 * scaled(batch["images"], dtype) - 1 if self.key == "images" else batch["points"].to(dtype)
-        # without the check of labels_of: the data has checked its labels, and a slice may not decide by its numbers
-        labels = batch["labels"] if self.num_classes else None
+        x = self.examples.of_batch(batch, next(self.parameters()).dtype)
+        labels = labels_of_batch(batch, self.num_classes)
         mean, log_var = self._code(x, labels)
         z, noise = (variational.standard(len(x), self.latent_dim, x) for _ in range(2))
         code = mean if log_var is None else variational.moved(mean, log_var, noise)

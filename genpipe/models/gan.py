@@ -8,26 +8,25 @@ arXiv:1704.00028); the single loss, archives/6387; the penalty on steps of the g
 Framework of Generative Models (Su, 2018, arXiv:1807.05936; archives/5716).
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from genpipe.capabilities import Decodes, Example, Samples, Scores
 from genpipe.errors import BadInput
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
 from genpipe.nn.divergences import divergence as divergence_of
 from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Critic, Generator
 from genpipe.nn.penalties import penalty as penalty_of
 from genpipe.nn.penalties import slopes
 from genpipe.nn.snapshot import Snapshot
-from genpipe.params.blocks import Count, Factor
+from genpipe.params.blocks import Count, DecayRate, Factor, Positive
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 POTENTIAL_SCALE = 10.0  # λ of GAN-QP
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class GAN(Recipe, Samples, Decodes, Scores):
@@ -43,9 +42,9 @@ class GAN(Recipe, Samples, Decodes, Scores):
         latent_dim: Count = 32,
         width: Count = 32,
         feature_dim: Count = 64,
-        dropout: Share = 0.0,
+        dropout: DecayRate = 0.0,
         divergence: str = "sgan",
-        potential_scale: Annotated[float, Field(gt=0)] | None = None,
+        potential_scale: Positive | None = None,
         penalty: str = "none",
         penalty_weight: Factor | None = None,
         old_weight: Factor = 0.0,
@@ -78,6 +77,8 @@ class GAN(Recipe, Samples, Decodes, Scores):
 
     def phases(self) -> tuple[Phase, ...]:
         """Two players in turn, or one loss over both."""
+        if self.old is not None:
+            self.old.refuse_other_names(self.generator)
         if self.is_single:
             both = Update("gan", self.single_loss, (self.critic, self.generator))
             return (Phase("adversarial", (both,)),)
@@ -87,6 +88,7 @@ class GAN(Recipe, Samples, Decodes, Scores):
         generator = Update("generator", self.generator_loss, (self.generator,), every=self.critic_steps)
         return (Phase("adversarial", (critic, generator)),)
 
+    @parametrize.cached()  # normalised weights once: the slopes are those of the critic that gave the scores
     def critic_loss(self, batch: Batch) -> Loss:
         """The divergence, with generated examples as they are, plus the weighted penalty."""
         real, labels = self._real(batch)
@@ -111,6 +113,7 @@ class GAN(Recipe, Samples, Decodes, Scores):
         moved = (fake - self.old.call(self.generator, z, labels)).square().mean()
         return Loss(value + self.old_weight * moved, {"moved": moved.detach()})
 
+    @parametrize.cached()  # else each pass is one more power iteration, and the players see two critics
     def single_loss(self, batch: Batch) -> Loss:
         """The critic's loss, and a term of value 0 whose gradient is that of the generator's loss, by the generator alone.
 
@@ -152,7 +155,7 @@ class GAN(Recipe, Samples, Decodes, Scores):
 
     def _real(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         real = self.examples.of_batch(batch, next(self.parameters()).dtype)
-        return real, batch["labels"] if self.given else None
+        return real, labels_of_batch(batch, self.num_classes)
 
     def _scores(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """[rows] of examples whose classes are `labels`, again and again where there are more examples."""

@@ -1,4 +1,4 @@
-"""O-GAN: Orthogonal Generative Adversarial Networks (Su, 2019, arXiv:1903.01931; archives/6409).
+"""O-GAN: Extremely Concise Approach for Auto-Encoding Generative Adversarial Networks (Su, 2019, arXiv:1903.01931; archives/6409).
 
 One loss over both networks, the gradients stopped inside it. The discriminator is the encoder: the mean of its output
 is the critic, the orthogonal rest is the code. The critic is a score: high means real (the article has low). Conditional by
@@ -11,11 +11,13 @@ from torch.nn import functional as F
 
 from genpipe.capabilities import Decodes, Encodes, Example, Samples, Scores
 from genpipe.errors import BadInput
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
 from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Generator, features
 from genpipe.params.blocks import Count, Factor
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
+
+LEAST_DISTANCE = 1e-8  # of a pair: a generated example may be a copy of its real one
 
 
 def normalise(z: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes, Scores):
         """The critic's quadratic-potential loss, the generator's loss (value 0), and the shared correlation."""
         real = self.examples.of_batch(batch, next(self.parameters()).dtype)
         z = torch.randn(len(real), self.latent_dim, dtype=real.dtype, device=real.device)
-        labels = batch["labels"] if self.given else None
+        labels = labels_of_batch(batch, self.num_classes)
         fake = self._generated(z, labels)
         # One pass over three batches. The second is the critic's turn: nothing flows to the generator.
         parts = self.encoder(torch.cat([real, fake.detach(), fake])).chunk(3)
@@ -74,7 +76,7 @@ class OGAN(Recipe, Samples, Encodes, Decodes, Scores):
         gap = score_real - score_stopped
         generator_turn = score - score_stopped  # value 0; the encoder's gradients cancel
         distance = (real - fake.detach()).square().flatten(1).mean(1)
-        potential = self.potential_weight * gap.square() / distance
+        potential = self.potential_weight * gap.square() / distance.clamp(min=LEAST_DISTANCE)
         rho = correlation(z, parts[2][:, : self.latent_dim])
         value = (potential - gap - generator_turn - self.correlation_weight * rho).mean()
         metrics = {"score_gap": gap.mean(), "correlation": rho.mean()}

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from genpipe.capabilities import Bounds, Decodes, Encodes, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn import variational
-from genpipe.nn.classes import condition_classes, labels_of
+from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
+from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Encoder, Generator
 from genpipe.nn.pixels import dequantised, dequantised_to_bytes, scaled
-from genpipe.params.blocks import Count, Factor
+from genpipe.params.blocks import Count, Factor, Positive
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
-Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -46,14 +46,11 @@ class VAE(Recipe, Samples, Encodes, Decodes, Bounds):
         warmup: Share = 0.0,
     ) -> None:
         super().__init__()
-        shape = image_shape or ((dim,) if dim else None)
-        if shape is None:
-            raise BadInput("VAE needs images or points; name other data (recipes.*.data)")
-        if likelihood == "bernoulli" and len(shape) == 1:
+        self.key, shape = examples_of(image_shape, dim)
+        if likelihood == "bernoulli" and self.key == "points":
             raise BadInput(
                 "train.network.likelihood: bernoulli takes images, and these are points; take gaussian"
             )
-        self.key = "images" if image_shape else "points"
         self.is_binary = likelihood == "bernoulli"
         self.observes = "bits" if self.is_binary else "values"
         self.latent_dim, self.beta, self.warmup = latent_dim, beta, warmup
@@ -74,7 +71,7 @@ class VAE(Recipe, Samples, Encodes, Decodes, Bounds):
 
     def negative_elbo(self, batch: Batch) -> Loss:
         """Nats an example: distortion, −ln p(x | z) of one z ~ q(z | x), plus the weighted divergence of q(z | x) from N(0, I)."""
-        x, labels = self._observed(batch), self._trained_labels(batch)
+        x, labels = self._observed(batch), labels_of_batch(batch, self.num_classes)
         mean, log_var = self._posterior(x, labels)
         noise = variational.standard(len(mean), self.latent_dim, mean)
         distortion = -self._log_likelihood(x, variational.moved(mean, log_var, noise), labels)
@@ -128,10 +125,6 @@ class VAE(Recipe, Samples, Encodes, Decodes, Bounds):
         if self.key == "points":
             return batch["points"].to(dtype)
         return (batch["images"] >= 128).to(dtype) if self.is_binary else dequantised(batch["images"], dtype)
-
-    def _trained_labels(self, batch: Batch) -> Tensor | None:
-        # without the check of labels_of: the data has checked its labels, and a slice may not decide by its numbers
-        return batch["labels"] if self.num_classes else None
 
     def _posterior(self, x: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Means and log-variances of q(z | x), [n, latent_dim] each."""

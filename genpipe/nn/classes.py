@@ -18,6 +18,12 @@ def condition_classes(takes: bool, num_classes: int | None, knob: str = "conditi
     return num_classes
 
 
+def labels_of_batch(batch: Mapping[str, Tensor], num_classes: int | None) -> Tensor | None:
+    """The labels of a training batch, int64 [batch]; None where the model has no classes."""
+    # unchecked, unlike labels_of: the data has checked them, and a slice may not decide by its numbers
+    return None if num_classes is None else batch["labels"]
+
+
 def labels_of(x: Mapping[str, Tensor], num_classes: int | None) -> Tensor | None:
     """The labels, int64 [n], of examples; None where the model has no classes; BadInput where they are no classes of it."""
     if num_classes is None:

@@ -20,7 +20,12 @@ from torch.nn import functional as F
 from genpipe.errors import BadInput
 
 Player = Callable[[Tensor, Tensor], Tensor]  # scores of real and of generated examples -> [batch]
-LEAST_DISTANCE = 1e-4  # of a pair: a generated example may be a copy of its real one
+LEAST_DISTANCE = 1e-3  # times λ: a generated example may be a copy of its real one
+
+
+def potential(gap: Tensor, distance: Tensor) -> Tensor:
+    """Δ²/(2 d) of gaps Δ = r − f and distances d, [batch]: Δ minus it is largest at Δ = d, where it is d/2."""
+    return gap.square() / (2 * distance.clamp(min=LEAST_DISTANCE))
 
 
 class Divergence(NamedTuple):
@@ -32,12 +37,11 @@ class Divergence(NamedTuple):
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def critic_loss(self, r: Tensor, f: Tensor, real: Tensor, fake: Tensor, scale: float) -> Tensor:
-        """Values, [batch]; `scale` is λ of the quadratic potential (r − f)² / (2 λ distance)."""
+        """Values, [batch]; `scale` is λ of the quadratic potential of distances λ d."""
         value = self.critic(r, f)
         if self.distance is None:
             return value
-        apart = self.distance(real, fake).clamp(min=LEAST_DISTANCE)
-        return value + (r - f).square() / (2 * scale * apart)
+        return value + potential(r - f, scale * self.distance(real, fake))
 
 
 def absolute(real: Tensor, fake: Tensor) -> Tensor:

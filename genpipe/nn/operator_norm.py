@@ -57,7 +57,7 @@ class ConvolutionNorm(nn.Module):
         return weight / self.norm(weight)
 
     def norm(self, weight: Tensor) -> Tensor:
-        """The value along the singular vectors of now."""
+        """The value along the current singular vectors."""
         # copies: the next iteration writes to them before the gradient is taken
         return (self.v.clone() * self._map(self.u.clone(), weight)).sum()
 
