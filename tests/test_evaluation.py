@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -17,6 +18,8 @@ from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.sampling.pictures import grid
 from tests import tiny
+
+PIXELWISE = [f"pixel_wasserstein{end}" for end in ("", "_real", "_gaussian", "_num_images")]
 
 
 class Constant(LogProb):
@@ -110,7 +113,7 @@ def test_real_images_are_near_real_ones_whatever_the_order_of_their_classes(tmp_
 
 def test_fewer_images_than_features_are_not_compared():
     images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
-    message = r"4 features need more than 4 images .* sample.num and half of the images for testing give 4; raise sample.num"
+    message = r"4 features need more than 4 images .* sample.num and half of the images for testing .* give 4; raise it"
     with pytest.raises(NotMeasured, match=message):
         judged_images(images, images[:4])
     assert judged_images(images, images[:5])["frechet_num_images"] == 5
@@ -125,15 +128,38 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     root = write_project(tmp_path, nice=block)
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"], ["evaluate", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
-    assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
+    written = json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())
+    assert written.keys() == {"bits_per_dim", *PIXELWISE}
     reason = "recipes.nice.judge names no model in whose features images can be compared"
     line = f"nice: left out: frechet_classifier and other distances: {reason}\n"
     assert capsys.readouterr().out.count(line) == 1
 
 
+def test_samples_without_a_judge_are_compared_pixel_by_pixel(tmp_path, capsys):
+    """Of a GAN on a person's own pictures nothing else can be measured."""
+    write_classes(tmp_path / "pics", classes=2, number=40)
+    block = tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none", "sample": {"num": 4}}
+    root = write_project(tmp_path, wgan_gp=block)
+    for words in (["prepare", "pics"], ["train", "wgan_gp"], ["sample", "wgan_gp"], ["evaluate", "wgan_gp"]):
+        assert main([*root, *words]) == 0, capsys.readouterr().err
+    metrics = json.loads((tmp_path / "artifacts/metrics/wgan_gp.json").read_text())
+    assert metrics.keys() == set(PIXELWISE)
+    n = int(metrics["pixel_wasserstein_num_images"])
+    test = np.load(tmp_path / "artifacts/datasets/pics/test_images.npy") / 255
+    made = np.load(tmp_path / "artifacts/samples/wgan_gp/samples.npy") / 255
+    for name, other in (("pixel_wasserstein", made[:n]), ("pixel_wasserstein_real", test[n : 2 * n])):
+        differences = (test[:n, None] - other[None]).reshape(n, n, -1)
+        cost = np.sqrt(np.square(differences).mean(-1))
+        least = min(
+            sum(cost[i, j] for i, j in enumerate(order)) for order in itertools.permutations(range(n))
+        )
+        assert metrics[name] == pytest.approx(least / n, rel=1e-5)
+
+
 def test_a_model_of_which_nothing_can_be_measured_is_an_error(tmp_path, capsys):
     write_classes(tmp_path / "pics", classes=2, number=40)
-    root = write_project(tmp_path, wgan_gp=tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none"})
+    block = tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none", "sample": {"num": 1}}
+    root = write_project(tmp_path, wgan_gp=block)
     for words in (["prepare", "pics"], ["train", "wgan_gp"], ["sample", "wgan_gp"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert main([*root, "evaluate", "wgan_gp"]) == 2
