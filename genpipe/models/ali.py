@@ -22,6 +22,7 @@ from genpipe.params.blocks import Count, DecayRate, Factor
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 Form = Literal["label_swap", "derived", "saturating", "qp"]
+SCALE = 10.0  # of the potential (BiGAN-QP)
 LEAST_DISTANCE = 1e-3  # of two pairs: the potential divides by it
 
 
@@ -118,18 +119,22 @@ class ALI(Recipe, Samples, Encodes, Decodes):
         feature_dim: Count = 128,
         dropout: DecayRate = 0.2,
         critic_steps: Count = 1,
-        scale: Factor = 10.0,
+        scale: Factor | None = None,
         code_weight: Factor = 0.0,
         example_weight: Factor = 0.0,
     ) -> None:
+        """`scale` is of the form `qp`; `None` stands for 10, that of the source."""
         super().__init__()
+        if scale is not None and form != "qp":
+            raise BadInput(f"train.network.scale has no effect on the form {form}; take it out, or take qp")
         shape = image_shape or ((dim,) if dim else None)
         if shape is None:
             raise BadInput("ALI needs images or points; name other data (recipes.*.data)")
         self.key = "images" if image_shape else "points"
         self.form: Form = form
         self.is_stochastic = encoder == "gaussian"
-        self.latent_dim, self.critic_steps, self.scale = latent_dim, critic_steps, scale
+        self.latent_dim, self.critic_steps = latent_dim, critic_steps
+        self.scale = SCALE if scale is None else scale
         self.code_weight, self.example_weight = code_weight, example_weight
         self.num_classes = condition_classes(conditional, num_classes)
         self.given = ("labels",) if conditional else ()
