@@ -244,13 +244,13 @@ def test_a_validator_without_features_is_one_line(project, tmp_path, capsys):
 
 
 def test_own_pictures_are_validated_without_a_validator(tmp_path):
-    root = project_in(tmp_path, best={"metric": "validation.pixel_wasserstein", "num": 30})
+    root = project_in(tmp_path, best={"metric": "validation.pixel_distance", "num": 30})
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["recipes"]["ogan"]["validator"] = "none"
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     assert main(["--root", str(root), "train", "ogan", "--workers", "0"]) == 0
     rows = rows_of(latest_checkpoint(run_of(root)).log.text.splitlines())
-    values = {row["step"]: row[name] for row in rows if (name := "validation.pixel_wasserstein") in row}
+    values = {row["step"]: row[name] for row in rows if (name := "validation.pixel_distance") in row}
     card = json.loads((root / "artifacts/models/ogan/recipe.json").read_text())
     assert card["step"] == min(values, key=values.__getitem__)
     assert all(0 < value < 1 for value in values.values())

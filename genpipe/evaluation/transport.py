@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.evaluation.features import PIXELS, Compared, compared, compared_in
-from genpipe.evaluation.judge import NotMeasured, Trial
+from genpipe.evaluation.features import compared
+from genpipe.evaluation.judge import Trial
 
 MOST_IMAGES = 256  # of each side
 NUM_DIRECTIONS = 128
@@ -17,30 +17,13 @@ NUM_DIRECTIONS = 128
 
 def judge_transport(trial: Trial) -> dict[str, float]:
     """The distance between samples and real images in the features of the yardstick, beside that of others."""
-    return _distances("feature_wasserstein", compared(trial))
-
-
-def judge_pixels(trial: Trial) -> dict[str, float]:
-    """The same pixel by pixel, where there is no yardstick in whose features images can be compared."""
-    try:
-        compared(trial)
-    except NotMeasured:
-        return pixel_distances(trial)
-    return {}
-
-
-def pixel_distances(trial: Trial) -> dict[str, float]:
-    """The distance between samples and real images, each two as far apart as the root mean square of their difference."""
-    return _distances("pixel_wasserstein", compared_in(lambda: PIXELS, trial, MOST_IMAGES))
-
-
-def _distances(name: str, found: Compared) -> dict[str, float]:
+    found = compared(trial)
     real = found.side.real[:MOST_IMAGES]
     metrics = {
-        f"{name}{suffix}": wasserstein_1(real, features[:MOST_IMAGES])
+        f"feature_wasserstein{suffix}": wasserstein_1(real, features[:MOST_IMAGES])
         for suffix, features in found.sets.items()
     }
-    return metrics | {f"{name}_num_images": float(len(real))}
+    return metrics | {"feature_wasserstein_num_images": float(len(real))}
 
 
 def wasserstein_1(a: np.ndarray, b: np.ndarray) -> float:
