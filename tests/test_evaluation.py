@@ -17,7 +17,7 @@ from genpipe.evaluation.generation import targets
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.evaluation.pixels import energy_distance
-from genpipe.sampling.pictures import grid
+from genpipe.sampling.pictures import GAP, grid
 from tests import tiny
 
 PIXELWISE = [f"pixel_distance{end}" for end in ("", "_real", "_gaussian", "_num_images")]
@@ -220,14 +220,15 @@ def test_shuffling_keeps_the_lines():
     assert torch.equal(mixed["source"].sort(0).values, batch["source"])
 
 
-def test_a_grid_puts_images_side_by_side():
+def test_a_grid_puts_images_side_by_side_with_grey_between_them():
+    assert 0 < GAP < 255
     images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
     assert grid(images, columns=2, gap=1)[..., 0].tolist() == [
-        [255] * 5,
-        [255, 0, 255, 1, 255],
-        [255] * 5,
-        [255, 2, 255, 255, 255],
-        [255] * 5,
+        [GAP] * 5,
+        [GAP, 0, GAP, 1, GAP],
+        [GAP] * 5,
+        [GAP, 2, GAP, 255, 255],
+        [GAP, GAP, GAP, 255, 255],
     ]
 
 
