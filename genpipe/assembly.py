@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from genpipe.capabilities import Embeds
 from genpipe.data.loader import Data, facts_of, read_description, require_facts
 from genpipe.data.opening import open_data, require_test, require_whole_groups
 from genpipe.errors import BadInput, BadState
@@ -178,7 +179,7 @@ def validator_of(job: Job, data: Data) -> Validate:
         )
     judge, kind = VALIDATIONS[metric], read_description(job.data)["kind"]
     model = build(job.model, job.params.network, data.facts, job.seed, job.params.normalisations).eval()
-    yardstick: Any = job.validator and load_trained(job.validator[0]).recipe
+    yardstick = validator_model(job.validator[0], data) if job.validator else None
 
     def validate(weights: Mapping[str, Tensor]) -> float:
         with torch.no_grad():
@@ -186,6 +187,32 @@ def validator_of(job: Job, data: Data) -> Validate:
         return judge.measure(metric, model, data, kind, num, job.seed, yardstick)
 
     return validate
+
+
+def validator_model(directory: Path, data: Data) -> Embeds:
+    """The trained model in whose features the images of checkpoints are compared; BadInput where it cannot do that."""
+    found, where = load_trained(directory), f"recipes.*.validator: models/{directory.name}"
+    require_features(type(found.recipe), where)
+    require_images_of_one_size(found.facts, data.facts, where)
+    return cast(Embeds, found.recipe)
+
+
+def require_features(model: type, where: str) -> None:
+    """BadInput, begun with `where`, for a model in whose features no images can be compared."""
+    if not issubclass(model, Embeds):
+        raise BadInput(
+            f"{where} has no features to compare images by; take a classifier, or none to leave that metric out"
+        )
+
+
+def require_images_of_one_size(known: Mapping[str, Any], facts: Mapping[str, Any], where: str) -> None:
+    """BadInput, begun with `where`, where the facts of a judge's data and of other data name images of two sizes."""
+    sizes = [tuple(each.get("image_shape", ())) for each in (known, facts)]
+    if sizes[0] != sizes[1]:
+        raise BadInput(
+            f"{where} knows images of {sizes[0]} pixels, and these have {sizes[1] or 'none'}; take a classifier of images of "
+            "that size"
+        )
 
 
 def keep_freed_memory() -> None:

@@ -12,7 +12,15 @@ from typing import Any, Literal
 import torch
 
 from genpipe import dependencies
-from genpipe.assembly import fit, keep_freed_memory, load_trained, read_card, trainer_of
+from genpipe.assembly import (
+    fit,
+    keep_freed_memory,
+    load_trained,
+    read_card,
+    require_features,
+    require_images_of_one_size,
+    trainer_of,
+)
 from genpipe.capabilities import CAPABILITIES, Embeds, Samples
 from genpipe.cores import cores
 from genpipe.data.loader import Data, codec_files
@@ -309,18 +317,11 @@ def yardstick_of(root: Path, project: Params, name: str, data: Data) -> Embeds:
     if place.startswith("datasets/"):
         return GivenNetwork(existing(root / "artifacts" / place, MAKE_DATA))
     params = project.recipes[place.removeprefix("models/")]
-    if not issubclass(RECIPES[params.model], Embeds):
-        raise BadInput(
-            f"recipes.{name}.judge: {place} has no features to compare images by; take a classifier, or none to leave "
-            "that metric out"
-        )
+    where = f"recipes.{name}.judge: {place}"
+    require_features(RECIPES[params.model], where)
     judge, known = trained(root, params, root / "artifacts" / place)
     assert isinstance(judge, Embeds)
-    if known.facts["image_shape"] != data.facts["image_shape"]:
-        raise BadInput(
-            f"recipes.{name}.judge: {place} knows images of {known.facts['image_shape']} pixels, and these "
-            f"have {data.facts['image_shape']}; take a classifier of images of that size"
-        )
+    require_images_of_one_size(known.facts, data.facts, where)
     return judge
 
 

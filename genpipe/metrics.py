@@ -175,6 +175,13 @@ METRICS: dict[str, Metric] = {
         "minimise",
         "Exact cost of moving samples to as many real test images, in features; above 0 for equal distributions.",
     ),
+    "pixel_distance": Metric(
+        "Energy distance of pixels",
+        "root mean square of [0, 1]",
+        "minimise",
+        "Unbiased energy distance between samples and real test images, pixel by pixel, where no judge has features: "
+        "0 on average for equal distributions.",
+    ),
     "wasserstein": Metric(
         "Wasserstein-1 distance",
         "units of the points",
@@ -287,6 +294,9 @@ METRICS: dict[str, Metric] = {
     ),
     "feature_wasserstein_num_images": Metric(
         "Images moved", "", "", "Sample size of each side of the Wasserstein-1 distance."
+    ),
+    "pixel_distance_num_images": Metric(
+        "Images compared by pixels", "", "", "Sample size of each side of the energy distance of pixels."
     ),
     "wasserstein_num_points": Metric(
         "Points moved", "", "", "Sample size of each side of the Wasserstein-1 distance."

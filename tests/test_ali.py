@@ -263,6 +263,7 @@ def test_the_forms_share_their_networks():
         ({"conditional": True}, "conditional: the data has no labels"),
         ({"shape": (1, 1, 1)}, "dcgan takes images of 8×8 or more, not 1×1; take mlp"),
         ({"shape": None}, "the data must be images or points"),
+        ({"scale": 10.0}, "network.scale has no effect on the form label_swap"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(changes, line):

@@ -191,6 +191,12 @@ def test_chains_of_codes_end_in_the_density_of_their_energy(how, expected):
     assert drawn.var().item() == pytest.approx(expected, rel=0.06)
 
 
+def test_a_weight_of_no_entropy_is_refused():
+    with pytest.raises(BadInput, match=r"network.entropy_weight has no effect with entropy none"):
+        model(entropy="none", entropy_weight=1.0)
+    assert model(entropy="jsd").entropy_weight == 1
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -15,8 +16,11 @@ from genpipe.evaluation.frechet import frechet_distance, judge_images
 from genpipe.evaluation.generation import targets
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.evaluation.likelihood import bits_per_dim
-from genpipe.sampling.pictures import grid
+from genpipe.evaluation.pixels import energy_distance
+from genpipe.sampling.pictures import GAP, grid
 from tests import tiny
+
+PIXELWISE = [f"pixel_distance{end}" for end in ("", "_real", "_gaussian", "_num_images")]
 
 
 class Constant(LogProb):
@@ -110,7 +114,7 @@ def test_real_images_are_near_real_ones_whatever_the_order_of_their_classes(tmp_
 
 def test_fewer_images_than_features_are_not_compared():
     images = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
-    message = r"4 features need more than 4 images .* sample.num and half of the images for testing give 4; raise sample.num"
+    message = r"4 features need more than 4 images .* sample.num and half of the images for testing .* give 4; raise it"
     with pytest.raises(NotMeasured, match=message):
         judged_images(images, images[:4])
     assert judged_images(images, images[:5])["frechet_num_images"] == 5
@@ -125,15 +129,49 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     root = write_project(tmp_path, nice=block)
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"], ["evaluate", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
-    assert list(json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())) == ["bits_per_dim"]
+    written = json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())
+    assert written.keys() == {"bits_per_dim", *PIXELWISE}
     reason = "recipes.nice.judge names no model in whose features images can be compared"
     line = f"nice: left out: frechet_classifier and other distances: {reason}\n"
     assert capsys.readouterr().out.count(line) == 1
 
 
+def test_samples_without_a_judge_are_compared_pixel_by_pixel(tmp_path, capsys):
+    """Of a GAN on a person's own pictures nothing else can be measured."""
+    write_classes(tmp_path / "pics", classes=2, number=40)
+    block = tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none", "sample": {"num": 4}}
+    root = write_project(tmp_path, wgan_gp=block)
+    for words in (["prepare", "pics"], ["train", "wgan_gp"], ["sample", "wgan_gp"], ["evaluate", "wgan_gp"]):
+        assert main([*root, *words]) == 0, capsys.readouterr().err
+    metrics = json.loads((tmp_path / "artifacts/metrics/wgan_gp.json").read_text())
+    assert metrics.keys() == set(PIXELWISE)
+    n = int(metrics["pixel_distance_num_images"])
+    test = np.load(tmp_path / "artifacts/datasets/pics/test_images.npy") / 255
+    made = np.load(tmp_path / "artifacts/samples/wgan_gp/samples.npy") / 255
+    for name, other in (("pixel_distance", made[:n]), ("pixel_distance_real", test[n : 2 * n])):
+        between = np.mean([apart(x, y) for x in test[:n] for y in other])
+        within = [
+            np.mean([apart(x, y) for x, y in itertools.combinations(part, 2)]) for part in (test[:n], other)
+        ]
+        assert metrics[name] == pytest.approx(2 * between - sum(within), abs=1e-5)
+
+
+def apart(x, y):
+    return np.sqrt(np.square(x - y).mean())
+
+
+def test_the_energy_distance_is_0_on_average_for_equal_distributions_and_a_mean_image_is_far():
+    rng = np.random.default_rng(0)
+    pairs = [rng.normal(size=(2, 20, 30)) for _ in range(200)]
+    equal = [energy_distance(a, b) for a, b in pairs]
+    assert abs(np.mean(equal)) < 3 * np.std(equal) / 200**0.5
+    assert energy_distance(pairs[0][0], np.zeros((20, 30))) > 2 > 5 * max(equal)
+
+
 def test_a_model_of_which_nothing_can_be_measured_is_an_error(tmp_path, capsys):
     write_classes(tmp_path / "pics", classes=2, number=40)
-    root = write_project(tmp_path, wgan_gp=tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none"})
+    block = tiny.block("wgan_gp") | {"data": "datasets/pics", "judge": "none", "sample": {"num": 1}}
+    root = write_project(tmp_path, wgan_gp=block)
     for words in (["prepare", "pics"], ["train", "wgan_gp"], ["sample", "wgan_gp"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
     assert main([*root, "evaluate", "wgan_gp"]) == 2
@@ -182,14 +220,15 @@ def test_shuffling_keeps_the_lines():
     assert torch.equal(mixed["source"].sort(0).values, batch["source"])
 
 
-def test_a_grid_puts_images_side_by_side():
+def test_a_grid_puts_images_side_by_side_with_grey_between_them():
+    assert 0 < GAP < 255
     images = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1)
     assert grid(images, columns=2, gap=1)[..., 0].tolist() == [
-        [255] * 5,
-        [255, 0, 255, 1, 255],
-        [255] * 5,
-        [255, 2, 255, 255, 255],
-        [255] * 5,
+        [GAP] * 5,
+        [GAP, 0, GAP, 1, GAP],
+        [GAP] * 5,
+        [GAP, 2, GAP, 255, 255],
+        [GAP, GAP, GAP, 255, 255],
     ]
 
 

@@ -119,11 +119,14 @@ def test_folders_of_classes_are_read_too(tmp_path: Path) -> None:
 # columns and sizes
 
 
-def test_columns_can_be_named_and_classes_left_out(tmp_path: Path) -> None:
+def test_columns_can_be_named_and_classes_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table().save_to_disk(tmp_path / "animals")
     made(tmp_path, image="picture", label="size")
     assert sorted(classes(tmp_path)) == ["0", "1", "2"]
     assert "train_labels" not in made(tmp_path, label="none")
+    assert "images of the column picture, no classes; other columns: " in capsys.readouterr().out
 
 
 def test_larger_coloured_pictures_are_fitted_and_it_is_said(
@@ -134,7 +137,7 @@ def test_larger_coloured_pictures_are_fitted_and_it_is_said(
     assert made(tmp_path)["train_images"].shape[1:] == (3, 8, 8)
     printed = capsys.readouterr().out
     assert "10 of 10 images not 8×8 pixels: resized to cover that, and cropped at the centre" in printed
-    assert "images of the column image, classes of none" in printed
+    assert "images of the column image, no classes\n" in printed
 
 
 def test_rows_without_an_image_or_a_class_are_counted(

@@ -267,6 +267,14 @@ def test_the_way_between_two_pictures_begins_and_ends_with_what_is_made_of_them(
     assert torch.equal(genpipe.interpolate(where, x, steps=5), made)
 
 
+def test_a_picture_at_an_end_is_read_once(models, tmp_path, capsys):
+    picture(tmp_path / "a.png")
+    Image.open(tmp_path / "a.png").resize((16, 16)).save(tmp_path / "large.png")
+    files = [str(tmp_path / name) for name in ("a.png", "large.png")]
+    assert main(["interpolate", model(models, "ogan"), *files, "--out", str(tmp_path / "way.png")]) == 0
+    assert capsys.readouterr().err.count("resized to 8 × 8") == 1
+
+
 def test_without_pictures_the_way_goes_from_sample_to_sample(models, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = use(capsys, "interpolate", model(models, "wgan_gp"), "--seed", 3)
@@ -323,6 +331,21 @@ def test_python_refuses_what_the_commands_refuse(models, tmp_path):
         (
             lambda: genpipe.encode(vae, [file], given={"labels": ["red"] * 2}),
             "labels: 2 conditions for 1 examples; give one",
+        ),
+        (lambda: genpipe.sample(ogan, 0), "num: must be 1 or more, not 0"),
+        (lambda: genpipe.sample(vae, 2, given={"labels": []}), "labels: there is no value; give one"),
+        (
+            lambda: genpipe.encode(ogan, []),
+            r"inputs: give a list of files or texts, or a tensor, .* not \[\]",
+        ),
+        (lambda: genpipe.encode(ogan, str(file)), "inputs: give a list of files or texts"),
+        (
+            lambda: genpipe.encode(ogan, torch.full((1, 1, 8, 8), 2.0)),
+            r"must lie in \[0, 1\]; give bytes as uint8",
+        ),
+        (
+            lambda: genpipe.encode(ogan, torch.full((1, 1, 8, 8), torch.nan)),
+            r"must lie in \[0, 1\]; give bytes",
         ),
         (lambda: genpipe.interpolate(ogan, steps=1), "steps: must be 2 or more, not 1"),
         (
@@ -422,10 +445,14 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", ogan, "--how", "heat=1", *out), "--how heat: not an option of OGAN.sample; its options"),
         (("answer", couplet, "天地", "--how", "heat=1"), "--how heat: Couplet takes no options where it"),
         (("answer", ogan, grey), "OGAN answers nothing: it cannot tag, classify, or write"),
+        (("sample", ogan, "--how", "a=1", "--how", "a=2", *out), "--how a: given twice, as 1 and 2; leave one of them"),
+        (("sample", ogan, "--given", "labels=1", "--given", "labels=2", *out), "--given labels: given twice, as 1 and 2"),
+        (("sample", ogan, "--num", 10**12, *out), "samples need 512,000 GB of memory, and this machine has"),
+        (("encode", ogan), "ogan is to encode: files of pictures, or texts"),
         (("interpolate", ogan, grey), "name two pictures, or none to go from one sample to another, not 1"),
         (("interpolate", couplet), "Couplet makes no images: it was trained on pairs"),
         (("interpolate", ogan, grey, grey, "--out", grey), "a.png: this is the input"),
-        (("interpolate", model(models, "wgan_gp"), grey, grey), "WGANGP cannot encode and decode pictures; name no"),
+        (("interpolate", model(models, "wgan_gp"), grey, grey), "GAN cannot encode and decode pictures; name no"),
         (("interpolate", model(models, "classifier"), grey, grey), "Classifier cannot encode and decode pictures; gen"),
         (("interpolate", ogan, grey, coloured), "c.png: in colours, and this model takes grey pictures; convert it"),
         (("search", ogan, grey, grey), "OGAN has no features to search by: it is not Embeds; genpipe recipes"),
@@ -438,6 +465,14 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", tmp_path, *out), "recipe.json: no such file or directory; name the directory of a"),
     ):  # fmt: skip
         assert line in refused(*words)
+
+
+def test_a_picture_under_a_name_of_another_format_is_refused(models, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "way.jpg")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["interpolate", model(models, "wgan_gp"), *out])
+    assert "argument --out: must be the name of a PNG file, as way.png, not" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_lacks_a_part_of_the_model_is_refused(models, tmp_path, refused):
@@ -454,7 +489,7 @@ def test_a_directory_that_lacks_a_part_of_the_model_is_refused(models, tmp_path,
             "ogan",
             "data.json",
             {"kind": "images", "splits": ["train"], "facts": {}},
-            "needs data with image_shape",
+            "the data must be images or points",
         ),
         ("ogan", "weights.safetensors", None, "weights.safetensors: no such file"),
         ("couplet", "codec.json", None, "codec.json: no such file"),

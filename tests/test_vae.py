@@ -261,6 +261,8 @@ def test_drawn_pixels_are_bits_or_bytes():
         ({"shape": (1, 1, 1)}, r"dcgan takes images of 8×8 or more, not 1×1; take mlp"),
         ({"shape": None}, "the data must be images or points"),
         ({"shape": None, "dim": 2, "architecture": "mlp", "likelihood": "bernoulli"}, "take gaussian"),
+        ({"likelihood": "bernoulli", "deviations": "pixel"}, "network.deviations has no effect on bernoulli"),
+        ({"likelihood": "bernoulli", "deviation": 0.5}, "network.deviation has no effect on bernoulli"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(changes, line):

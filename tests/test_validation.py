@@ -208,6 +208,54 @@ def test_what_cannot_be_validated_is_one_line(changes, block, complaint, project
     assert not (root / "artifacts/models/ogan").exists()
 
 
+def in_colours(root: Path, validator: Path) -> Path:
+    """The project on pictures in colours, with `validator` as its trained classifier."""
+    root = project_in(root)
+    directory = root / "artifacts/encoded/images"
+    for file in ("train_images.npy", "test_images.npy"):
+        np.save(directory / file, np.load(directory / file).repeat(3, 1))
+    described = json.loads((directory / "data.json").read_text())
+    described["facts"]["image_shape"] = [3, tiny.SIDE, tiny.SIDE]
+    (directory / "data.json").write_text(json.dumps(described))
+    (root / "artifacts/models").mkdir(parents=True)
+    (root / "artifacts/models/classifier").symlink_to(validator)
+    return root
+
+
+def test_a_validator_of_other_images_is_one_line(project, tmp_path, capsys):
+    root = in_colours(tmp_path, project / "artifacts/models/classifier")
+    assert main(["--root", str(root), "train", "ogan", "--workers", "0"]) == 2
+    sizes = (
+        f"knows images of (1, {tiny.SIDE}, {tiny.SIDE}) pixels, and these have (3, {tiny.SIDE}, {tiny.SIDE})"
+    )
+    error = capsys.readouterr().err
+    assert f"recipes.*.validator: models/classifier {sizes}" in error
+    assert error.count("\n") == 1
+    assert not (root / "artifacts/models/ogan").exists()
+
+
+def test_a_validator_without_features_is_one_line(project, tmp_path, capsys):
+    root = in_colours(tmp_path, project / "artifacts/models/ogan")
+    assert main(["--root", str(root), "train", "ogan", "--workers", "0"]) == 2
+    assert (
+        "recipes.*.validator: models/classifier has no features to compare images by"
+        in capsys.readouterr().err
+    )
+
+
+def test_own_pictures_are_validated_without_a_validator(tmp_path):
+    root = project_in(tmp_path, best={"metric": "validation.pixel_distance", "num": 30})
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["recipes"]["ogan"]["validator"] = "none"
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    assert main(["--root", str(root), "train", "ogan", "--workers", "0"]) == 0
+    rows = rows_of(latest_checkpoint(run_of(root)).log.text.splitlines())
+    values = {row["step"]: row[name] for row in rows if (name := "validation.pixel_distance") in row}
+    card = json.loads((root / "artifacts/models/ogan/recipe.json").read_text())
+    assert card["step"] == min(values, key=values.__getitem__)
+    assert all(0 < value < 1 for value in values.values())
+
+
 def test_a_training_depends_on_the_code_of_the_judge_that_it_uses(project):
     params = yaml.safe_load((project / "params.yaml").read_text())
     used = code_for("train", "ogan", params)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from genpipe.capabilities import Energy, Scores
+from genpipe.data.loader import Held
 from genpipe.errors import BadInput
 from genpipe.nn.pixels import scaled_to_bytes
 from genpipe.recipe import Recipe
@@ -110,6 +111,7 @@ def test_of_training_images_that_are_equal_the_first_is_the_nearest(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (250, 1, tiny.SIDE, tiny.SIDE), dtype=np.uint8)
     images[[30, 120, 130, 249]] = images[10]
     data.images["train"], data.labels["train"] = images, np.zeros(250, np.uint8)
+    data.held = Held.out(0, 250)
     asked = torch.from_numpy(images[[249, 200]])
     rows, distances = nearest(data, asked, None)
     assert rows.tolist() == [10, 200]

@@ -3,10 +3,10 @@
 import argparse
 import os
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from genpipe.errors import GenpipeError
+from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import require_ours, temporary_name
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
@@ -45,6 +45,13 @@ def new_file(text: str) -> Path:
     return path
 
 
+def new_png(text: str) -> Path:
+    """A picture to write, as PNG."""
+    if Path(text).suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"must be the name of a PNG file, as way.png, not {text!r}")
+    return new_file(text)
+
+
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a number, 1 or more, not {text!r}")
@@ -52,7 +59,7 @@ def positive(text: str) -> int:
 
 
 def two_or_more(text: str) -> int:
-    if positive(text) < 2:
+    if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f"must be a number, 2 or more, not {text!r}")
     return int(text)
 
@@ -124,6 +131,18 @@ def pair(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"not NAME=VALUE: {text!r}")
     return name, value
+
+
+def named(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
+    """The values of an option that may be repeated, by name; BadInput for a name that is there twice."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BadInput(
+                f"{option} {name}: given twice, as {found[name]} and {value}; leave one of them out"
+            )
+        found[name] = value
+    return found
 
 
 def is_model(name: str) -> bool:

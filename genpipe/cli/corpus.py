@@ -258,6 +258,9 @@ def _encode(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.params.project import read_params
 
     params = read_params(root)
+    if arguments.encoding in params.recipes and arguments.encoding not in params.encodings:
+        using.encode(root, arguments)  # says which inputs are missing
+        return
     encoding = params.named("encodings", arguments.encoding)
     corpus = params.named("corpora", encoding.corpus)
     _clean_up_when_ended()

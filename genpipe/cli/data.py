@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, new_directory, pair
+from genpipe.cli.arguments import Commands, named, new_directory, pair
 from genpipe.errors import BadInput
 from genpipe.files import TABLES
 
@@ -103,7 +103,7 @@ def _prepare(root: Path, arguments: argparse.Namespace) -> None:
 
     if arguments.out:
         source = Path(arguments.dataset).resolve()
-        options = {"kind": "image_folder", **dict(arguments.how)}
+        options = {"kind": "image_folder", **named(arguments.how, "--how")}
         for line in prepare_from(source, arguments.out, options).lines():
             print(f"{arguments.out}: {line}")
         return

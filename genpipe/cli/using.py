@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, new_directory, new_file, pair, positive, seed, two_or_more
+from genpipe.cli.arguments import Commands, named, new_directory, new_png, pair, positive, seed, two_or_more
 from genpipe.errors import BadInput
 from genpipe.files import SAMPLES
 
@@ -69,7 +69,7 @@ def _add_interpolate(parts: Commands) -> None:
     _add_given(part)
     part.add_argument(
         "--out",
-        type=new_file,
+        type=new_png,
         default=Path("interpolation.png"),
         metavar="FILE",
         help="default: interpolation.png in this directory",
@@ -141,7 +141,7 @@ def _add_given(part: Options) -> None:
         "--class",
         dest="label",
         metavar="CLASS",
-        help="short for --given labels=CLASS: its name, or its number",
+        help="short for --given labels=CLASS: its name, or its number where classes have no names",
     )
 
 
@@ -164,7 +164,7 @@ def _run(root: Path, arguments: argparse.Namespace) -> None:
 
 def given_of(arguments: argparse.Namespace) -> dict[str, str]:
     """The conditions that are asked for, a class among them."""
-    given = dict(arguments.given)
+    given = named(arguments.given, "--given")
     if arguments.label is None:
         return given
     if "labels" in given:
@@ -184,7 +184,7 @@ def sample(root: Path, arguments: argparse.Namespace) -> None:
     require_ours(out, SAMPLES)
     with found(root, arguments.recipe) as directory:
         using, num, seed = opened(directory), arguments.num or NUM, arguments.seed or 0
-        sample(using, num, seed, given_of(arguments), dict(arguments.how), out)
+        sample(using, num, seed, given_of(arguments), named(arguments.how, "--how"), out)
 
 
 def encode(root: Path, arguments: argparse.Namespace) -> None:
@@ -213,7 +213,7 @@ def _interpolate(using: "Using", arguments: argparse.Namespace) -> None:
 def _answer(using: "Using", arguments: argparse.Namespace) -> None:
     from genpipe.using.answering import answer
 
-    answer(using, arguments.inputs, dict(arguments.how))
+    answer(using, arguments.inputs, named(arguments.how, "--how"))
 
 
 def _search(using: "Using", arguments: argparse.Namespace) -> None:

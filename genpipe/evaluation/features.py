@@ -1,6 +1,7 @@
 """Images of a model, real ones, and images that need no model, in the features of the yardstick; computed once, shared by judges."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.nn.pixels import scaled
 from genpipe.sampling.draw import first, in_chunks, joined, rows_of, whole
 
+# what says how many images are compared: of a model, and of a checkpoint
+HOW_MANY = "sample.num and half of the images for testing (of a checkpoint: train.best.num and half of those held out)"
 NUM_FITTED = 2000  # training images that the Gaussian is fitted to, at most
 
 
@@ -42,13 +45,30 @@ class Compared:
         return {"": self.drawn, "_real": self.side.other, "_gaussian": self.side.gaussian}
 
 
+class Pixels(Embeds):
+    """Images as they are. A distance of two is the root mean square difference of their values in [0, 1]."""
+
+    def embed(self, x: Example) -> Tensor:
+        """Values over the root of their number, float [n, channels · height · width]."""
+        values = x["images"].flatten(1)
+        return values / values.shape[1] ** 0.5
+
+
+PIXELS = Pixels()
+
+
 @functools.lru_cache(maxsize=1)
 def compared(trial: Trial) -> Compared:
-    """The samples of a trial and its real side, as many as there are samples, at most half of the split.
+    """The samples of a trial and its real side in the features of the yardstick; NotMeasured where it has none."""
+    return compared_in(trial.yardstick, trial)
+
+
+def compared_in(yardstick: Callable[[], Embeds], trial: Trial, most: int | None = None) -> Compared:
+    """The samples of a trial and its real side, as many as there are samples, at most `most` and half of the split.
 
     The rows of the split must be in no order, as `genpipe prepare` writes them: its first half is compared with its second.
     """
-    drawn = drawn_images(trial)
+    drawn = drawn_images(trial)[:most]
     shape = trial.data.facts["image_shape"]
     if tuple(drawn.shape[1:]) != tuple(shape):
         raise BadState(
@@ -56,8 +76,10 @@ def compared(trial: Trial) -> Compared:
         )
     n = min(len(drawn), len(whole(trial.data, trial.split)["images"]) // 2)
     if n < 2:
-        raise NotMeasured(f"samples are compared two by two, and there are {n}; raise sample.num")
-    side = real_side(trial.yardstick(), trial.data, trial.split, n)
+        raise NotMeasured(
+            f"samples are compared two by two, and {HOW_MANY} give {n}; raise it, or keep more images"
+        )
+    side = real_side(yardstick(), trial.data, trial.split, n)
     labels = first(trial.data, n, trial.split)["labels"] if "labels" in trial.recipe.given else None
     return Compared(side, embedded(side.yardstick, drawn[:n]), labels)
 

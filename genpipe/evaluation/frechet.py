@@ -7,7 +7,7 @@ is never called so. The distance is biased: between two finite sets of one distr
 
 import numpy as np
 
-from genpipe.evaluation.features import Compared, compared
+from genpipe.evaluation.features import HOW_MANY, Compared, compared
 from genpipe.evaluation.given import GivenNetwork
 from genpipe.evaluation.judge import NotMeasured, Trial
 
@@ -27,8 +27,8 @@ def distances(found: Compared) -> dict[str, float]:
     name = "frechet_network" if isinstance(side.yardstick, GivenNetwork) else "frechet_classifier"
     if n <= num_features:
         raise NotMeasured(
-            f"{name}: {num_features} features need more than {num_features} images of each kind, and sample.num "
-            f"and half of the images for testing give {n}; raise sample.num, or keep more images for testing"
+            f"{name}: {num_features} features need more than {num_features} images of each kind, and {HOW_MANY} "
+            f"give {n}; raise it, or keep more images"
         )
     from_real = FrechetFrom(side.real)
     return {

@@ -25,6 +25,7 @@ from genpipe.evaluation import (
     kernel,
     likelihood,
     neighbours,
+    pixels,
     plane,
     probe,
     reading,
@@ -53,5 +54,6 @@ JUDGES = (
     Judge((Samples,), ("images",), neighbours.judge_neighbours, any_split=False),
     Judge((Samples,), ("images",), found_classes.judge_found_classes, any_split=False),
     Judge((Samples,), ("images",), transport.judge_transport, any_split=False),
+    Judge((Samples,), ("images",), pixels.judge_pixels, any_split=False),
     Judge((Tags,), ("pairs",), couplets.judge_couplets),
 )

@@ -19,6 +19,7 @@ from genpipe.evaluation import (
     kernel,
     likelihood,
     neighbours,
+    pixels,
     plane,
     transport,
 )
@@ -81,6 +82,7 @@ VALIDATIONS = {
     "kernel_distance": Validation((Samples,), ("images",), kernel.judge_kernel),
     "sample_coverage": Validation((Samples,), ("images",), neighbours.judge_neighbours),
     "feature_wasserstein": Validation((Samples,), ("images",), transport.judge_transport),
+    "pixel_distance": Validation((Samples,), ("images",), pixels.pixel_distances),
     "wasserstein": Validation((Samples,), ("points",), plane.judge_points),
     "sliced_wasserstein": Validation((Samples,), ("points",), plane.judge_points),
     "bits_per_dim": Validation((LogProb,), ("images",), likelihood.bits_per_dim),

@@ -1,5 +1,6 @@
 """What a plan is: stages in order, what each waits for, and which are out of date and why. DVC is not imported here."""
 
+import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -109,7 +110,10 @@ def in_order(upstream: Mapping[str, list[str]], targets: list[str] | None) -> li
 def _matching(target: str, names: list[str]) -> list[str]:
     matching = [name for name in names if name == target or name.startswith(f"{target}@")]
     if not matching:
-        raise BadInput(f"no stage {target!r} in dvc.yaml; it has: {', '.join(sorted(names))}")
+        groups = sorted({name.partition("@")[0] for name in names})
+        near = difflib.get_close_matches(target, sorted(names), cutoff=0.4)
+        like = f"; like it: {', '.join(near)}" if near else ""
+        raise BadInput(f"no stage {target!r} in dvc.yaml{like}; groups of stages: {', '.join(groups)}")
     return matching
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genpipe.capabilities import Decodes, Encodes, Example, Samples
+from genpipe.errors import BadInput
 from genpipe.nn import variational
 from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
 from genpipe.nn.divergences import potential
@@ -22,6 +23,7 @@ from genpipe.params.blocks import Count, DecayRate, Factor
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 Form = Literal["label_swap", "derived", "saturating", "qp"]
+SCALE = 10.0  # of the potential (BiGAN-QP)
 
 
 def critic_value(real: Tensor, made: Tensor) -> Tensor:
@@ -112,16 +114,20 @@ class ALI(Recipe, Samples, Encodes, Decodes):
         feature_dim: Count = 128,
         dropout: DecayRate = 0.2,
         critic_steps: Count = 1,
-        scale: Factor = 10.0,
+        scale: Factor | None = None,
         code_weight: Factor = 0.0,
         example_weight: Factor = 0.0,
     ) -> None:
+        """`scale` is of the form `qp`; `None` stands for 10, that of the source."""
         super().__init__()
+        if scale is not None and form != "qp":
+            raise BadInput(f"train.network.scale has no effect on the form {form}; take it out, or take qp")
         self.examples = examples_of(image_shape, dim)
         shape = self.examples.shape
         self.form: Form = form
         self.is_stochastic = encoder == "gaussian"
-        self.latent_dim, self.critic_steps, self.scale = latent_dim, critic_steps, scale
+        self.latent_dim, self.critic_steps = latent_dim, critic_steps
+        self.scale = SCALE if scale is None else scale
         self.code_weight, self.example_weight = code_weight, example_weight
         self.num_classes = condition_classes(conditional, num_classes)
         self.given = ("labels",) if conditional else ()

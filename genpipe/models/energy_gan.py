@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genpipe.capabilities import Decodes, Energy, Example, Samples
+from genpipe.errors import BadInput
 from genpipe.nn import chains
 from genpipe.nn.examples import examples_of
 from genpipe.nn.information import code_loss, information_of_codes, information_of_pairs, pairs_loss
@@ -61,14 +62,19 @@ class EnergyGAN(Recipe, Samples, Energy, Decodes):
         energy_steps: Count = 5,
         penalty_weight: Factor = 0.1,
         entropy: Entropy = "jsd",
-        entropy_weight: Factor = 1.0,
+        entropy_weight: Factor | None = None,
     ) -> None:
+        """`entropy_weight` is 1 where nothing else is said."""
         super().__init__()
+        if entropy == "none" and entropy_weight is not None:
+            raise BadInput(
+                "train.network.entropy_weight has no effect with entropy none; take it out, or take jsd"
+            )
         self.latent_dim = latent_dim
         self.energy_steps = energy_steps
         self.penalty_weight = penalty_weight
         self.entropy: Entropy = entropy
-        self.entropy_weight = entropy_weight
+        self.entropy_weight = 1.0 if entropy_weight is None else entropy_weight
         self.examples = examples_of(image_shape, dim)
         shape = self.examples.shape
         self.scorer = Critic(architecture, shape, width, feature_dim)

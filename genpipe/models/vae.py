@@ -21,6 +21,7 @@ from genpipe.nn.pixels import dequantised, dequantised_to_bytes, scaled
 from genpipe.params.blocks import Count, Factor, Positive
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
+DEVIATION = 0.3  # at first
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -35,8 +36,8 @@ class VAE(Recipe, Samples, Encodes, Decodes, Bounds):
         dim: int | None = None,
         num_classes: int | None = None,
         likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
-        deviations: Literal["fixed", "shared", "pixel"] = "shared",
-        deviation: Positive = 0.3,
+        deviations: Literal["fixed", "shared", "pixel"] | None = None,
+        deviation: Positive | None = None,
         conditional: bool = False,
         architecture: Architecture = "dcgan",
         latent_dim: Count = 16,
@@ -45,12 +46,18 @@ class VAE(Recipe, Samples, Encodes, Decodes, Bounds):
         beta: Factor = 1.0,
         warmup: Share = 0.0,
     ) -> None:
+        """`deviations` and `deviation` are of the Gaussian likelihood; `None` stands for `shared` and 0.3."""
         super().__init__()
         self.key, shape = examples_of(image_shape, dim)
         if likelihood == "bernoulli" and self.key == "points":
             raise BadInput(
                 "train.network.likelihood: bernoulli takes images, and these are points; take gaussian"
             )
+        for knob, value in (("deviations", deviations), ("deviation", deviation)):
+            if likelihood == "bernoulli" and value is not None:
+                raise BadInput(
+                    f"train.network.{knob} has no effect on bernoulli; take it out, or take the likelihood gaussian"
+                )
         self.is_binary = likelihood == "bernoulli"
         self.observes = "bits" if self.is_binary else "values"
         self.latent_dim, self.beta, self.warmup = latent_dim, beta, warmup
@@ -59,7 +66,7 @@ class VAE(Recipe, Samples, Encodes, Decodes, Bounds):
         classes = self.num_classes
         self.encoder = Encoder(architecture, shape, width, feature_dim, 2 * latent_dim, classes)
         self.decoder = Generator(architecture, shape, latent_dim, width, classes, plain=True)
-        start = torch.full(shape if deviations == "pixel" else (), deviation).log()
+        start = torch.full(shape if deviations == "pixel" else (), deviation or DEVIATION).log()
         if self.is_binary or deviations == "fixed":
             self.register_buffer("log_deviation", start)
         else:

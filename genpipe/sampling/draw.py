@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -50,14 +51,30 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 
 
 def in_fixed_chunks(make: Callable[[int, Example], Example], n: int, seed: int, given: Example) -> Example:
-    """`n` rows of `make`, which is always asked for CHUNK of them; conditions that are missing repeat the first ones."""
+    """`n` rows of `make`, which is always asked for CHUNK of them; conditions that are missing repeat the first ones.
+
+    Raises BadInput, after the first CHUNK, where this machine cannot hold all of them.
+    """
     parts: list[Example] = []
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for chunk in range(math.ceil(n / CHUNK)):
             torch.manual_seed(derived_seed(seed, "sample", chunk))
             rows = torch.arange(chunk * CHUNK, (chunk + 1) * CHUNK)
             parts.append(make(CHUNK, {name: value[rows % len(value)] for name, value in given.items()}))
+            if chunk == 0:
+                _require_memory(parts[0], n)
     return {name: value[:n] for name, value in joined(parts).items()}
+
+
+def _require_memory(part: Example, n: int) -> None:
+    """BadInput where `n` rows like those of `part`, and one copy of them, are more than this machine has memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needed = 2 * n * sum(value.nbytes for value in part.values()) // rows_of(part)
+    if needed > memory:
+        raise BadInput(
+            f"{n:,} samples need {needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f}; draw fewer at "
+            "once, each time with another seed"
+        )
 
 
 def draw(

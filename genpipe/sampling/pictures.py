@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+GAP = 128  # grey between images: some are white at their border, others black
+
 
 def grid(images: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
     """One picture, uint8 [height, width, channels], of images, uint8 [n, channels, height, width]."""
     n, channels, height, width = images.shape
     rows = math.ceil(n / columns)
     shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    # places without an image stay white
     canvas = np.full(shape, 255, dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        canvas[top - gap : top + height + gap, left - gap : left + width + gap] = GAP
         canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
     return canvas
 

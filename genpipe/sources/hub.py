@@ -46,7 +46,9 @@ def _download(dataset: HuggingFace, directory: Path) -> None:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # what fails is said below, in one line
     where = f"{dataset.name} at {dataset.revision}"
     try:
         snapshot_download(

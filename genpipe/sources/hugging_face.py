@@ -129,7 +129,9 @@ def _rows(
                 left_out["rows without an image" if picture is None else "rows without a class"] += 1
             else:
                 rows.append(Row(picture, text, name))
-    return rows, [f"images of the column {image}, classes of {label or 'none'}"]
+    others = [name for name in next(iter(splits.values())).column_names if name not in (image, label)]
+    left = f"; other columns: {', '.join(others)}" if others else ""
+    return rows, [f"images of the column {image}, {f'classes of {label}' if label else 'no classes'}{left}"]
 
 
 def _image_column(source: Path, features: Mapping[str, Any], given: str | None) -> str:

@@ -18,6 +18,10 @@ from genpipe.using.model import Using
 
 def read(using: Using, inputs: Sequence[str | Path] | Tensor) -> Example:
     """A person's inputs as a model sees them: images as a tensor, files of pictures, or texts."""
+    if isinstance(inputs, str | Path) or not len(inputs):
+        raise BadInput(
+            f"inputs: give a list of files or texts, or a tensor, with one or more in it, not {inputs!r}"
+        )
     if using.kind == "images":
         shape = using.facts["image_shape"]
         if isinstance(inputs, Tensor):
@@ -39,7 +43,12 @@ def checked_images(using: Using, images: Tensor) -> Tensor:
             f"images of {list(images.shape)}: {using.name} takes [n, {', '.join(map(str, shape))}]; resize them, or name files "
             "of pictures, which are resized"
         )
-    return scaled(images) if images.dtype == torch.uint8 else images.float()
+    if images.dtype == torch.uint8:
+        return scaled(images)
+    values = images.float()
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        raise BadInput("images as numbers must lie in [0, 1]; give bytes as uint8, or divide by 255")
+    return values
 
 
 def ids_of(using: Using, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

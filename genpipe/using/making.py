@@ -52,6 +52,8 @@ def write(using: Using, made: Example, out: Path, pixels: Pixels) -> None:
 def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, Any]) -> Example:
     """`num` examples of a model that samples, or that writes token after token."""
     recipe = using.recipe
+    if num < 1:
+        raise BadInput(f"num: must be 1 or more, not {num}")
     if isinstance(recipe, Samples):
         return draw(recipe, num, seed, given, how, HOW)
     require(using, "draws nothing", Samples, NextToken)
@@ -168,9 +170,11 @@ def write_walk(
     """A picture of the images on the way, in one row; those that it goes from and to stand at its ends, as they are read."""
     refuse_inputs(out, [using.directory, *map(Path, inputs)])
     pixels = pixels_of(using.recipe)
-    made = pixels.to_bytes(interpolated(using, inputs, steps, seed, given))
-    if inputs:
-        first, last = SCALED.to_bytes(read(using, inputs)["images"]).split(1)
+    # read once: a line says what is resized
+    ends = read(using, inputs)["images"] if len(inputs) == 2 and using.kind == "images" else inputs
+    made = pixels.to_bytes(interpolated(using, ends, steps, seed, given))
+    if isinstance(ends, Tensor):
+        first, last = SCALED.to_bytes(ends).split(1)
         made = torch.cat([first, made, last])
     with new_file(out) as partial:
         write_png(partial, grid(made.numpy(), len(made)))

@@ -112,6 +112,8 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
     if name not in takes:
         names = ", ".join(takes) or "none"
         raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}")
+    if not values:
+        raise BadInput(f"{name}: there is no value; give one, or one for each example")
     if name == "labels":
         return [(name, torch.tensor([class_number(using, text) for text in values]))]
     codec = using.text()
