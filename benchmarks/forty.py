@@ -1,9 +1,9 @@
-"""A copy of this project with forty recipes: what a plan and the laws of the tests take there.
+"""A copy of this project with many recipes: what a plan and the laws of the tests take there.
 
     python -m benchmarks.forty [PART ...] [--rounds 7]
 
-PART is plan or laws; without one, both. The eight models are there five times, each in a file and a class of its own, with their
-blocks of params.yaml, their rows in RECIPES and in tests/tiny.py: 130 stages. What the stages make is written as small
+PART is plan or laws; without one, both. Each model is there five times, each time in a file and a class of its own, with a
+block of params.yaml, a row in RECIPES and in tests/tiny.py: 55 recipes of 11 models, 177 stages. What the stages make is written as small
 files of the usual names, and `dvc commit` enters it into dvc.lock, so that nothing is out of date and every hash is looked up.
 """
 
@@ -82,7 +82,8 @@ class Project:
         for command in (("git", "init", "-q"), (*DVC, "init", "-q")):
             self.run(*command)
         for name, block in self.params["datasets"].items():
-            write(self.root / block["source"], f"the source of {name}")
+            if not (self.root / block["source"]).exists():  # some are code
+                write(self.root / block["source"], f"the source of {name}")
         self.run(*DVC, "add", "-q", "data")
         for folder, files in FILES.items():
             for name in self.params[BLOCKS[folder]]:
@@ -100,13 +101,17 @@ class Project:
 
     def _params(self) -> dict[str, Any]:
         values = yaml_text.read(PROJECT / "params.yaml")
-        recipes = values["recipes"]
+        first = {block["model"]: name for name, block in reversed(values["recipes"].items())}
+        recipes = {name: block for name, block in values["recipes"].items() if name in first.values()}
         copies = {
             copied(name, number): {**block, "model": copied(block["model"], number)}
             for name, block in recipes.items()
             for number in TIMES
         }
-        return {**values, "recipes": {**recipes, **copies}}
+        sets = {name: [one for one in members if one in recipes] for name, members in values["sets"].items()}
+        rules = {name: block for name, block in values["promotion"].items() if name in recipes}
+        sets = {name: members for name, members in sets.items() if members}
+        return {**values, "recipes": {**recipes, **copies}, "sets": sets, "promotion": rules}
 
     def _add_models(self) -> None:
         """Files with classes of their own, and rows."""

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "a kind of data set that there is not": (
         params(lambda p: p["datasets"]["tiny"].update(kind="pictures")),
         "prepare tiny",
-        "params.yaml: datasets.tiny: kind: there is no 'pictures', only: digits, image_folder, toys, points, ",
+        "params.yaml: datasets.tiny: kind: there is no 'pictures', only: digits, image_folder, hugging_face, ",
     ),
     "a kind of encoding that there is not": (
         encoding(kind="images", fields={"text": "text"}),
@@ -118,12 +118,12 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "text for a model of images": (
         recipe("ogan", data="encoded/pairs"),
         "train ogan",
-        "OGAN needs data with image_shape, and the data has: ",
+        "the data must be images or points; name other data",
     ),
     "an option of batches that images do not have": (
         recipe("classifier", train={"batches": {"time": 3}}),
         "train classifier",
-        "train.batches.time: not an option of the kind images, which takes: no options",
+        "train.batches.time: not an option of the kind images, which takes: validation",
     ),
     "an option of batches that pairs do not have": (
         recipe("couplet", train={"batches": {"align": True}}),
@@ -161,14 +161,14 @@ CASES: dict[str, tuple[Change, str, str]] = {
         "models/ogan/data.json: no such file or directory; this model does not have the facts of its data",
     ),
     "an option that the model does not sample with": (
-        recipe("ogan", sample={"num": 4, "how": {"heat": 1}}),
+        recipe("ogan", judge="none", sample={"num": 4, "how": {"heat": 1}}),
         "sample ogan",
         "sample.how.heat: not an option of OGAN.sample; its options: none",
     ),
     "a metric in promotion that there is not": (
         promotion(metric="fid", min_gain=1),
         "train ogan",
-        "reconstruction_mse, latent_correlation, frechet_num_images, frechet_real_vs_real, frechet_noise\n",
+        "params.yaml: promotion.ogan.0: metric: no metric 'fid'; there is: accuracy, ",
     ),
     "a metric in promotion of which neither more nor less is better": (
         promotion(metric="shared_character", bound=1),

@@ -311,7 +311,7 @@ def test_a_table_has_mean_and_deviation() -> None:
     assert lines == ["| technique | accuracy |", "|---|---:|", "| none | 0.600 ± 0.141 |"]
 
 
-def test_the_project_of_forty_recipes_is_valid_and_each_has_code_of_its_own(tmp_path: Path) -> None:
+def test_the_project_of_many_recipes_is_valid_and_each_has_code_of_its_own(tmp_path: Path) -> None:
     project = forty.Project(tmp_path / "project")
     recipes = read_params(project.root).recipes
     assert len(recipes) == len({recipe.model for recipe in recipes.values()}) == 5 * len(tiny.BLOCKS)

@@ -257,7 +257,7 @@ def test_an_unknown_model_is_one_line(copy):
     text = (copy / "params.yaml").read_text(encoding="utf-8")
     (copy / "params.yaml").write_text(text.replace("model: nice", "model: nicer"), encoding="utf-8")
     with pytest.raises(
-        BadInput, match=r"params.yaml: recipes.nice: no 'nicer' in RECIPES; there is: aae, classifier"
+        BadInput, match=r"params.yaml: recipes.nice: no 'nicer' in RECIPES; there is: aae, ali, classifier, "
     ):
         code_of(copy)
 

@@ -14,6 +14,7 @@ import pytest
 from genpipe.cli.data import _asked
 from genpipe.errors import BadInput, Unavailable
 from genpipe.files import sha256
+from genpipe.graph import layout
 from genpipe.sources.archives import Archive
 from genpipe.sources.debian import read_deb
 from genpipe.sources.fetch import PARTS, Part, fetch_data, parts_of
@@ -221,3 +222,8 @@ def test_raw_data_that_was_never_fetched_does_not_stop_a_publication(tmp_path: P
     assert not _was_never_fetched(tmp_path, "artifacts/models/nice/")
     (tmp_path / "data/glyphs").mkdir()
     assert not _was_never_fetched(tmp_path, "data/glyphs/ukai.ttc")
+
+
+def test_dvc_sees_the_raw_data_of_this_project():
+    """DVC leaves out folders that it takes for ignored by Git, with the .dvc files in them."""
+    assert {f"data/{part.directory}" for part in PARTS} <= layout(REPOSITORY).outs

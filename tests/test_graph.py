@@ -172,6 +172,14 @@ def test_changed_raw_data_is_restored_or_accepted_by_a_person(project: Path) -> 
         read_plan(project).require_inputs()
 
 
+@pytest.mark.parametrize("read", [in_process.read_plan, by_command.read_plan])
+def test_raw_data_that_no_stage_reads_need_not_be_there(project: Path, read: Callable[[Path], Plan]) -> None:
+    (project / "fonts.dvc").write_text(
+        "outs:\n- {md5: d41d8cd98f00b204e9800998ecf8427e, size: 0, hash: md5, path: fonts}\n"
+    )
+    assert read(project).problems == ()
+
+
 def test_a_missing_source_file_is_named(project: Path) -> None:
     (project / "code.txt").unlink()
     with pytest.raises(BadState, match=r"code\.txt: train@\w+ needs it and it is missing"):

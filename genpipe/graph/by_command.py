@@ -14,6 +14,7 @@ from genpipe.graph.plan import (
     Plan,
     Stage,
     in_order,
+    is_pin,
     missing_file,
     needs_of,
     pinned_problem,
@@ -37,8 +38,8 @@ def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
     status = json.loads(_dvc(root, "status", "--json"))
     stages: dict[str, Stage] = {}
     for name in wanted:
-        if not _is_data(name):
-            above = tuple(sorted(other for other in upstream[name] if not _is_data(other)))
+        if not is_pin(name):
+            above = tuple(sorted(other for other in upstream[name] if not is_pin(other)))
             stale = [other for other in above if stages[other].is_stale]
             reasons = tuple(_reasons(root, name, status.get(name, []), stale))
             stages[name] = Stage(name, above, reasons, _needs(root, name))
@@ -62,10 +63,6 @@ def _upstream(dot: str) -> dict[str, list[str]]:
         elif node := NODE.fullmatch(line):
             upstream.setdefault(node[1], [])
     return upstream
-
-
-def _is_data(name: str) -> bool:
-    return name.endswith(".dvc")
 
 
 def _reasons(root: Path, name: str, entries: list[Any], stale: list[str]) -> Iterator[str]:
@@ -95,11 +92,11 @@ def _problems(
     seen: set[str] = set()
     for name in wanted:
         entries = [entry for entry in status.get(name, []) if isinstance(entry, dict)]
-        if _is_data(name):
+        if is_pin(name):
             for path, change in (item for entry in entries for item in entry.get("changed outs", {}).items()):
                 yield pinned_problem(path, change, name, (root / path).exists())
         elif not any(stages[above].is_stale for above in stages[name].upstream) and not any(
-            _is_data(above) and above in status for above in upstream[name]
+            is_pin(above) and above in status for above in upstream[name]
         ):
             changes = [item for entry in entries for item in entry.get("changed deps", {}).items()]
             missing = [path for path, change in changes if change == "deleted" and path not in seen]

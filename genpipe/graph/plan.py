@@ -94,17 +94,25 @@ class Plan:
 
 
 def in_order(upstream: Mapping[str, list[str]], targets: list[str] | None) -> list[str]:
-    """The nodes that the targets (stages or groups; all when none is given) need, each after those it waits for."""
+    """The nodes that the targets (stages or groups; all when none is given) need, each after those it waits for.
+
+    A .dvc file that no stage reads from is left out: nothing waits for its data, which need not be there.
+    """
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     for name in sorted(upstream):  # one order, whatever DVC's own is
         graph.add_node(name)
         graph.add_edges_from((name, above) for above in sorted(upstream[name]))
     order = list(networkx.dfs_postorder_nodes(graph))
     if not targets:
-        return order
+        return [name for name in order if graph.in_degree(name) or not is_pin(name)]
     asked = [name for target in targets for name in _matching(target, order)]
     wanted = set(asked).union(*(networkx.descendants(graph, name) for name in asked))
     return [name for name in order if name in wanted]
+
+
+def is_pin(name: str) -> bool:
+    """Whether a node is a .dvc file, not a stage."""
+    return name.endswith(".dvc")
 
 
 def _matching(target: str, names: list[str]) -> list[str]:

@@ -82,7 +82,7 @@ def test_a_changed_digit_runs_what_is_downstream_and_a_worse_model_stays_out_of_
     assert in_production(project) == "v0.0.1"  # of the test before
     with _restored(project, params, digits):
         swap_two_labels(digits)
-        output(project, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data.dvc")
+        output(project, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data/digits.dvc")
         commit(project, "Correct a label")
         assert _stages_of_a_run(project, server, client) == {
             "prepare@digits", *(f"{verb}@{name}" for verb in ("train", "sample", "evaluate") for name in IMAGES)
@@ -108,7 +108,7 @@ def _restored(root: Path, *paths: Path) -> Iterator[None]:
     yield
     for path, content in before.items():
         path.write_bytes(content)
-    output(root, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data.dvc")
+    output(root, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data/digits.dvc")
     commit(root, "As it was")
 
 

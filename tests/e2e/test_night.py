@@ -78,7 +78,7 @@ def test_three_nights_a_first_model_a_better_one_from_new_data_and_a_worse_one_t
 
         with between_runs(project):
             swap_two_labels(project / "data/digits/train-labels-idx1-ubyte")
-            output(project, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data.dvc")
+            output(project, sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "data/digits.dvc")
             commit(project, "Correct a label")
         wait_until(lambda: len(nights()) == 2, 900)
         assert in_production(project) == "v0.0.2"
