@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Nothing: Mapping[str, Any] = {}
-
 
 def load(
     model: str | Path, root: str | Path = "."
@@ -36,8 +34,8 @@ def sample(
     num: int = 16,
     *,
     seed: int = 0,
-    given: Mapping[str, Any] = Nothing,
-    how: Mapping[str, Any] = Nothing,
+    given: Mapping[str, Any] | None = None,
+    how: Mapping[str, Any] | None = None,
     root: str | Path = ".",
 ) -> dict[str, Any]:
     """What `genpipe sample` draws: {"images": [num, channels, height, width] in [0, 1]}, or points, or ids of text.
@@ -53,14 +51,14 @@ def sample(
 
     with found(Path(root), str(model)) as directory:
         using = opened(directory)
-        return dict(drawn(using, num, seed, conditions_of(using, given), how))
+        return dict(drawn(using, num, seed, conditions_of(using, given or {}), how or {}))
 
 
 def encode(
     model: str | Path,
     inputs: Sequence[str | Path] | Any,
     *,
-    given: Mapping[str, Any] = Nothing,
+    given: Mapping[str, Any] | None = None,
     root: str | Path = ".",
 ) -> Any:
     """The codes of files of pictures, of texts, or of images as a tensor, float [n, latent]; features where there are no codes.
@@ -74,7 +72,7 @@ def encode(
     from genpipe.using.model import found, opened
 
     with found(Path(root), str(model)) as directory:
-        return codes_of(opened(directory), inputs, given)
+        return codes_of(opened(directory), inputs, given or {})
 
 
 def interpolate(
@@ -83,7 +81,7 @@ def interpolate(
     *,
     steps: int = 8,
     seed: int = 0,
-    given: Mapping[str, Any] = Nothing,
+    given: Mapping[str, Any] | None = None,
     root: str | Path = ".",
 ) -> Any:
     """Images at equal angles between the codes of two pictures, or of two samples: [steps, channels, height, width], in [0, 1].
@@ -95,7 +93,7 @@ def interpolate(
     from genpipe.using.model import found, opened
 
     with found(Path(root), str(model)) as directory:
-        return interpolated(opened(directory), inputs, steps, seed, given)
+        return interpolated(opened(directory), inputs, steps, seed, given or {})
 
 
 def prepare(
