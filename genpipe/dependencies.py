@@ -25,6 +25,7 @@ NOTHING = b"nothing\n"  # its content
 
 Block = Mapping[str, Any]  # of params.yaml
 Chosen = Mapping[str, Collection[str]]  # of registries, by module: the rows that count
+Known = dict[tuple[str, frozenset[tuple[str, frozenset[str]]]], Hashes]  # by command and chosen rows
 ALL: Chosen = MappingProxyType({})
 
 
@@ -92,8 +93,11 @@ def code_of(root: Path) -> dict[str, dict[str, Hashes]]:
     package = _package_of(root)
     params = yaml_text.read(root / "params.yaml")
     params = params if isinstance(params, Mapping) else {}
+    known: Known = {}
     return {
-        command: {name: code_for(command, name, params, package) for name in _items(params, entrance.block)}
+        command: {
+            name: code_for(command, name, params, package, known) for name in _items(params, entrance.block)
+        }
         for command, entrance in ENTRANCES.items()
     }
 
@@ -103,15 +107,22 @@ def _package_of(root: Path) -> Path:
     return own if (own / "__init__.py").is_file() else PACKAGE
 
 
-def code_for(command: str, name: str, params: Block, package: Path = PACKAGE) -> Hashes:
-    """The code that one command uses for one item of params.yaml.
+def code_for(
+    command: str, name: str, params: Block, package: Path = PACKAGE, known: Known | None = None
+) -> Hashes:
+    """The code that one command uses for one item of params.yaml; `known` keeps that of items that choose the same rows.
 
     Raises BadInput where the item names a model or a kind that there is no code for.
     """
     entrance = ENTRANCES[command]
     block = _items(params, entrance.block)[name]
     try:
-        return closure(entrance.starts, _chosen(command, block, params, Source(package)), package)
+        chosen = _chosen(command, block, params, Source(package))
+        key = (command, frozenset((module, frozenset(rows)) for module, rows in chosen.items()))
+        known = {} if known is None else known
+        if key not in known:
+            known[key] = closure(entrance.starts, chosen, package)
+        return known[key]
     except LookupError as error:
         raise BadInput(f"params.yaml: {entrance.block}.{name}: {error.args[0]}") from None
 

@@ -47,10 +47,7 @@ class Source(NamedTuple):
     def table(self, name: str, registry: str) -> dict[str, ast.expr]:
         """The rows of a registry of a module by their keys; those of a tuple by their own text."""
         path = self.path(name)
-        for statement in _tree(path, _stamp(path)).body:
-            if registry in _bound(statement) and isinstance(statement, ast.Assign | ast.AnnAssign):
-                return {key: row for key, (_, row) in _rows(statement.value, registry).items()}
-        raise LookupError(f"no {registry} in {path}")
+        return _table(path, registry, _stamp(path))
 
     def bases(self, name: str) -> dict[str, list[str]]:
         """The classes of a module, each with the names of its bases."""
@@ -86,6 +83,14 @@ def _stamp(path: Path) -> tuple[int, int]:
 @cache
 def _tree(path: Path, stamp: tuple[int, int]) -> ast.Module:
     return ast.parse(path.read_bytes(), str(path))
+
+
+@cache
+def _table(path: Path, registry: str, stamp: tuple[int, int]) -> dict[str, ast.expr]:
+    for statement in _tree(path, stamp).body:
+        if registry in _bound(statement) and isinstance(statement, ast.Assign | ast.AnnAssign):
+            return {key: row for key, (_, row) in _rows(statement.value, registry).items()}
+    raise LookupError(f"no {registry} in {path}")
 
 
 @cache

@@ -37,7 +37,10 @@ RECIPES = ("train", "sample", "evaluate")
 OF_IMAGES = {"datasets/digits", "datasets/glyphs", "datasets/emoji"}
 PICTURES = {name for name, block in PARAMS["recipes"].items() if block["data"] in OF_IMAGES}
 POINTS = {name for name, block in PARAMS["recipes"].items() if block["data"] == "datasets/ring"}
-JUDGED = {name for name, block in PARAMS["recipes"].items() if block["judge"] == "models/classifier"}
+CLASSIFIERS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "classifier"}
+JUDGED = {
+    name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
+}
 CONVOLVED = {name for name in PICTURES | POINTS if PARAMS["recipes"][name]["model"] != "nice"}
 
 
@@ -84,14 +87,14 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/langevin.py", of(["energy"])),
         ("nn/conv.py", of(CONVOLVED) | {"sample@nice", "evaluate@nice"}),
         ("models/nice.py", of(["nice"])),
-        ("models/classifier.py", of(["classifier"]) | of(JUDGED, ["sample", "evaluate"])),
+        ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of(["couplet"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
-        ("evaluation/frechet.py", of(PICTURES - {"classifier"}, ["evaluate"])),
+        ("evaluation/frechet.py", of(PICTURES - CLASSIFIERS, ["evaluate"])),
         ("evaluation/likelihood.py", {"evaluate@nice"}),
         ("evaluation/retrieval.py", set()),
         ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
@@ -396,10 +399,16 @@ def repro(root):
 def test_dvc_runs_only_what_imports_an_edited_brick(copy):
     """By hand, `dvc repro` derives the code first; the plan knows the outcome before anything has run."""
     make_repository(copy)
+    params = yaml_text.read(copy / "params.yaml")
+    quick = params["sets"]["quick"]
+    recipes = {name: params["recipes"][name] for name in quick}
+    (copy / "params.yaml").write_text(
+        yaml_text.dump({**params, "recipes": recipes, "sets": {"quick": quick}})
+    )
     (copy / "dvc.yaml").write_text(GRAPH)
     (copy / ".dvcignore").write_text("__pycache__\n")
-    assert {stage.name for stage in read_plan(copy).stale} == {"code", *of(ALL, ["train"])}
-    assert repro(copy) == {"code", *of(ALL, ["train"])}
+    assert {stage.name for stage in read_plan(copy).stale} == {"code", *of(quick, ["train"])}
+    assert repro(copy) == {"code", *of(quick, ["train"])}
     assert repro(copy) == set()
     assert read_plan(copy).stale == ()
     edit(copy, "nn/coupling.py", r"\Z", "\nassert True\n")
