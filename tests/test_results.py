@@ -96,6 +96,19 @@ def test_a_wide_table_says_who_is_not_better_than_a_baseline(root):
     assert lines[-3:] == ["\nImages compared: 2,000.", "", "Not run yet: nice."]
 
 
+def test_what_stands_beside_a_share_is_a_percentage_too(root):
+    write_json(
+        root / "artifacts/metrics/nice.json", {"sample_precision": 0.75, "sample_precision_real": 0.954}
+    )
+    lines = table(root, read_params(root), {"set": "all", "metrics": "sample_precision"}, "here")
+    assert lines[2:6] == [
+        "| recipe | Precision of samples ↑ |",
+        "|---|---:|",
+        "| nice | 75.0 % |",
+        "| *real* | 95.4 % |",
+    ]
+
+
 def test_what_stands_outside_of_the_marks_stays_and_a_second_run_changes_nothing(root, capsys):
     assert main(["--root", str(root), "results", "--write"]) == 0
     text = (root / "docs/results.md").read_text()

@@ -100,7 +100,8 @@ def long_table(found: Sequence[Group]) -> list[str]:
 
 
 def wide_table(found: Sequence[Group], columns: Sequence[str]) -> list[str]:
-    """A line a recipe, then a line for what stands beside these metrics, and which recipes are not better than that."""
+    """A line a recipe that has one of these metrics, a line for what stands beside them, and what is not better than that."""
+    found = [group for group in found if any(group.values(name) for name in columns)]
     heads = [explained(name).label + ARROWS.get(explained(name).direction, "") for name in columns]
     lines = [f"| recipe | {' | '.join(heads)} |", "|---|" + "---:|" * len(columns)]
     lines += [f"| {group.title} | {' | '.join(group.shown(name) for name in columns)} |" for group in found]
@@ -114,12 +115,15 @@ def wide_table(found: Sequence[Group], columns: Sequence[str]) -> list[str]:
 
 def _range(values: Sequence[float], name: str) -> str:
     """One number where all recipes have the same beside them, else the least and the greatest."""
-    ends = [figure(end(values), explained(name).unit) for end in (min, max)] if values else ["–"]
-    return "–".join(dict.fromkeys(ends)) or "–"
+    if not values:
+        return "–"
+    unit = explained(name).unit
+    ends = dict.fromkeys(figure(end(values), unit) for end in (min, max))
+    return "–".join(ends) + (" %" if unit == "%" else "")
 
 
 def _compared(found: Sequence[Group], columns: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
-    """A sentence for each baseline that is no real data: who is not better."""
+    """A sentence for each baseline that is no real data: what is not better."""
     for name in columns:
         direction = explained(name).direction
         sign = {"minimise": 1, "maximise": -1}.get(direction, 0)
