@@ -203,14 +203,20 @@ def test_pinned_data_that_no_stage_of_a_workspace_reads_may_be_missing(small_pro
     dvc(small_project, "add", "-q", "extra")
     commit(small_project, "more data")
     (small_project / "extra").unlink()
-    for path in (small_project / ".dvc/cache").rglob("*"):
-        if path.is_file() and path.read_bytes() == b"never fetched":
-            path.unlink()
+
+    def lose(content: bytes) -> None:
+        for path in (small_project / ".dvc/cache").rglob("*"):
+            if path.is_file() and path.read_bytes() == content:
+                path.unlink()
+
+    lose(b"never fetched")
     pins = ("data.dvc", "extra.dvc")
-    workspace = open_workspace(small_project, Contents({}, ("train@nice",), pins=pins))
-    assert (workspace / "data/numbers.txt").read_text() == "1 2 3\n"
-    with pytest.raises(Unavailable, match=r"^extra\.dvc: the raw data is not in the cache of DVC"):
-        open_workspace(small_project, Contents({}, (), pins=pins))
+    for targets in (("train@nice",), ()):
+        workspace = open_workspace(small_project, Contents({}, targets, pins=pins))
+        assert (workspace / "data/numbers.txt").read_text() == "1 2 3\n"
+    lose(b"1 2 3\n")
+    with pytest.raises(Unavailable, match=r"^data\.dvc: the raw data is not in the cache of DVC"):
+        open_workspace(small_project, Contents({}, ("prepare",), pins=pins))
 
 
 def test_raw_data_that_was_never_fetched_does_not_stop_a_publication(tmp_path: Path) -> None:
