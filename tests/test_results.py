@@ -96,10 +96,9 @@ def test_a_wide_table_says_who_is_not_better_than_a_baseline(root):
     assert lines[-3:] == ["\nImages compared: 2,000.", "", "Not run yet: nice."]
 
 
-def test_what_stands_beside_a_share_is_a_percentage_too(root):
-    write_json(
-        root / "artifacts/metrics/nice.json", {"sample_precision": 0.75, "sample_precision_real": 0.954}
-    )
+def test_what_stands_beside_a_share_is_a_percentage_and_a_sample_size_a_whole_number(root):
+    values = {"sample_precision": 0.75, "sample_precision_real": 0.954, "neighbour_num_images": 64.0}
+    write_json(root / "artifacts/metrics/nice.json", values)
     lines = table(root, read_params(root), {"set": "all", "metrics": "sample_precision"}, "here")
     assert lines[2:6] == [
         "| recipe | Precision of samples ↑ |",
@@ -107,6 +106,7 @@ def test_what_stands_beside_a_share_is_a_percentage_too(root):
         "| nice | 75.0 % |",
         "| *real* | 95.4 % |",
     ]
+    assert "neighbours: 64." in "".join(lines)
 
 
 def test_what_stands_outside_of_the_marks_stays_and_a_second_run_changes_nothing(root, capsys):

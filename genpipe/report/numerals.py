@@ -3,6 +3,11 @@
 import math
 
 
+def count(value: float) -> str:
+    """A whole number as people write it."""
+    return f"{value:,.0f}"
+
+
 def figure(value: float, unit: str = "") -> str:
     """A number as people write it, with three or four digits that matter."""
     if not math.isfinite(value):

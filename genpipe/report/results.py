@@ -23,7 +23,7 @@ from genpipe.metrics import METRICS, explained, metric
 from genpipe.params.project import Params
 from genpipe.report.artifacts import read_numbers
 from genpipe.report.metrics import arranged
-from genpipe.report.numerals import figure
+from genpipe.report.numerals import count, figure
 
 MARK = re.compile(r"<!-- results:(?P<what>[^\n]*?) *-->\n(?P<table>.*?)<!-- end of results -->", re.DOTALL)
 BEGINS = re.compile(r"<!-- results:|<!-- end of results -->")
@@ -183,7 +183,7 @@ def _sizes(judged: Sequence[Group]) -> Iterator[str]:
     names = [name for name in METRICS if not METRICS[name].direction]
     found = {name: [x for group in judged for x in group.values(name)] for name in names}
     sizes = [
-        f"{METRICS[name].label}: {_range(values, name)}"
+        f"{METRICS[name].label}: {'–'.join(dict.fromkeys(count(end(values)) for end in (min, max)))}"
         for name, values in found.items()
         if values and not METRICS[name].unit
     ]
