@@ -10,9 +10,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dvc.dependency import param
 from dvc.exceptions import DvcException, NotDvcRepoError
@@ -38,6 +38,7 @@ from genpipe.graph.plan import (
     upstream_reason,
 )
 
+T = TypeVar("T")
 PATIENCE = 15.0  # seconds to wait for DVC's lock; DVC itself tries for three
 
 
@@ -47,11 +48,16 @@ class Locked(Busy):
 
 def read_plan(root: Path, targets: list[str] | None = None) -> Plan:
     """Read the plan of the project at `root`; with `targets` (stages or groups), of these and all they wait for."""
+    return _patiently(lambda: _read_plan(root, targets))
+
+
+def _patiently(look: Callable[[], T]) -> T:
+    """What `look` finds, again and again where DVC's lock is held: maybe by what a killed run leaves behind, which is about to end."""
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            return _read_plan(root, targets)
-        except Locked:  # maybe by what a killed run leaves behind, which is about to end
+            return look()
+        except Locked:
             if time.monotonic() > give_up:
                 raise
 
@@ -89,6 +95,10 @@ def layout(root: Path) -> Layout:
 
     What .dvcignore names is not part of a dependency.
     """
+    return _patiently(lambda: _layout(root))
+
+
+def _layout(root: Path) -> Layout:
     with _parameters_read_once(), _open(root) as repo, lock_repo(repo):
         nodes = repo.index.stages
         outs = {Path(out.fs_path) for node in nodes for out in node.outs}
