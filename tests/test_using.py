@@ -321,7 +321,7 @@ def test_python_refuses_what_the_commands_refuse(models, tmp_path):
         ),
         (
             lambda: genpipe.sample(ogan, 2, given={"labels": 7}),
-            "OGAN does not take the condition 'labels'; it takes: none",
+            "OGAN does not take the condition 'labels'; it takes: none; classes need a model that was trained with conditional: true",
         ),
         (lambda: genpipe.sample(vae, 2), "ConditionalVAE takes the condition 'labels', which is missing"),
         (

@@ -111,7 +111,8 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
     takes = getattr(using.recipe, "given", ())
     if name not in takes:
         names = ", ".join(takes) or "none"
-        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}")
+        remedy = "; classes need a model that was trained with conditional: true" if name == "labels" else ""
+        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}{remedy}")
     if not values:
         raise BadInput(f"{name}: there is no value; give one, or one for each example")
     if name == "labels":
