@@ -32,22 +32,8 @@ class Constant(LogProb):
         return torch.full((len(x["images"]),), self.nats)
 
 
-class Some:
-    """Images as the one split of data."""
-
-    def __init__(self, images):
-        self.images = images
-        self.facts = {"image_shape": images.shape[1:]}
-
-    def split(self, name):
-        return ({"images": part} for part in self.images.split(100))
-
-    def units(self, x):
-        return torch.full((len(x["images"]),), x["images"][0].numel())
-
-
 def bits(model, images):
-    trial = Trial(model, Some(images), "images", "test", Path(), Quadrants, None, 0)
+    trial = Trial(model, tiny.Pictures(images), "images", "test", Path(), Quadrants, None, 0)
     return bits_per_dim(trial)["bits_per_dim"]
 
 
@@ -73,7 +59,9 @@ class Quadrants(Embeds):
 
 
 def judged_images(test, drawn):
-    trial = Trial(Drawn(), Some(test), "images", "test", Path(), Quadrants, None, 0, {"images": drawn})
+    trial = Trial(
+        Drawn(), tiny.Pictures(test), "images", "test", Path(), Quadrants, None, 0, {"images": drawn}
+    )
     return judge_images(trial)
 
 

@@ -16,6 +16,7 @@ from genpipe.evaluation.plane import gaussian_points, judge_points, modes
 from genpipe.evaluation.probe import fitted, judge_probe, nearest_labels, raw
 from genpipe.metrics import find
 from genpipe.sources.toys import MIXTURES, SHAPES
+from tests import tiny
 
 RNG = np.random.default_rng(0)
 W = torch.tensor([[1.0, 0.5], [-0.5, 2.0], [0.3, 0.1]], dtype=torch.float64)
@@ -73,20 +74,6 @@ class Whatever(Bounds):
         return self.probability(x["images"]).flatten(1).sum(1, keepdim=True).expand(-1, num)
 
 
-class Pictures:
-    """The same images in both splits."""
-
-    def __init__(self, images):
-        self.images = images
-        self.facts = {"image_shape": images.shape[1:]}
-
-    def split(self, name):
-        return ({"images": part} for part in self.images.split(100))
-
-    def units(self, x):
-        return torch.full((len(x["images"]),), x["images"][0].numel())
-
-
 def judged(judge, model, data, kind="images", made=None):
     found = judge(Trial(model, data, kind, "test", Path(), lambda: None, None, 0, made))
     assert {name for name in found if find(name) is None} == set()
@@ -97,7 +84,7 @@ def test_a_model_of_bits_has_the_probability_of_its_bits():
     images = torch.from_numpy(RNG.integers(0, 256, (300, 1, 3, 3), dtype=np.uint8))
     share = ((images >= 128).sum(0) + 1).double() / 302
     model = Whatever("bits", lambda x: torch.distributions.Bernoulli(share).log_prob(x.double()))
-    found = judged(judge_bounds, model, Pictures(images))
+    found = judged(judge_bounds, model, tiny.Pictures(images))
     assert found["negative_elbo"] == pytest.approx(found["negative_elbo_pixelwise"], rel=1e-9)
     assert found["negative_importance_bound"] == pytest.approx(found["negative_elbo"], rel=1e-9)
     assert (found["bound_num_examples"], found["bound_num_latents"]) == (300, 32)
@@ -107,7 +94,7 @@ def test_a_model_of_bits_has_the_probability_of_its_bits():
 def test_a_model_of_values_is_measured_on_bytes():
     images = torch.from_numpy(RNG.integers(0, 256, (600, 1, 3, 3), dtype=np.uint8))
     found = judged(
-        judge_bounds, Whatever("values", torch.zeros_like), Pictures(images)
+        judge_bounds, Whatever("values", torch.zeros_like), tiny.Pictures(images)
     )  # density 1 on [0, 1)
     assert found["negative_elbo"] == pytest.approx(9 * math.log(256))
     assert found["bits_per_dim"] == pytest.approx(8)

@@ -244,7 +244,8 @@ def test_a_guard_that_is_ended_at_once_ends_what_it_has_just_forked() -> None:
 
 
 def test_the_warm_process_has_what_its_forks_would_import(warm: Warm) -> None:
-    wait_until(lambda: "libtorch" in Path(f"/proc/{warm._process.pid}/maps").read_text())
+    files = Path(f"/proc/{warm._process.pid}/maps")
+    wait_until(lambda: all(part in files.read_text() for part in ("libtorch", "scipy/optimize/")))
 
 
 def test_a_fork_imports_no_more_of_dvc_and_no_ray(project: Path) -> None:

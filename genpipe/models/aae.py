@@ -3,7 +3,7 @@
 An autoencoder whose codes a critic cannot tell from Gaussian noise, so that noise decodes to new images. The weight of the
 reconstruction against the critic is the ratio of two learning rates: the encoder has an optimiser for each.
 Labels go in in two ways: `conditional` gives the class to the decoder (section 4 of the paper) and to the critic, so that
-the code has what is not the class; the prior `modes` has a Gaussian for each class, which the critic is told (section 2.3).
+the code has what is not the class; the prior `modes` has a Gaussian for each class, and the critic gets the class too (section 2.3).
 """
 
 import math

@@ -104,7 +104,7 @@ DIVERGENCES: Mapping[str, Divergence] = {
 
 
 def divergence(name: str) -> Divergence:
-    """The losses of a name; BadInput where there is none."""
+    """The losses of a name; BadInput for a name that is not known."""
     if name not in DIVERGENCES:
         raise BadInput(f"divergence: there is no {name!r}; there is: {', '.join(DIVERGENCES)}")
     return DIVERGENCES[name]

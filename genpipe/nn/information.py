@@ -14,8 +14,8 @@ from torch.nn import functional as F
 def pairs_loss(paired: Tensor, unpaired: Tensor) -> Tensor:
     """Cross entropy in nats of telling pairs (x, z) from unrelated ones, [n], given the log-odds of each.
 
-    2 ln 2 − 2 JSD between joint and product at its least, where the log-odds are ln p(x, z)/(p(x) p(z)); 2 ln 2 where nothing
-    is told apart. Hjelm et al., *Learning deep representations by mutual information estimation and maximization*, 2019.
+    2 ln 2 − 2 JSD between joint and product at its least, where the log-odds are ln p(x, z)/(p(x) p(z)); 2 ln 2 where the
+    two cannot be distinguished. Hjelm et al., *Learning deep representations by mutual information estimation and maximization*, 2019.
     """
     return F.softplus(-paired) + F.softplus(unpaired)
 
