@@ -41,7 +41,11 @@ CLASSIFIERS = {name for name, block in PARAMS["recipes"].items() if block["model
 JUDGED = {
     name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
 }
-CONVOLVED = {name for name in PICTURES | POINTS if PARAMS["recipes"][name]["model"] != "nice"}
+FLOWS = {
+    name for name, block in PARAMS["recipes"].items() if block["model"] in ("nice", "coupling_flow", "glow")
+}
+COUPLED = {name for name in FLOWS if name != "nice"}
+CONVOLVED = (PICTURES | POINTS) - FLOWS
 
 
 @pytest.fixture
@@ -83,9 +87,10 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
     ("file", "stale"),
     [
         ("nn/coupling.py", of(["nice"])),
+        ("nn/flow_steps.py", of(COUPLED)),
         ("nn/gated.py", of(["couplet"])),
         ("nn/langevin.py", of(["energy"])),
-        ("nn/conv.py", of(CONVOLVED) | {"sample@nice", "evaluate@nice"}),
+        ("nn/conv.py", of(CONVOLVED) | of(FLOWS & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
@@ -95,7 +100,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
         ("evaluation/frechet.py", of(PICTURES - CLASSIFIERS, ["evaluate"])),
-        ("evaluation/likelihood.py", {"evaluate@nice"}),
+        ("evaluation/likelihood.py", of(FLOWS & PICTURES, ["evaluate"])),
         ("evaluation/retrieval.py", set()),
         ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),

@@ -4,10 +4,12 @@ from genpipe.models.aae import AAE
 from genpipe.models.ali import ALI
 from genpipe.models.classifier import Classifier
 from genpipe.models.couplet import Couplet
+from genpipe.models.coupling_flow import CouplingFlow
 from genpipe.models.energy import EnergyModel
 from genpipe.models.energy_gan import EnergyGAN
 from genpipe.models.gan import GAN
 from genpipe.models.glann import GLANN
+from genpipe.models.glow import Glow
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
 from genpipe.models.vae import VAE
@@ -18,10 +20,12 @@ RECIPES: dict[str, type[Recipe]] = {
     "ali": ALI,
     "classifier": Classifier,
     "couplet": Couplet,
+    "coupling_flow": CouplingFlow,
     "energy": EnergyModel,
     "energy_gan": EnergyGAN,
     "gan": GAN,
     "glann": GLANN,
+    "glow": Glow,
     "nice": NICE,
     "ogan": OGAN,
     "vae": VAE,
