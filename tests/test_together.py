@@ -29,7 +29,7 @@ APART = {  # the updates of the recipes that are computed slice by slice, and wh
     "ali": {"critic": "changes buffers", "players": "changes buffers"},
     "bigan_qp": {"critic": "changes buffers", "players": "changes buffers"},
     "classifier, techniques": {"nll": "takes a gradient itself"},
-    "coupling_flow_batch": {"nll": "changes buffers"},
+    "coupling_flow_batch": {"nll": "writes to a tensor that all slices share, by lerp_"},
     "glann": {"glo": "changes buffers"},
     "ogan": {"ogan": "changes buffers"},
     "ogan_class": {"ogan": "changes buffers"},
