@@ -32,7 +32,7 @@ class Samples(abc.ABC):
 class LogProb(abc.ABC):
     """Has a density; that of images is of dequantised ones."""
 
-    tightness: ClassVar[Literal["exact", "bound", "estimate"]] = "exact"
+    tightness: Literal["exact", "bound", "estimate"] = "exact"  # a model may set its own
 
     @abc.abstractmethod
     def log_prob(self, x: Example) -> Tensor:

@@ -66,6 +66,10 @@ BLOCKS = {
             "ogan": {"optimiser": "rmsprop", "lr": 1e-3, "gradients": [{"do": "clip_norm", "bound": 5}]}
         },
     },
+    "residual_flow": {
+        "network": {"num_blocks": 1, "width": 4},
+        "solvers": {"nll": {"lr": 5e-3}},
+    },
     "vae": {
         "network": {"likelihood": "bernoulli", "latent_dim": 4, "width": 4, "feature_dim": 16},
         "solvers": {"bound": {"lr": 5e-3}},
@@ -90,6 +94,7 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "glow_class": "nll.loss",
     "glow_points": "nll.loss",
     "nice": "nll.loss",
+    "residual_flow": "nll.loss",
     "vae": "bound.loss",
     "vae_class": "bound.negative_elbo",
     "vae_points": "bound.loss",
@@ -244,6 +249,25 @@ VARIANTS: Mapping[str, dict] = {
         },
         "how": {"chain": "langevin", "steps": 2},
         "solvers": {"energy": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
+    },
+    "residual_flow_series": {
+        "model": "residual_flow",
+        "network": {
+            "num_stages": 1,
+            "num_blocks": 1,
+            "width": 4,
+            "activation": "elu",
+            "log_det": "series",
+            "num_terms": 3,
+        },
+        "ema": 0.9,
+        "solvers": {"nll": {"lr": 5e-3}},
+    },
+    "residual_flow_points": {
+        "model": "residual_flow",
+        "kind": "points",
+        "network": {"num_blocks": 2, "width": 8},
+        "solvers": {"nll": {"lr": 2e-2}},
     },
     "ogan_class": {
         "model": "ogan",

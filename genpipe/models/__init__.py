@@ -12,6 +12,7 @@ from genpipe.models.glann import GLANN
 from genpipe.models.glow import Glow
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
+from genpipe.models.residual_flow import ResidualFlow
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
 
@@ -28,5 +29,6 @@ RECIPES: dict[str, type[Recipe]] = {
     "glow": Glow,
     "nice": NICE,
     "ogan": OGAN,
+    "residual_flow": ResidualFlow,
     "vae": VAE,
 }
