@@ -54,6 +54,9 @@ bench: install
 	test -x $(PEERS)/workflow/bin/python || $(PYTHON) -m venv $(PEERS)/workflow
 	$(PEERS)/workflow/bin/python -P -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-workflow.txt
 	python -m benchmarks.workflow --kedro $(PEERS)/workflow/bin/python
+	test -x $(PEERS)/flows/bin/python || $(PYTHON) -m venv $(PEERS)/flows
+	$(PEERS)/flows/bin/python -P -m pip install -qq --disable-pip-version-check -r benchmarks/peers/requirements-flows.txt
+	python -m benchmarks.flows --peers $(PEERS)/flows/bin/python
 
 clean:
 	rm -rf $(VENV) .genpipe .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import forty, gan, measure, noisy_digits, pipeline, start, texts, training
+from benchmarks import flows, forty, gan, measure, noisy_digits, pipeline, start, texts, training
 from benchmarks import numerics as numerics_benchmark
 from benchmarks.corpus import scaling_table
 from genpipe.assembly import build
@@ -338,3 +338,15 @@ def test_judging_begins_without_samples_and_metrics_and_with_all_else(tmp_path: 
         path.touch()
     pipeline.judgements_removed(tmp_path)
     assert [path.exists() for path in (*kept, *lost)] == [True] * 2 + [False] * 4
+
+
+def test_a_ratio_of_flows_is_that_of_speeds_round_by_round() -> None:
+    found = {"genpipe": [1.0, 2.0], "nflows": [2.0, 2.0], "normflows": [1.0, 4.0], "zuko": [3.0, 3.0]}
+    rows = flows.lines("nice", "sample", found)
+    assert rows[0] == "| nice | sample | nflows | 1500.00 | 2000.00 | 1.50 (1.00-2.00) | 1.0 |"
+    assert rows[2].endswith("| 2.25 (1.50-3.00) | 1.35 |")
+
+
+def test_flows_without_their_peers_are_refused_with_the_remedy() -> None:
+    with pytest.raises(BadInput, match=r"nflows: ended with 1: .*benchmarks/peers/requirements-flows.txt"):
+        flows.require_agreement("nice", sys.executable, rows=2)
