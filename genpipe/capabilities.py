@@ -30,9 +30,13 @@ class Samples(abc.ABC):
 
 
 class LogProb(abc.ABC):
-    """Has a density; that of images is of dequantised ones."""
+    """Has a density; that of images is of dequantised ones.
 
-    tightness: Literal["exact", "bound", "estimate"] = "exact"  # a model may set its own
+    A model of bits has probabilities of images whose pixels are i ≥ 128 as 1.0 and others as 0.0, and `observes` says so.
+    """
+
+    observes: Literal["values", "bits"] = "values"  # a model may set its own
+    tightness: Literal["exact", "bound", "estimate"] = "exact"  # likewise
 
     @abc.abstractmethod
     def log_prob(self, x: Example) -> Tensor:

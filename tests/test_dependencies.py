@@ -42,10 +42,14 @@ JUDGED = {
     name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
 }
 FLOWS = {
-    name for name, block in PARAMS["recipes"].items() if block["model"] in ("nice", "coupling_flow", "glow")
+    name
+    for name, block in PARAMS["recipes"].items()
+    if block["model"] in ("nice", "coupling_flow", "glow", "residual_flow")
 }
-COUPLED = {name for name in FLOWS if name != "nice"}
-CONVOLVED = (PICTURES | POINTS) - FLOWS
+COUPLED = {name for name in FLOWS if PARAMS["recipes"][name]["model"] in ("coupling_flow", "glow")}
+RASTER = {name for name in PICTURES if PARAMS["recipes"][name]["model"] in ("pixelcnn", "pixelrnn")}
+WITHOUT_CONV = RASTER | FLOWS  # except where a classifier judges them
+CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/flow_steps.py", of(COUPLED)),
         ("nn/gated.py", of(["couplet"])),
         ("nn/langevin.py", of(["energy"])),
-        ("nn/conv.py", of(CONVOLVED) | of(FLOWS & JUDGED, ["sample", "evaluate"])),
+        ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
@@ -100,7 +104,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
         ("evaluation/frechet.py", of(PICTURES - CLASSIFIERS, ["evaluate"])),
-        ("evaluation/likelihood.py", of(FLOWS & PICTURES, ["evaluate"])),
+        ("nn/causal.py", of(RASTER)),
+        ("evaluation/likelihood.py", of(WITHOUT_CONV & PICTURES, ["evaluate"])),
         ("evaluation/retrieval.py", set()),
         ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),

@@ -70,6 +70,14 @@ BLOCKS = {
         "network": {"num_blocks": 1, "width": 4},
         "solvers": {"nll": {"lr": 5e-3}},
     },
+    "pixelcnn": {
+        "network": {"likelihood": "bits", "width": 8, "num_blocks": 2, "first_reach": 2},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
+    "pixelrnn": {
+        "network": {"likelihood": "bits", "width": 8, "num_layers": 2, "first_reach": 2},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
     "vae": {
         "network": {"likelihood": "bernoulli", "latent_dim": 4, "width": 4, "feature_dim": 16},
         "solvers": {"bound": {"lr": 5e-3}},
@@ -95,6 +103,10 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "glow_points": "nll.loss",
     "nice": "nll.loss",
     "residual_flow": "nll.loss",
+    "pixelcnn": "nll.loss",
+    "pixelcnn_levels": "nll.loss",
+    "pixelcnn_logistics": "nll.loss",
+    "pixelrnn": "nll.loss",
     "vae": "bound.loss",
     "vae_class": "bound.negative_elbo",
     "vae_points": "bound.loss",
@@ -268,6 +280,23 @@ VARIANTS: Mapping[str, dict] = {
         "kind": "points",
         "network": {"num_blocks": 2, "width": 8},
         "solvers": {"nll": {"lr": 2e-2}},
+    },
+    "pixelcnn_levels": {
+        "model": "pixelcnn",
+        "network": {"likelihood": "levels", "width": 8, "num_blocks": 2, "first_reach": 2},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
+    "pixelcnn_logistics": {  # and conditional
+        "model": "pixelcnn",
+        "network": {
+            "likelihood": "logistics",
+            "conditional": True,
+            "width": 8,
+            "num_blocks": 2,
+            "first_reach": 2,
+        },
+        "how": {"temperature": 0.9},
+        "solvers": {"nll": {"lr": 1e-2}},
     },
     "ogan_class": {
         "model": "ogan",

@@ -55,7 +55,10 @@ class Validation:
         try:
             if Samples in self.needs:
                 trial = Trial(**{**vars(trial), "made": _drawn(model, data, num, seed)})
-            return float(self.judge(trial)[metric])
+            found = self.judge(trial)
+            if metric not in found:
+                raise NotMeasured(f"this {type(model).__name__} has: {', '.join(found)}")
+            return float(found[metric])
         except NotMeasured as reason:
             raise BadInput(f"train.best.metric: validation.{metric} cannot be measured: {reason}") from None
 
@@ -86,6 +89,7 @@ VALIDATIONS = {
     "wasserstein": Validation((Samples,), ("points",), plane.judge_points),
     "sliced_wasserstein": Validation((Samples,), ("points",), plane.judge_points),
     "bits_per_dim": Validation((LogProb,), ("images",), likelihood.bits_per_dim),
+    "nats_per_image": Validation((LogProb,), ("images",), likelihood.bits_per_dim),
     "nats_per_point": Validation((LogProb,), ("points",), density.judge_density),
     "negative_elbo": Validation((Bounds,), ("images", "points"), bounds.judge_bounds),
     "reconstruction_mse": Validation((Encodes, Decodes), ("images",), codes.judge_codes),

@@ -12,6 +12,8 @@ from genpipe.models.glann import GLANN
 from genpipe.models.glow import Glow
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
+from genpipe.models.pixelcnn import PixelCNN
+from genpipe.models.pixelrnn import PixelRNN
 from genpipe.models.residual_flow import ResidualFlow
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
@@ -30,5 +32,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "nice": NICE,
     "ogan": OGAN,
     "residual_flow": ResidualFlow,
+    "pixelcnn": PixelCNN,
+    "pixelrnn": PixelRNN,
     "vae": VAE,
 }

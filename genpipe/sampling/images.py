@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.capabilities import Decodes, Embeds, Encodes, Samples
+from genpipe.capabilities import Decodes, Embeds, Encodes, Example, Restores, Samples
 from genpipe.data.loader import Data, derived_seed
 from genpipe.nn.pixels import SCALED, Pixels, scaled, scaled_to_bytes
 from genpipe.sampling.draw import (
@@ -17,6 +17,7 @@ from genpipe.sampling.draw import (
     draw,
     first,
     in_chunks,
+    in_fixed_chunks,
     interpolate,
     reconstruct,
     rows_of,
@@ -40,6 +41,21 @@ def reconstructions(showing: Showing) -> Iterable[Row]:
     pairs_below_each_other(showing, "reconstructions.png", x["images"].numpy(), rebuilt)
     caption = "Odd rows: test images. Even rows: what the decoder makes of their codes."
     yield Row("reconstructions.png", "picture", "Reconstructions", caption)
+
+
+def completions(showing: Showing) -> Iterable[Row]:
+    """Test images in the odd rows, and below each the same upper half with a lower half that the model draws."""
+    recipe: Restores = showing.recipe
+    x = as_values(first(showing.data, 2 * COLUMNS))
+    keep = torch.zeros(x["images"].shape[1:], dtype=torch.bool)
+    keep[:, : keep.shape[1] // 2] = True
+    known = {name: x[name] for name in ("images", *showing.recipe.given)}
+    restore = lambda n, part: {"images": recipe.restore(part, keep)["images"]}
+    made: Example = in_fixed_chunks(restore, rows_of(x), showing.seed, known)
+    upper, lower = (scaled_to_bytes(part["images"]).numpy() for part in (x, made))
+    pairs_below_each_other(showing, "completions.png", upper, lower)
+    caption = "Odd rows: test images. Even rows: the lower half is drawn by the model, given the upper half."
+    yield Row("completions.png", "picture", "Completions", caption)
 
 
 def pairs_below_each_other(showing: Showing, file: str, upper: np.ndarray, lower: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from genpipe.capabilities import (
     Invertible,
     LogProb,
     NextToken,
+    Restores,
     Samples,
     Scores,
     Tags,
@@ -38,6 +39,7 @@ from genpipe.sampling.draw import (
 )
 from genpipe.sampling.images import (
     GRID,
+    completions,
     mistakes,
     nearest_training_images,
     reconstructions,
@@ -212,6 +214,7 @@ PANELS = (
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
     Panel((Samples,), ("images",), samples_by_class),
     Panel((Encodes, Decodes), ("images",), reconstructions),
+    Panel((Samples, Restores), ("images",), completions),
     Panel((Encodes, Decodes), ("images",), walks_between_images),
     Panel((Invertible,), ("images",), walks_of_a_flow),
     Panel((Samples, Decodes), ("images",), walks_between_samples),
