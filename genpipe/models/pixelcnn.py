@@ -101,8 +101,8 @@ class GatedStacks(CausalNetwork):
         empty = lambda block: Map(n, height, width, self.width, block.reach, like)
         blocks = self._blocks()
         picture = Map(n, height, width, blocks[0].in_dim, blocks[0].reach, like)
-        later = [[empty(block) for block in blocks[1:]] for _ in range(2)]
-        return Maps(picture, *later, [], [block.of_classes(labels) for block in blocks])
+        down, right = ([empty(block) for block in blocks[1:]] for _ in range(2))
+        return Maps(picture, down, right, [], [block.of_classes(labels) for block in blocks])
 
     def begin_row(self, state: Maps, row: int) -> None:
         """The vertical stack of the row above, and what it tells this row; nothing is above the first one."""

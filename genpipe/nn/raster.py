@@ -35,7 +35,7 @@ class Raster:
         self, image_shape: tuple[int, int, int], num_classes: int | None, likelihood: discrete.Likelihood
     ) -> None:
         """What a model knows before it has a network."""
-        self.image_shape, self.num_classes, self.likelihood = tuple(image_shape), num_classes, likelihood
+        self.image_shape, self.num_classes, self.likelihood = image_shape, num_classes, likelihood
         self.given = ("labels",) if num_classes else ()
         self.observes: Literal["values", "bits"] = "bits" if likelihood.num_levels == 2 else "values"
 
