@@ -166,6 +166,14 @@ class Restores(abc.ABC):
         """Examples whose parts where `keep`, bool, is false are the model's."""
 
 
+class Masks(Restores):
+    """Is trained to restore what a random mask hides."""
+
+    @abc.abstractmethod
+    def draw_keep(self, n: int) -> Tensor:
+        """What a training leaves of `n` examples, bool, of their shape, drawn with torch's global generator."""
+
+
 class Solves(abc.ABC):
     """Follows a differential equation."""
 
@@ -175,5 +183,5 @@ class Solves(abc.ABC):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Solves,
+    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Masks, Solves,
 )  # fmt: skip

@@ -31,6 +31,7 @@ SAMPLES = (
     "samples.npy",
     "grid.png",
     "reconstructions.png",
+    "restorations.png",
     "interpolation.png",
     "walks.png",
     "by_class.png",

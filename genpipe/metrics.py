@@ -266,6 +266,12 @@ METRICS: dict[str, Metric] = {
         "minimise",
         "Distance between test images and what the decoder makes of their codes.",
     ),
+    "restoration_mse": Metric(
+        "Restoration error",
+        "mean squared, pixels in [0, 1]",
+        "minimise",
+        "Distance between the pixels of test images that are hidden, as many as in training, and what the model puts there.",
+    ),
     "neighbour_accuracy": Metric(
         "Class of the nearest code",
         "%",
@@ -278,6 +284,15 @@ METRICS: dict[str, Metric] = {
         "maximise",
         "Accuracy of logistic regression on 2,000 training codes, on test codes.",
     ),
+    **{
+        f"probe_accuracy_{number}": Metric(
+            f"Linear probe, {number:,} labels",
+            "%",
+            "maximise",
+            "Accuracy of logistic regression on the codes of so many training examples, on those of all test examples.",
+        )
+        for number in (100, 1000, 10000, 55000)
+    },
     "latent_correlation": Metric(
         "Latent correlation ρ",
         "",
@@ -329,6 +344,7 @@ CURVES: dict[str, Metric] = {
     "slope": Metric("Slope of the critic where its penalty looks"),
     "moved": Metric("Move of the generator since the critic's turn", "mean squared"),
     "generator": Metric("Loss of the generator"),
+    "mse": Metric("Squared error of pixels in [0, 1]", "", "minimise"),
     "energy_gap": Metric("Energy, generated minus real"),
     "information": Metric("Information about the codes, as the second network reads it", "nats", "maximise"),
 }

@@ -16,7 +16,7 @@ from genpipe.nn import discrete
 from genpipe.nn.causal import Causal, groups_of
 from genpipe.nn.raster import Cached, Naive, Raster
 from genpipe.sampling.draw import first, whole
-from genpipe.sampling.images import completions
+from genpipe.sampling.images import restorations
 from tests import tiny
 from tests.test_views import pixels, showing
 
@@ -290,21 +290,21 @@ def test_a_condition_of_data_without_classes_is_refused_in_one_line(make):
 
 
 @pytest.mark.parametrize("name", ["pixelcnn", "pixelcnn_logistics"])
-def test_completions_stand_below_test_images_with_their_upper_half(name, tmp_path):
+def test_restorations_keep_the_upper_half_of_test_images(name, tmp_path):
     data = tiny.data_for(name, tmp_path)
     model = tiny.recipe_of(name, data).eval()
-    (row,) = completions(showing(model, data, tmp_path / "shown"))
+    (row,) = restorations(showing(model, data, tmp_path / "shown"))
     picture = pixels(tmp_path / "shown" / row.file)
     test = first(data, 1)["images"][0, 0].numpy()
     if name == "pixelcnn":
         test = np.where(test >= 128, 255, 0)
     side, gap = tiny.SIDE, 2
-    column = (
-        picture[gap : gap + side, gap : gap + side],
-        picture[2 * gap + side : 2 * (gap + side), gap : gap + side],
-    )
-    above, below = (part.reshape(side, side, -1)[..., 0] for part in column)
-    assert np.array_equal(above, first(data, 1)["images"][0, 0].numpy())
+    whole = first(data, 1)["images"][0, 0].numpy()
+    column = (picture[gap + k * (gap + side) :][:side, gap : gap + side] for k in range(3))
+    above, left, below = (part.reshape(side, side, -1)[..., 0] for part in column)
+    assert np.array_equal(above, whole)
+    assert np.array_equal(left[: side // 2], whole[: side // 2])
+    assert (left[side // 2 :] == 128).all()
     assert np.array_equal(below[: side // 2], test[: side // 2])
     assert not np.array_equal(below[side // 2 :], test[side // 2 :])
 

@@ -56,6 +56,10 @@ BLOCKS = {
         "solvers": {"nll": {"lr": 5e-3}},
     },
     "glow": {"network": {"num_steps": 2, "width": 8}, "solvers": {"nll": {"lr": 5e-3}}},
+    "mae": {
+        "network": {"patch": 2, "width": 8, "decoder_width": 8, "num_blocks": 1, "num_heads": 2},
+        "solvers": {"restore": {"optimiser": "adamw", "lr": 1e-2, "betas": [0.9, 0.95]}},
+    },
     "nice": {
         "network": {"hidden_dim": 16, "num_hidden": 1},
         "solvers": {"nll": {"lr": 5e-3, "lr_multipliers": {"log_scale": 10}}},
@@ -101,6 +105,8 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "glow": "nll.loss",
     "glow_class": "nll.loss",
     "glow_points": "nll.loss",
+    "mae": "restore.loss",
+    "mae_pixels": "restore.loss",
     "nice": "nll.loss",
     "residual_flow": "nll.loss",
     "pixelcnn": "nll.loss",
@@ -247,6 +253,20 @@ VARIANTS: Mapping[str, dict] = {
         "kind": "points",
         "network": {"num_steps": 3, "width": 16},
         "solvers": {"nll": {"lr": 1e-2}},
+    },
+    "mae_pixels": {
+        "model": "mae",
+        "network": {
+            "patch": 4,
+            "width": 8,
+            "decoder_width": 12,
+            "num_blocks": 1,
+            "num_heads": 2,
+            "hidden_share": 0.5,
+            "drop_token": 0.5,
+            "normalise": False,
+        },
+        "solvers": {"restore": {"lr": 5e-3}},
     },
     "energy_gan_points": {
         "model": "energy_gan",

@@ -33,6 +33,7 @@ def judge_probe(trial: Trial) -> dict[str, float]:
         "neighbour_accuracy": share(nearest_labels(*codes, labels) == right),
         "neighbour_accuracy_raw": share(nearest_labels(raw(train), raw(test), labels) == right),
         "probe_accuracy": share(probed(*standardised(*codes), labels) == right),
+        "probe_accuracy_raw": share(probed(*standardised(raw(train), raw(test)), labels) == right),
         "probe_accuracy_majority": share(labels.mode().values == right),
         "probe_num_codes": float(len(labels)),
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from genpipe.capabilities import Bounds, Classifies, Decodes, Embeds, Encodes, LogProb, Samples
+from genpipe.capabilities import Bounds, Classifies, Decodes, Embeds, Encodes, LogProb, Masks, Samples
 from genpipe.data.loader import Data, Example
 from genpipe.errors import BadInput
 from genpipe.evaluation import (
@@ -21,6 +21,7 @@ from genpipe.evaluation import (
     neighbours,
     pixels,
     plane,
+    restoring,
     transport,
 )
 from genpipe.evaluation.judge import NotMeasured, Trial
@@ -93,5 +94,6 @@ VALIDATIONS = {
     "nats_per_point": Validation((LogProb,), ("points",), density.judge_density),
     "negative_elbo": Validation((Bounds,), ("images", "points"), bounds.judge_bounds),
     "reconstruction_mse": Validation((Encodes, Decodes), ("images",), codes.judge_codes),
+    "restoration_mse": Validation((Masks,), ("images",), restoring.judge_restoring),
     "accuracy": Validation((Classifies,), ("images",), classes.judge_classes),
 }

@@ -10,6 +10,7 @@ from genpipe.models.energy_gan import EnergyGAN
 from genpipe.models.gan import GAN
 from genpipe.models.glann import GLANN
 from genpipe.models.glow import Glow
+from genpipe.models.mae import MAE
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
 from genpipe.models.pixelcnn import PixelCNN
@@ -29,6 +30,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "gan": GAN,
     "glann": GLANN,
     "glow": Glow,
+    "mae": MAE,
     "nice": NICE,
     "ogan": OGAN,
     "residual_flow": ResidualFlow,

@@ -1,4 +1,4 @@
-"""What models that draw a picture pixel by pixel have in common: log-probabilities, samples, completions."""
+"""What models that draw a picture pixel by pixel have in common: log-probabilities, samples, restorations."""
 
 import copy
 import itertools

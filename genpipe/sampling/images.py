@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.capabilities import Decodes, Embeds, Encodes, Example, Restores, Samples
+from genpipe.capabilities import Decodes, Embeds, Encodes, Masks, Samples
 from genpipe.data.loader import Data, derived_seed
 from genpipe.nn.pixels import SCALED, Pixels, scaled, scaled_to_bytes
 from genpipe.sampling.draw import (
@@ -43,19 +43,35 @@ def reconstructions(showing: Showing) -> Iterable[Row]:
     yield Row("reconstructions.png", "picture", "Reconstructions", caption)
 
 
-def completions(showing: Showing) -> Iterable[Row]:
-    """Test images in the odd rows, and below each the same upper half with a lower half that the model draws."""
-    recipe: Restores = showing.recipe
+def restorations(showing: Showing) -> Iterable[Row]:
+    """Test images, what is left of them, and what the model makes of that, in rows below each other."""
     x = as_values(first(showing.data, 2 * COLUMNS))
-    keep = torch.zeros(x["images"].shape[1:], dtype=torch.bool)
-    keep[:, : keep.shape[1] // 2] = True
-    known = {name: x[name] for name in ("images", *showing.recipe.given)}
-    restore = lambda n, part: {"images": recipe.restore(part, keep)["images"]}
-    made: Example = in_fixed_chunks(restore, rows_of(x), showing.seed, known)
-    upper, lower = (scaled_to_bytes(part["images"]).numpy() for part in (x, made))
-    pairs_below_each_other(showing, "completions.png", upper, lower)
-    caption = "Odd rows: test images. Even rows: the lower half is drawn by the model, given the upper half."
-    yield Row("completions.png", "picture", "Completions", caption)
+    images, keep = x["images"], _left(showing, x["images"])
+    known = {name: x[name] for name in ("images", *showing.recipe.given)} | {"keep": keep}
+    restore = lambda n, part: {"images": showing.recipe.restore(part, part["keep"])["images"]}
+    made = in_fixed_chunks(restore, len(images), showing.seed, known)["images"]
+    grey = torch.where(keep, images, torch.full_like(images, 0.5))
+    rows = [part[i : i + COLUMNS] for i in (0, COLUMNS) for part in (images, grey, made)]
+    write_png(showing.directory / "restorations.png", grid(scaled_to_bytes(torch.cat(rows)).numpy(), COLUMNS))
+    above = (
+        "Above, as much is hidden as in training; below" if isinstance(showing.recipe, Masks) else "Hidden is"
+    )
+    caption = (
+        "Test images; what is left of them, what is hidden in grey; and the same with what the model puts there. "
+        f"{above} the lower half."
+    )
+    yield Row("restorations.png", "picture", "Restorations", caption)
+
+
+def _left(showing: Showing, images: Tensor) -> Tensor:
+    """What is left of 2 · COLUMNS images, bool: the upper half, or of the first row of images what a training leaves."""
+    keep = torch.ones_like(images, dtype=torch.bool)
+    keep[:, :, images.shape[2] // 2 :] = False
+    if isinstance(showing.recipe, Masks):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(showing.seed, "hidden"))
+            keep[:COLUMNS] = showing.recipe.draw_keep(COLUMNS)
+    return keep
 
 
 def pairs_below_each_other(showing: Showing, file: str, upper: np.ndarray, lower: np.ndarray) -> None:

@@ -39,10 +39,10 @@ from genpipe.sampling.draw import (
 )
 from genpipe.sampling.images import (
     GRID,
-    completions,
     mistakes,
     nearest_training_images,
     reconstructions,
+    restorations,
     samples_by_class,
     walks_between_images,
     walks_between_samples,
@@ -214,8 +214,8 @@ PANELS = (
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
     Panel((Samples,), ("images",), samples_by_class),
     Panel((Encodes, Decodes), ("images",), reconstructions),
-    Panel((Samples, Restores), ("images",), completions),
     Panel((Encodes, Decodes), ("images",), walks_between_images),
+    Panel((Restores,), ("images",), restorations),
     Panel((Invertible,), ("images",), walks_of_a_flow),
     Panel((Samples, Decodes), ("images",), walks_between_samples),
     Panel((Samples,), ("images",), nearest_training_images),
