@@ -60,6 +60,8 @@ class Update:
     noise: str | None = None  # whose random stream the loss draws from; None: that of its own name
     # once after each optimiser step, on every process, without a batch and without randomness
     after: Callable[[], None] | None = field(default=None)
+    # of the means of the loss's metrics in a step, the same on every process: why the training must stop, in words, or None
+    watch: Callable[[Mapping[str, float]], str | None] | None = field(default=None)
 
 
 @dataclass(frozen=True)

@@ -41,14 +41,17 @@ CLASSIFIERS = {name for name, block in PARAMS["recipes"].items() if block["model
 JUDGED = {
     name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
 }
-FLOWS = {
-    name
-    for name, block in PARAMS["recipes"].items()
-    if block["model"] in ("nice", "coupling_flow", "glow", "residual_flow")
-}
-COUPLED = {name for name in FLOWS if PARAMS["recipes"][name]["model"] in ("coupling_flow", "glow")}
-RASTER = {name for name in PICTURES if PARAMS["recipes"][name]["model"] in ("pixelcnn", "pixelrnn")}
-WITHOUT_CONV = RASTER | FLOWS  # except where a classifier judges them
+FLOWS, COUPLED, RASTER, RESTORERS, ENERGIES = (
+    {name for name, block in PARAMS["recipes"].items() if block["model"] in models}
+    for models in (
+        ("nice", "coupling_flow", "glow", "residual_flow"),
+        ("coupling_flow", "glow"),
+        ("pixelcnn", "pixelrnn"),
+        ("mae",),
+        ("energy",),
+    )
+)
+WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
 
 
@@ -93,7 +96,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/coupling.py", of(["nice"])),
         ("nn/flow_steps.py", of(COUPLED)),
         ("nn/gated.py", of(["couplet"])),
-        ("nn/langevin.py", of(["energy"])),
+        ("nn/langevin.py", of(ENERGIES)),
+        ("nn/transformer.py", of(RESTORERS)),
         ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
@@ -103,9 +107,9 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
-        ("evaluation/frechet.py", of(PICTURES - CLASSIFIERS, ["evaluate"])),
+        ("evaluation/frechet.py", of(PICTURES - CLASSIFIERS - RESTORERS, ["evaluate"])),
         ("nn/causal.py", of(RASTER)),
-        ("evaluation/likelihood.py", of(WITHOUT_CONV & PICTURES, ["evaluate"])),
+        ("evaluation/likelihood.py", of(RASTER | FLOWS & PICTURES, ["evaluate"])),
         ("evaluation/retrieval.py", set()),
         ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),

@@ -130,7 +130,7 @@ def test_a_step_writes_the_ends_of_its_chains_over_as_many_replayed_rows():
 
 def test_a_twentieth_of_the_chains_start_anew():
     model, n = energy(num_replay=8000), 8000
-    starts = model._starts(torch.zeros_like(model.replay))
+    starts, _ = model._starts(torch.zeros_like(model.replay))
     anew = (starts.flatten(1).amax(1) > 1 / 256).sum().item()
     assert abs(anew - 0.05 * n) < 4 * math.sqrt(n * 0.05 * 0.95)
 

@@ -254,6 +254,20 @@ VARIANTS: Mapping[str, dict] = {
         "network": {"num_steps": 3, "width": 16},
         "solvers": {"nll": {"lr": 1e-2}},
     },
+    "energy_class": {
+        "model": "energy",
+        "network": {"width": 4, "num_replay": 16, "chain_steps": 2, "preset": "igebm", "conditional": True},
+        "how": {"steps": 2},
+        "normalisations": {r"layers\.[0247]\.weight": "spectral"},
+        "solvers": {"contrastive": {"lr": 1e-3, "betas": [0.0, 0.999]}},
+    },
+    "energy_points": {
+        "model": "energy",
+        "kind": "points",
+        "network": {"width": 8, "num_replay": 16, "chain_steps": 2, "preset": "langevin"},
+        "how": {"steps": 2},
+        "solvers": {"contrastive": {"lr": 1e-3}},
+    },
     "mae_pixels": {
         "model": "mae",
         "network": {

@@ -61,13 +61,13 @@ def nearest_labels(train: Tensor, test: Tensor, labels: Tensor) -> Tensor:
     return labels[torch.cdist(test, train).argmin(1)]
 
 
-def probed(train: Tensor, test: Tensor, labels: Tensor) -> Tensor:
+def probed(train: Tensor, test: Tensor, labels: Tensor, most_steps: int = MOST_STEPS) -> Tensor:
     """The classes, [m], that multinomial logistic regression on training rows gives to test rows."""
-    weight, bias = fitted(train.numpy(), labels.numpy())
+    weight, bias = fitted(train.numpy(), labels.numpy(), most_steps)
     return torch.from_numpy(test.numpy() @ weight + bias).argmax(1)
 
 
-def fitted(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fitted(x: np.ndarray, labels: np.ndarray, most_steps: int = MOST_STEPS) -> tuple[np.ndarray, np.ndarray]:
     """Weights, [dim, classes], and biases, [classes], at the one minimum of Σ cross entropy + ‖weights‖²/2 (L-BFGS)."""
     from scipy.optimize import minimize
 
@@ -91,7 +91,7 @@ def fitted(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         np.zeros(shape[0] * classes),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": MOST_STEPS},
+        options={"maxiter": most_steps},
     )
     weight = found.x.reshape(shape)
     return weight[:-1], weight[-1]

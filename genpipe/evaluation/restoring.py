@@ -15,7 +15,9 @@ from genpipe.sampling.draw import as_values, chunks, rows_of, whole
 
 NUM_FITTED = 10000  # training images whose mean is the baseline, at most
 LABELS = (100, 1000, 10000, 55000)
-TRIES = 5  # disjoint sets of as many labels that an accuracy is a mean over, where there are so many
+TRIES = 5  # disjoint sets of as many labels that an accuracy of few is a mean over, where there are so many
+FEW = 1000
+STEPS = 100  # of the regression; more change the accuracy of many labels by less than its error
 
 
 def judge_restoring(trial: Trial) -> dict[str, float]:
@@ -61,10 +63,11 @@ def judge_labels(trial: Trial) -> dict[str, float]:
 
 
 def accuracy_of(number: int, rows: Tensor, others: Tensor, labels: Tensor, right: Tensor) -> float:
-    """The mean accuracy on `others`, [m, dim], with `number` of the labels of `rows`, over some sets of these."""
-    starts = range(0, min(TRIES, len(rows) // number) * number, number)
+    """The accuracy on `others`, [m, dim], with `number` of the labels of `rows`; of few a mean over some sets of these."""
+    tries = min(TRIES, len(rows) // number) if number <= FEW else 1
+    starts = range(0, tries * number, number)
     scores = []
     for start in starts:
         own = slice(start, start + number)
-        scores.append(share(probed(*standardised(rows[own], others), labels[own]) == right))
+        scores.append(share(probed(*standardised(rows[own], others), labels[own], STEPS) == right))
     return sum(scores) / len(scores)

@@ -31,6 +31,16 @@ def diverged(where: str, run: str, scalars: Mapping[str, float] = NOTHING) -> Ba
     return agreed(BadInput(line))
 
 
+def refuse_watched(update: Update, where: str, run: str, metrics: Mapping[str, float]) -> None:
+    """Raise, on all processes, where an update that watches its own metrics says that the training must stop."""
+    own = {name.removeprefix(f"{update.name}."): value for name, value in metrics.items()}
+    reason = update.watch(own) if update.watch else None
+    if reason:
+        raise agreed(
+            BadInput(f"{where}: {reason}; the last good checkpoint is the newest in .genpipe/runs/{run}")
+        )
+
+
 def refuse_ambiguous(phases: Sequence[Phase]) -> None:
     """Raise where phases have shares that are none, or two updates have one name."""
     updates: dict[str, Update] = {}

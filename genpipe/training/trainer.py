@@ -180,6 +180,7 @@ class Trainer:
         metrics = dict(zip(names, values, strict=True))
         if not math.isfinite(sum(values) + size):
             raise complaints.diverged(self._where(update), self.run.directory.name, metrics)
+        complaints.refuse_watched(update, self._where(update), self.run.directory.name, metrics)
         return Turn(gradients, values[0], metrics, weight / num_slices)
 
     def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, Row]:
