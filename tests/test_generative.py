@@ -1,6 +1,7 @@
 """Exact tests of the models whose training has several players, chains or codes of its own."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 from genpipe.errors import BadInput
 from genpipe.models.aae import AAE
 from genpipe.models.energy import EnergyModel
-from genpipe.models.glann import GLANN, pyramid, pyramid_distance, whitened
+from genpipe.models.glann import GLANN, pyramid, pyramid_distance, pyramid_distances, whitened
 from genpipe.nn.langevin import langevin
+from genpipe.nn.nearest import nearest_on_sphere
 
 
 def batch(n=8, side=8):
@@ -227,6 +229,44 @@ def test_the_mapper_does_not_move_the_codes():
     before = copy.deepcopy(model.codes.weight)
     assert gradients(model.nearest_distance(batch()), model.codes) == (None,)
     assert torch.equal(before, model.codes.weight)
+
+
+def test_a_code_is_no_farther_from_the_nearest_of_more_candidates():
+    """The mean distance of all codes never grows when candidates are added, and is 0 where each is hit."""
+    torch.manual_seed(0)
+    codes, candidates = (nn.functional.normalize(torch.randn(n, 4).double()) for n in (20, 90))
+    distances = []
+    for number in range(1, 91):
+        found = candidates[nearest_on_sphere(codes, candidates[:number], chunk=7)]
+        distances.append((codes - found).square().sum(1).mean().item())
+    assert all(after <= before for before, after in itertools.pairwise(distances))
+    assert distances[-1] < 0.5 * distances[0]
+    assert torch.equal(
+        nearest_on_sphere(codes, torch.cat([candidates, codes]), chunk=7), torch.arange(90, 110)
+    )
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 30, 100])
+def test_the_nearest_in_chunks_is_the_nearest_of_all(chunk):
+    codes, candidates = (nn.functional.normalize(torch.randn(n, 3).double()) for n in (11, 30))
+    expected = torch.cdist(codes, candidates, compute_mode="donot_use_mm_for_euclid_dist").min(1).values
+    found = nearest_on_sphere(codes, candidates, chunk)
+    assert torch.allclose((codes - candidates[found]).norm(dim=1), expected, atol=1e-14)
+
+
+def test_encoding_finds_codes_whose_images_are_nearer_than_any_start():
+    torch.manual_seed(0)
+    model = glann().eval()
+    wanted = model.decode(torch.randn(6, 4).double(), {})["images"]
+    starts = model._best_starts(2 * wanted - 1)
+    with torch.no_grad():
+        z = model.encode({"images": wanted})
+        before, after = (
+            pyramid_distances(model.decode(code, {})["images"], wanted).mean().item() for code in (starts, z)
+        )
+    assert torch.allclose(z.norm(dim=1), torch.ones(6).double(), atol=1e-12)
+    assert after < 0.75 * before
+    assert model.codes.weight.grad is None
 
 
 def test_more_latent_dimensions_than_pixels_are_refused():

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genpipe.capabilities import Decodes, Example, Samples
+from genpipe.capabilities import Decodes, Encodes, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvGenerator
+from genpipe.nn.nearest import nearest_on_sphere
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
+
+NUM_STARTS = 256  # codes, the same for all images, of which an encoding begins with the best
+ENCODE_STEPS = 20
+ENCODE_RATE = 0.2
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
@@ -38,6 +43,11 @@ def pyramid_distance(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([band.abs().mean() for band in pyramid(x - y)]).sum()
 
 
+def pyramid_distances(x: Tensor, y: Tensor) -> Tensor:
+    """The distance of each pair of images, [batch]."""
+    return torch.stack([band.abs().mean((1, 2, 3)) for band in pyramid(x - y)]).sum(0)
+
+
 def whitened(x: Tensor, dim: int) -> Tensor:
     """The first `dim` principal components, [batch, dim], each of unit variance, of rows, [batch, feature]."""
     centred = x - x.mean(0)
@@ -48,7 +58,7 @@ def whitened(x: Tensor, dim: int) -> Tensor:
     return centred @ (axes / deviation).to(x.dtype)
 
 
-class GLANN(Recipe, Samples, Decodes):
+class GLANN(Recipe, Samples, Encodes, Decodes):
     """A decoder of one code a training image, and a map from noise to such codes."""
 
     def __init__(
@@ -118,8 +128,8 @@ class GLANN(Recipe, Samples, Decodes):
         """Mean squared distance of each code from the nearest of many mapped noises: every code has one, none is left out."""
         wanted = self.codes(batch["rows"]).detach()
         noise = torch.randn(self.num_candidates, self.noise_dim, dtype=wanted.dtype, device=wanted.device)
-        with torch.no_grad():  # on the sphere the largest product is the least distance
-            nearest = (wanted @ self.mapped(noise).T).argmax(1)
+        with torch.no_grad():
+            nearest = nearest_on_sphere(wanted, self.mapped(noise))
         return Loss((self.mapped(noise[nearest]) - wanted).square().sum(1).mean())
 
     def mapped(self, noise: Tensor) -> Tensor:
@@ -133,6 +143,33 @@ class GLANN(Recipe, Samples, Decodes):
     def draw_codes(self, n: int, given: Example) -> Tensor:
         """Codes on the unit sphere, [n, latent_dim], of Gaussian noise."""
         return self.mapped(torch.randn(n, self.noise_dim))
+
+    def encode(self, x: Example) -> Tensor:
+        """Codes on the unit sphere, [n, latent_dim], that decode to nearly the images; there is no network for that.
+
+        From the best of some mapped noises, the same ones for all images, some steps of Adam lead down the pyramid distance.
+        """
+        wanted = 2 * x["images"] - 1
+        z = self._best_starts(wanted)
+        mean, square = torch.zeros_like(z), torch.zeros_like(z)
+        for step in range(1, ENCODE_STEPS + 1):
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                distance = pyramid_distances(self.decoder(F.normalize(z)), wanted).sum()
+                (gradient,) = torch.autograd.grad(distance, z)
+            mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient.square()
+            moved = (mean / (1 - 0.9**step)) / ((square / (1 - 0.99**step)).sqrt() + 1e-8)
+            rate = ENCODE_RATE * (1 - (step - 1) / ENCODE_STEPS)
+            z = F.normalize(z.detach() - rate * moved * z.shape[1] ** -0.5)
+        return z
+
+    def _best_starts(self, wanted: Tensor) -> Tensor:
+        """The codes, [n, latent_dim], of NUM_STARTS whose images are nearest to those wanted, pixel by pixel."""
+        noise = torch.randn(NUM_STARTS, self.noise_dim, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            codes = self.mapped(noise.to(wanted))
+            distances = torch.cdist(wanted.flatten(1), self.decoder(codes).flatten(1))
+        return codes[distances.argmin(1)]
 
     def decode(self, z: Tensor, given: Example) -> Example:
         """Images in [0, 1], [batch, channels, height, width]; only the direction of a code counts."""
