@@ -55,13 +55,34 @@ WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges th
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
 
 
-@pytest.fixture
-def copy(tmp_path):
-    """The code and parameters of this project, to be edited."""
-    shutil.copytree(PACKAGE, tmp_path / "genpipe", ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """The code and parameters of this project in a directory of their own, and what its files were."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(PACKAGE, root / "genpipe", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "dvc.yaml", "requirements.lock", ".dvcignore"):
-        shutil.copy(PROJECT / name, tmp_path / name)
-    return tmp_path
+        shutil.copy2(PROJECT / name, root / name)
+    return root, {path: (path.read_bytes(), path.stat()) for path in files(root)}
+
+
+@pytest.fixture
+def copy(originals):
+    """The same directory for all tests, to be edited: what a test does not touch is parsed once."""
+    root, contents = originals
+    yield root
+    for part in root.iterdir():
+        if part.name.startswith(".") and part.is_dir():
+            shutil.rmtree(part)
+    for path in files(root) - contents.keys():
+        path.unlink()
+    for path, (content, stat) in contents.items():
+        if not path.exists() or path.stat().st_mtime_ns != stat.st_mtime_ns:
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def files(root):
+    return {path for path in root.rglob("*") if path.is_file()}
 
 
 def edit(root, file, pattern, replacement):
