@@ -153,9 +153,9 @@ def table(root: Path, params: Params, options: Mapping[str, str], where: str) ->
         metric(name, where)
     found = groups(root, params, names)
     judged = [group for group in found if group.metrics]
-    lines = [_origin(options, judged), ""]
+    lines = [_origin(options, judged)]
     if judged:
-        lines += wide_table(judged, columns) if columns else long_table(judged)
+        lines += ["", *(wide_table(judged, columns) if columns else long_table(judged))]
         lines += _sizes(judged)
     if missing := [name for group in found for name in group.members if not group.metrics]:
         lines += ["", f"Not run yet: {', '.join(missing)}."]
