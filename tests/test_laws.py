@@ -324,10 +324,12 @@ def test_four_slices_give_the_gradients_of_one_where_the_loss_draws_nothing(name
 def gradients(fitted: Trainer, name: str) -> list[Tensor]:
     """The gradients of an update in double precision."""
     fitted.recipe.double()
-    fitted.buffers = Buffers(fitted.recipe, fitted.params.logical_workers)  # double() made others
+    fitted.buffers = fitted.turns.buffers = Buffers(
+        fitted.recipe, fitted.params.logical_workers
+    )  # double() made others
     (played,) = (u for phase in fitted.recipe.phases() for u in phase.updates if u.name == name)
     batch = fitted._batch(0)
     double = {key: value.double() for key, value in batch.items() if value.is_floating_point()}
-    found = fitted._play(played, {**batch, **double}).gradients
+    found = fitted.turns.play(played, {**batch, **double}, fitted.step).gradients
     assert found
     return found

@@ -211,7 +211,7 @@ def held(tmp_path, *arguments) -> torch.Tensor:
     recipe = Holding(*arguments)
     params = toys.training(solvers={"sum": {}}, steps=1)
     trainer = Trainer(recipe, toys.Points(), params, 0, Alone(), Run(tmp_path))
-    trainer.ways.never = "the loss counts its calls"
+    trainer.turns.ways.never = "the loss counts its calls"
     trainer.fit()
     return recipe.held
 

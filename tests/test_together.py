@@ -61,17 +61,17 @@ def test_a_training_ends_on_the_same_bits_together_and_one_after_the_other(name,
     monkeypatch.setattr(together, "CHECKS", 1)  # more steps that are not computed both ways
     usual = exactness.trainer(name, tmp_path / "usual", Alone(), None)
     apart = exactness.trainer(name, tmp_path / "apart", Alone(), None)
-    apart.ways.never = "the control"
-    usual.ways.is_timed = False
+    apart.turns.ways.never = "the control"
+    usual.turns.ways.is_timed = False
     assert ended(usual) == ended(apart)
-    if usual.ways.never:
-        assert usual.ways.never == NEVER
+    if usual.turns.ways.never:
+        assert usual.turns.ways.never == NEVER
         assert usual.recipe.sliced
         return
-    assert usual.ways.refused == APART.get(name.removesuffix(", accumulation"), {})
+    assert usual.turns.ways.refused == APART.get(name.removesuffix(", accumulation"), {})
     played = {update.name for phase in usual.phases for update in phase.updates}
-    assert {key[0] for key in usual.ways.checked if usual.ways.checked[key] >= 1} == played - {
-        *usual.ways.refused
+    assert {key[0] for key in usual.turns.ways.checked if usual.turns.ways.checked[key] >= 1} == played - {
+        *usual.turns.ways.refused
     }
 
 
@@ -107,8 +107,8 @@ def small_trainer(loss, directory, first=8, steps=6, after=None) -> Trainer:
 def both(loss, directory, **changes) -> Trainer:
     """A training that was seen to have the bits of one slice after the other."""
     usual, apart = (small_trainer(loss, directory / name, **changes) for name in ("usual", "apart"))
-    apart.ways.never = "the control"
-    usual.ways.is_timed = False
+    apart.turns.ways.never = "the control"
+    usual.turns.ways.is_timed = False
     assert ended(usual) == ended(apart)
     return usual
 
@@ -134,7 +134,7 @@ def weighs(recipe, x):
 @pytest.mark.parametrize("loss", [draws, uses_twice, weighs])
 def test_what_a_slice_has_of_its_own_stays_its_own(loss, tmp_path):
     """Random draws, a parameter outside of a layer, one in two layers, the number of units of a slice."""
-    assert both(loss, tmp_path).ways.refused == {}
+    assert both(loss, tmp_path).turns.ways.refused == {}
 
 
 def decides(recipe, x):
@@ -170,7 +170,7 @@ def reaches_behind(recipe, x):
     ],
 )
 def test_what_cannot_be_computed_together_is_computed_slice_by_slice(loss, reason, tmp_path):
-    assert both(loss, tmp_path).ways.refused == {"fit": reason}
+    assert both(loss, tmp_path).turns.ways.refused == {"fit": reason}
 
 
 class Turned(torch.autograd.Function):
@@ -203,7 +203,7 @@ def replays(recipe, x):
 
 @pytest.mark.parametrize("loss", [turns, replays])
 def test_what_a_loss_does_only_later_is_checked_then(loss, tmp_path):
-    assert both(loss, tmp_path, steps=12).ways.refused == {"fit": "has other bits on more rows"}
+    assert both(loss, tmp_path, steps=12).turns.ways.refused == {"fit": "has other bits on more rows"}
 
 
 def seeds(recipe, x):
@@ -215,7 +215,7 @@ def seeds(recipe, x):
 
 
 def test_a_draw_does_not_hide_one_that_is_not_known(tmp_path):
-    reasons = both(seeds, tmp_path, steps=12).ways.refused
+    reasons = both(seeds, tmp_path, steps=12).turns.ways.refused
     assert reasons == {"fit": "draws random numbers in an operation that is not known to be random"}
 
 
@@ -228,7 +228,7 @@ def warms_up(recipe, x):
 
 
 def test_gradients_of_a_tensor_that_is_used_often_add_up_in_order(tmp_path):
-    assert both(warms_up, tmp_path, steps=12).ways.refused == {}
+    assert both(warms_up, tmp_path, steps=12).turns.ways.refused == {}
 
 
 def keeps(recipe, x):
@@ -242,7 +242,7 @@ def keeps(recipe, x):
 def test_what_a_loss_leaves_on_its_module_is_the_tensor_of_the_last_slice(tmp_path):
     seen: list[float] = []
     trainer = both(keeps, tmp_path, steps=8, after=lambda recipe: seen.append(recipe.kept.sum().item()))
-    assert trainer.ways.refused == {}
+    assert trainer.turns.ways.refused == {}
     assert seen[:8] == seen[8:]
     assert type(trainer.recipe.table) is torch.Tensor
 
@@ -274,7 +274,7 @@ def shortens(recipe, x):
     ],
 )
 def test_a_loss_that_changes_what_outlives_it_is_computed_slice_by_slice(loss, reason, tmp_path):
-    assert both(loss, tmp_path, steps=12).ways.refused == {"fit": reason}
+    assert both(loss, tmp_path, steps=12).turns.ways.refused == {"fit": reason}
 
 
 def test_batches_of_ever_new_shapes_are_not_worth_it(tmp_path, monkeypatch):
@@ -287,8 +287,8 @@ def test_batches_of_ever_new_shapes_are_not_worth_it(tmp_path, monkeypatch):
         return Loss(value.mean())
 
     trainer = both(grows, tmp_path, steps=12)
-    assert trainer.ways.refused == {"fit": "has batches of too many shapes, or too many ways"}
-    assert len(trainer.ways.checked) == 2
+    assert trainer.turns.ways.refused == {"fit": "has batches of too many shapes, or too many ways"}
+    assert len(trainer.turns.ways.checked) == 2
 
 
 SPECIAL = [0.0, -0.0, 1.0, float("inf"), -float("inf"), float("nan"), 1e-45, 0.3, -2.5]
@@ -321,7 +321,7 @@ def test_exact_operations_have_the_bits_of_the_slices_wherever_a_number_stands(d
 
 def test_a_draw_by_an_operation_that_is_not_known_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("genpipe.training.stacked.RANDOM", frozenset())
-    reasons = both(draws, tmp_path).ways.refused
+    reasons = both(draws, tmp_path).turns.ways.refused
     assert reasons == {"fit": "draws random numbers in an operation that is not known to be random"}
 
 
@@ -343,7 +343,7 @@ def shifted(num_slices, x, weight, bias=None):
 def test_other_bits_of_an_operation_are_noticed(is_exact, refused, tmp_path, monkeypatch):
     """Where it is tried on random numbers it alone is computed slice by slice; else the whole update is."""
     monkeypatch.setitem(rules.RULES, F.linear, Rule(shifted, is_exact))
-    assert both(plain, tmp_path).ways.refused == refused
+    assert both(plain, tmp_path).turns.ways.refused == refused
 
 
 def test_a_wrong_order_of_the_sum_is_noticed(tmp_path, monkeypatch):
@@ -353,7 +353,7 @@ def test_a_wrong_order_of_the_sum_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("genpipe.training.layers._adds_up_at", lambda *sizes: True)
     monkeypatch.setattr("genpipe.training.layers._sum_of_products", in_turn)
-    assert both(plain, tmp_path).ways.refused == {"fit": "has other bits on more rows"}
+    assert both(plain, tmp_path).turns.ways.refused == {"fit": "has other bits on more rows"}
 
 
 def test_a_check_on_gradients_that_are_all_zeros_does_not_count(tmp_path):
@@ -365,16 +365,16 @@ def test_a_check_on_gradients_that_are_all_zeros_does_not_count(tmp_path):
     for _ in range(6):
         trainer._play_step()
         trainer.step += 1
-        counts.append(sum(trainer.ways.checked.values()))
+        counts.append(sum(trainer.turns.ways.checked.values()))
     assert counts == [0, *range(1, CHECKS + 1), CHECKS, CHECKS][:6]
-    assert trainer.ways.refused == {}
+    assert trainer.turns.ways.refused == {}
 
 
 def test_zeros_that_stay_are_waited_for_a_while(tmp_path):
     trainer = both(
         lambda r, x: Loss(r.last(r.layer(x)).square().mean() + 0 * r.scale.sum()), tmp_path, steps=10
     )
-    assert trainer.ways.refused == {"fit": "has gradients that are all zeros"}
+    assert trainer.turns.ways.refused == {"fit": "has gradients that are all zeros"}
 
 
 @pytest.mark.parametrize("run", [(0, 2), (2, 4), (1, 4), (0, 5)])

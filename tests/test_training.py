@@ -29,7 +29,7 @@ def test_an_update_moves_its_own_modules_only(tmp_path):
     for update, mine, other in (("critic", "critic", "generator"), ("generator", "generator", "critic")):
         before = {key: value.clone() for key, value in trainer.recipe.named_parameters()}
         chosen = next(u for phase in trainer.phases for u in phase.updates if u.name == update)
-        turn = trainer._play(chosen, trainer._batch(0))
+        turn = trainer.turns.play(chosen, trainer._batch(0), 0)
         trainer.solvers[update].step(turn.gradients, turn.value, 0)
         moved = {
             key.split(".")[0]

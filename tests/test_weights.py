@@ -29,7 +29,7 @@ def test_four_slices_make_the_step_of_one(tmp_path):
         for v in (1, 4)
     ]
     for trainer in trainers:
-        trainer.metrics = trainer._play(trainer.phases[0].updates[0], trainer._batch(0))
+        trainer.metrics = trainer.turns.play(trainer.phases[0].updates[0], trainer._batch(0), 0)
     one, four = (trainer.metrics for trainer in trainers)
     close(one.gradients, four.gradients)
     assert one.metrics == pytest.approx(four.metrics, rel=1e-6)
@@ -60,7 +60,7 @@ def test_a_batch_without_units_names_the_update(tmp_path):
     trainer = toys.token_trainer(Run(tmp_path / "run"))
     batch = {**trainer._batch(0), "lengths": torch.zeros(24, dtype=torch.int64)}
     with pytest.raises(BadInput, match="'nll' of Tokens at step 0: the weights of all slices add up to 0"):
-        trainer._play(trainer.phases[0].updates[0], batch)
+        trainer.turns.play(trainer.phases[0].updates[0], batch, 0)
 
 
 def test_an_empty_mean_is_zero_with_weight_zero_and_gradient_zero():
@@ -141,7 +141,7 @@ def test_the_number_of_units_is_not_rounded_to_the_type_of_the_loss(tmp_path):
 
     params = toys.training(solvers={"nll": {"lr": 0.1}}, logical_workers=1)
     trainer = Trainer(Narrow(), toys.Points(), params, 0, Alone(), Run(tmp_path / "run"))
-    turn = trainer._play(trainer.phases[0].updates[0], trainer._batch(0))
+    turn = trainer.turns.play(trainer.phases[0].updates[0], trainer._batch(0), 0)
     assert turn.gradients[0].tolist() == [[1, 1]]
 
 
@@ -158,7 +158,7 @@ def test_adversarial_weights_are_weighed_by_units(tmp_path):
         trainer = toys.token_trainer(
             Run(tmp_path / directory), solvers=fgm, batch_size=len(rows["ids"]), logical_workers=num_slices
         )
-        return trainer._play(trainer.phases[0].updates[0], rows)
+        return trainer.turns.play(trainer.phases[0].updates[0], rows, 0)
 
     whole = toys.Sentences().train_batch(0, 0, 12)
     first, second = ({name: rows[half] for name, rows in whole.items()} for half in (slice(6), slice(6, 12)))

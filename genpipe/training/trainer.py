@@ -5,20 +5,17 @@ not matter; no random generator is carried from step to step, so none is saved.
 """
 
 import itertools
-import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from genpipe.data.loader import Batches, derived_seed
 from genpipe.errors import BadInput
 from genpipe.params.training import Training
-from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
+from genpipe.recipe import Batch, Phase, Recipe
 from genpipe.training import complaints
 from genpipe.training.agreement import refuse_other_states, together
 from genpipe.training.averages import Average
@@ -26,31 +23,16 @@ from genpipe.training.buffers import Buffers
 from genpipe.training.checkpoint import Checkpoint, Keeping, Saver, Score, Tensors, latest_checkpoint
 from genpipe.training.frames import Frames
 from genpipe.training.log import Lines, Log, rows_of
-from genpipe.training.logical import Exchange, Row, sum_over_slices
+from genpipe.training.logical import Exchange
 from genpipe.training.runs import RunFiles
 from genpipe.training.slices import (
-    averaged,
-    own_memory,
     refuse_other_rows,
     seed_generators,
-    slice_of,
-    weighed,
 )
 from genpipe.training.solver import Solver
-from genpipe.training.stacked import Refused, settle
-from genpipe.training.together import Held, Ways, differentiated
+from genpipe.training.turns import Turns
 
 Validate = Callable[[Tensors], float]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What an update made of a step: the mean gradients, the raw loss, and the scalars to log."""
-
-    gradients: list[Tensor]
-    value: float
-    metrics: dict[str, float]
-    weight: float  # mean number of units of a slice
 
 
 class Trainer:
@@ -85,10 +67,7 @@ class Trainer:
         trained = first_steps(self.phases, self.starts)
         self.average = Average(recipe, params.ema, trained) if params.ema is not None else None
         self.frames = Frames(recipe, data, params.steps, params.frames, seed)
-        self.everything = list(recipe.parameters())
-        self.attributes = [x for module in recipe.modules() for x in (vars(module), module._buffers)]
-        held = Held.by(exchange.rank, exchange.size, params.logical_workers, params.batch_size)
-        self.ways = Ways(held, self._why_not_together())
+        self.turns = Turns(recipe, params, seed, exchange, run.directory.name, self.buffers, self.solvers)
         self.step = 0
         self.best: Score | None = None  # of the best checkpoint so far
 
@@ -128,7 +107,7 @@ class Trainer:
         metrics: dict[str, float] = {}
         for update in phase.updates:
             if (self.step + 1) % update.every == 0:
-                turn = self._play(update, batch)
+                turn = self.turns.play(update, batch, self.step)
                 self._seed(self.step, update.name, "solver")
                 noted = self.solvers[update.name].step(turn.gradients, turn.value, self.step, turn.weight)
                 metrics |= turn.metrics | {f"{update.name}.{name}": value for name, value in noted.items()}
@@ -136,113 +115,8 @@ class Trainer:
             self.average.add(self.step + 1)
         return metrics
 
-    def _play(self, update: Update, batch: Batch) -> Turn:
-        """The means over all units of a batch of an update's gradients and metrics, and of the changes of buffers."""
-        opening = self.buffers.opening()
-        num_slices, num_gradients = self.params.logical_workers, len(self.solvers[update.name].parameters)
-        names: list[str] = []
-
-        def row(loss: Loss, gradients: Row) -> Row:
-            scalars = {"loss": loss.value, **dict(sorted(loss.metrics.items()))}
-            complaints.refuse_shapes(self._where(update), scalars)
-            names[:] = [f"{update.name}.{name}" for name in scalars]
-            numbers = torch.stack([x.detach().double() for x in scalars.values()])
-            changes = self.buffers.changes(opening)
-            counted = torch.cat([numbers, numbers.new_ones(1)])
-            if loss.weight is None:
-                return [*gradients, counted, *changes]
-            return weighed([*gradients, counted, *changes], loss.weight.item())
-
-        def alone(v: int) -> Row:
-            self.buffers.restore(opening)
-            self._seed(self.step, update.noise or update.name, v)
-            rows = slice_of(batch, v, num_slices, self.params.batch_size)
-            return row(*self._differentiate(update, {**rows, **self.buffers.rows(v)}))
-
-        def together(batch: Batch) -> list[Row]:
-            self.buffers.restore(opening)
-            return [row(*made) for made in self._differentiate_together(update, batch)]
-
-        with complaints.memory_named(self._where(update), self.params):
-            rows = self.ways.rows(update.name, batch, alone, together, num_gradients)
-            total = sum_over_slices(num_slices, rows, self.exchange)
-        weight = total[num_gradients][-1].item()
-        if weight == 0:
-            raise complaints.weightless(self._where(update))
-        size = averaged(total, weight, num_gradients)
-        gradients, scalars, changes = (
-            total[:num_gradients],
-            total[num_gradients][:-1],
-            total[num_gradients + 1 :],
-        )
-        self.buffers.settle(opening, changes)
-        values = scalars.tolist()
-        metrics = dict(zip(names, values, strict=True))
-        if not math.isfinite(sum(values) + size):
-            raise complaints.diverged(self._where(update), self.run.directory.name, metrics)
-        complaints.refuse_watched(update, self._where(update), self.run.directory.name, metrics)
-        return Turn(gradients, values[0], metrics, weight / num_slices)
-
-    def _differentiate(self, update: Update, batch: Batch) -> tuple[Loss, Row]:
-        """The loss of a slice, and its gradients, each in memory of its own."""
-        solver = self.solvers[update.name]
-        with self._precision():
-            loss = solver.loss(batch, self.step)
-        complaints.refuse_shapes(self._where(update), {"loss": loss.value})
-        complaints.refuse_weight(self._where(update), loss)
-        gradients = torch.autograd.grad(loss.value, solver.parameters, allow_unused=True)
-        unreached = [name for name, g in zip(solver.names, gradients, strict=True) if g is None]
-        if unreached:
-            raise BadInput(
-                f"{self._where(update)} does not reach {', '.join(unreached)}; drop the module from the update or use "
-                "it in the loss"
-            )
-        return loss, own_memory([g for g in gradients if g is not None])
-
-    def _differentiate_together(self, update: Update, batch: Batch) -> list[tuple[Loss, Row]]:
-        """The same of all slices that this process holds."""
-        solver, held = self.solvers[update.name], self.ways.held
-        seeds = [self._seed_of(self.step, update.noise or update.name, v) for v in range(*held.slices)]
-        before = self.buffers.versions()
-        try:
-            made = differentiated(
-                lambda rows: solver.loss(rows, self.step),
-                batch,
-                held,
-                solver.parameters,
-                self.everything,
-                seeds,
-                self.ways.trust,
-            )
-        finally:
-            settle(self.attributes)
-        if self.buffers.versions() != before:
-            raise Refused("changes buffers")
-        for loss, _ in made:
-            complaints.refuse_weight(self._where(update), loss)
-        return made
-
-    def _why_not_together(self) -> str:
-        """Why slices are computed one after the other; empty where nothing speaks against all at once."""
-        if self.recipe.sliced:
-            return "buffers are cut by rows"
-        if self.device.type != "cpu":
-            return "the device is no CPU"
-        return "" if self.params.precision == "float32" else f"the precision is {self.params.precision}"
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self.params.precision == "bfloat16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()  # an autocast that is off costs a tenth of a millisecond
-
     def _seed(self, *parts: object) -> None:
-        seed_generators(self._seed_of(*parts), self.device)
-
-    def _seed_of(self, *parts: object) -> int:
-        return derived_seed(self.seed, *parts)
-
-    def _where(self, update: Update) -> str:
-        return f"update {update.name!r} of {type(self.recipe).__name__} at step {self.step}"
+        seed_generators(derived_seed(self.seed, *parts), self.device)
 
     def _solvers(self) -> dict[str, Solver]:
         """A solver for each update."""
