@@ -105,7 +105,10 @@ MADE = {
         {"latent_correlation", "reconstruction_mse", "frechet_classifier"},
     ),
     "energy": (DRAWN, {"frechet_classifier"}),
-    "glann": ({*DRAWN, "walks.png"}, {"frechet_classifier"}),
+    "glann": (
+        {*DRAWN, "walks.png", "reconstructions.png", "interpolation.png"},
+        {"reconstruction_mse", "frechet_classifier"},
+    ),
     "gan": ({*DRAWN, "walks.png"}, {"frechet_classifier"}),
     "couplet": (
         {"answers.tsv", "panels.json"},

@@ -13,7 +13,7 @@ from genpipe.models.aae import AAE
 from genpipe.models.energy import EnergyModel
 from genpipe.models.glann import GLANN, pyramid, pyramid_distance, pyramid_distances, whitened
 from genpipe.nn.langevin import langevin
-from genpipe.nn.nearest import nearest_on_sphere
+from genpipe.nn.nearest import nearest, nearest_on_sphere
 
 
 def batch(n=8, side=8):
@@ -26,8 +26,8 @@ def gradients(loss, *modules):
     return torch.autograd.grad(loss.value, parameters, allow_unused=True)
 
 
-def minimise(loss, module, steps):
-    solver = torch.optim.Adam(module.parameters(), 1e-3)
+def minimise(loss, module, steps, lr=1e-3):
+    solver = torch.optim.Adam(module.parameters(), lr)
     for _ in range(steps):
         for parameter, gradient in zip(module.parameters(), gradients(loss(batch()), module), strict=True):
             parameter.grad = gradient
@@ -254,9 +254,93 @@ def test_the_nearest_in_chunks_is_the_nearest_of_all(chunk):
     assert torch.allclose((codes - candidates[found]).norm(dim=1), expected, atol=1e-14)
 
 
-def test_encoding_finds_codes_whose_images_are_nearer_than_any_start():
+def imle(**changes):
     torch.manual_seed(0)
-    model = glann().eval()
+    return GLANN((1, 8, 8), num_images=20, codes=False, latent_dim=4, width=4, **changes).double()
+
+
+def made_by(model, number):
+    """Candidates in [−1, 1], [number, pixels], the first of them the same whatever the number is."""
+    with torch.no_grad():
+        return model.decoder(model.mapped(torch.randn(number, 4).double())).flatten(1)
+
+
+@pytest.mark.parametrize("sizes", [[30], [7] * 4 + [2], [1] * 30, [29, 1]])
+def test_the_nearest_of_parts_is_the_nearest_of_all(sizes):
+    """Candidates of other lengths too: the longest is no nearer for its length."""
+    x, candidates = torch.randn(11, 3).double(), torch.randn(30, 3).double() * torch.rand(30, 1).double() * 4
+    expected = torch.cdist(x, candidates, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    assert torch.equal(nearest(x, candidates.split(sizes)), expected)
+    assert torch.equal(nearest(candidates, candidates.split(sizes)), torch.arange(30))
+
+
+def test_the_first_of_equal_candidates_is_the_nearest_in_any_parts():
+    same = torch.ones(6, 2)
+    for sizes in ([6], [2, 4], [1] * 6):
+        assert nearest(torch.zeros(3, 2), same.split(sizes)).tolist() == [0, 0, 0]
+
+
+def test_imle_is_the_mean_distance_of_images_from_the_nearest_made_ones_found_by_brute_force():
+    model, seen = imle(num_candidates=50), batch()
+    real = seen["images"].flatten(1).double() / 127.5 - 1
+    torch.manual_seed(0)
+    loss = model.nearest_image_distance(seen)
+    torch.manual_seed(0)
+    made = model.decoder(model.mapped(torch.randn(50, 4, dtype=torch.float64))).flatten(1)
+    brute = (
+        torch.cdist(real, made, compute_mode="donot_use_mm_for_euclid_dist").square().min(1).values.mean()
+        / 64
+    )
+    assert torch.allclose(loss.value, brute, atol=1e-12)
+    assert loss.metrics["mse"].item() == pytest.approx(brute.item() / 4)
+    expected = torch.autograd.grad(brute, list(model.decoder.parameters()))
+    for gradient, one in zip(gradients(loss, model.decoder), expected, strict=True):
+        assert torch.allclose(gradient, one, atol=1e-10)
+
+
+def test_no_image_is_farther_from_the_nearest_of_more_made_ones():
+    """Of nested samples of 1, 2, … images the mean distance never grows; it is 0 where each real image is among them."""
+    model = imle()
+    real, made = torch.rand(20, 64).double() * 2 - 1, made_by(model, 200)
+    distances = []
+    for number in range(1, 201):
+        found = made[nearest(real, made[:number].split(64))]
+        distances.append((real - found).square().mean().item())
+    assert all(after <= before for before, after in itertools.pairwise(distances))
+    assert distances[-1] < distances[0]
+    hit = torch.cat([made, real])
+    assert torch.equal(hit[nearest(real, hit.split(64))], real)
+
+
+def test_a_candidate_of_imle_is_the_same_alone_and_among_others_in_training():
+    model = imle().train()
+    z = model.mapped(torch.randn(30, 4).double())
+    assert torch.allclose(model.decoder(z)[3:4], model.decoder(z[3:4]), atol=1e-14)
+
+
+def test_imle_leaves_no_mode_out():
+    """Of two kinds of images each has a made one near it, though nine of ten are of one kind."""
+    model = imle(num_candidates=32)
+    images = torch.full((20, 1, 8, 8), 255, dtype=torch.uint8)
+    images[:18, :, :4] = 0
+    images[18:, :, 4:] = 0
+    minimise(lambda _: model.nearest_image_distance({"images": images}), model.decoder, 150, lr=1e-2)
+    real, made = images.flatten(1).double() / 127.5 - 1, made_by(model, 200)
+    distances = (real - made[nearest(real, [made])]).square().mean(1)
+    between = (real[0] - real[-1]).square().mean()
+    assert distances.max() < 0.01 * between
+
+
+@pytest.mark.parametrize("knob", ["noise_dim", "hidden_dim", "mapper_share"])
+def test_what_maps_noise_to_codes_has_no_effect_without_codes(knob):
+    with pytest.raises(BadInput, match=f"train.network.{knob} has no effect without codes; take it out"):
+        imle(**{knob: 0.5 if knob == "mapper_share" else 5})
+
+
+@pytest.mark.parametrize("model_of", [lambda: glann(), lambda: imle()], ids=["glann", "imle"])
+def test_encoding_finds_codes_whose_images_are_nearer_than_any_start(model_of):
+    torch.manual_seed(0)
+    model = model_of().eval()
     wanted = model.decode(torch.randn(6, 4).double(), {})["images"]
     starts = model._best_starts(2 * wanted - 1)
     with torch.no_grad():
@@ -266,7 +350,7 @@ def test_encoding_finds_codes_whose_images_are_nearer_than_any_start():
         )
     assert torch.allclose(z.norm(dim=1), torch.ones(6).double(), atol=1e-12)
     assert after < 0.75 * before
-    assert model.codes.weight.grad is None
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_more_latent_dimensions_than_pixels_are_refused():

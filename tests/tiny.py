@@ -102,6 +102,7 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "coupling_flow_batch": "nll.loss",
     "coupling_flow_points": "nll.loss",
     "glann": "glo.loss",
+    "imle": "imle.loss",
     "glow": "nll.loss",
     "glow_class": "nll.loss",
     "glow_points": "nll.loss",
@@ -193,6 +194,11 @@ VARIANTS: Mapping[str, dict] = {
             "feature_dim": 16,
         },
         "solvers": {"critic": {"lr": 1e-3}, "players": {"lr": 1e-3}},
+    },
+    "imle": {
+        "model": "glann",
+        "network": {"codes": False, "latent_dim": 4, "width": 4, "num_candidates": 32},
+        "solvers": {"imle": {"lr": 5e-3}},
     },
     "vae_class": {
         "model": "vae",

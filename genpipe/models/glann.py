@@ -2,7 +2,8 @@
 
 First a code of each training image is learned with the decoder (GLO: Bojanowski et al., 2017, arXiv:1707.05776), then a map
 from noise to the codes (IMLE: Li, Malik, 2018, arXiv:1809.09087). Codes lie on the unit sphere. Departs from the paper: no
-perceptual loss of a pretrained network, but the Laplacian pyramid of GLO.
+perceptual loss of a pretrained network, but the Laplacian pyramid of GLO. `codes: false` is IMLE alone: the decoder itself is
+trained from noise on the sphere, by the squared differences of pixels.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from genpipe.capabilities import Decodes, Encodes, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn.conv import ConvGenerator
-from genpipe.nn.nearest import nearest_on_sphere
+from genpipe.nn.nearest import nearest, nearest_on_sphere
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
@@ -23,6 +24,8 @@ from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 NUM_STARTS = 256  # codes, the same for all images, of which an encoding begins with the best
 ENCODE_STEPS = 20
 ENCODE_RATE = 0.2
+CHUNK = 512  # candidate images that are in memory at once
+MAPPER = {"noise_dim": 16, "hidden_dim": 128, "mapper_share": 0.3}  # where nothing else is said
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
@@ -59,7 +62,7 @@ def whitened(x: Tensor, dim: int) -> Tensor:
 
 
 class GLANN(Recipe, Samples, Encodes, Decodes):
-    """A decoder of one code a training image, and a map from noise to such codes."""
+    """A decoder of one code a training image, and a map from noise to such codes; or a decoder of noise."""
 
     def __init__(
         self,
@@ -67,32 +70,43 @@ class GLANN(Recipe, Samples, Encodes, Decodes):
         num_images: int,
         latent_dim: Count = 32,
         width: Count = 32,
-        noise_dim: Count = 16,
-        hidden_dim: Count = 128,
+        noise_dim: Count | None = None,
+        hidden_dim: Count | None = None,
         num_candidates: Count = 4096,
-        mapper_share: DecayRate = 0.3,
+        mapper_share: DecayRate | None = None,
+        codes: bool = True,
     ) -> None:
+        """`noise_dim`, `hidden_dim` and `mapper_share` are of the map to codes; `None` stands for 16, 128 and 0.3."""
         super().__init__()
+        given = {"noise_dim": noise_dim, "hidden_dim": hidden_dim, "mapper_share": mapper_share}
+        known = {name: value for name, value in given.items() if value is not None}
         if latent_dim > math.prod(image_shape):
             raise BadInput(
                 f"latent_dim: must be {math.prod(image_shape)} or fewer, the pixels of an image, not {latent_dim}"
             )
         self.latent_dim = latent_dim
-        self.noise_dim = noise_dim
         self.num_candidates = num_candidates
-        self.mapper_share = mapper_share
+        self.has_codes = codes
+        # no batch norm in what makes candidates: one is the same alone and among others
+        if not codes:
+            for name in known:
+                raise BadInput(
+                    f"train.network.{name} has no effect without codes; take it out, or codes: false"
+                )
+            self.noise_dim = latent_dim
+            self.decoder = nn.Sequential(ConvGenerator(image_shape, width, latent_dim, plain=True), nn.Tanh())
+            self.mapper = nn.Identity()
+            return
+        chosen = MAPPER | known
+        self.noise_dim, self.mapper_share = int(chosen["noise_dim"]), chosen["mapper_share"]
         self.codes = nn.Embedding(num_images, latent_dim)
         self.decoder = ConvGenerator(image_shape, width, latent_dim)
-        self.mapper = nn.Sequential(  # no batch norm: a candidate is the same alone and among others
-            nn.Linear(noise_dim, hidden_dim),
-            nn.ReLU(),
-            nn.Linear(hidden_dim, hidden_dim),
-            nn.ReLU(),
-            nn.Linear(hidden_dim, latent_dim),
-        )
+        self.mapper = _mapper(self.noise_dim, int(chosen["hidden_dim"]), latent_dim)
 
     def phases(self) -> tuple[Phase, ...]:
-        """Codes with the decoder; then, at fixed codes, the map to them."""
+        """Codes with the decoder; then, at fixed codes, the map to them. Without codes the decoder alone."""
+        if not self.has_codes:
+            return (Phase("imle", (Update("imle", self.nearest_image_distance, (self.decoder,)),)),)
         glo = Update("glo", self.reconstruction_error, (self.codes, self.decoder))
         imle = Update("imle", self.nearest_distance, (self.mapper,))
         return (
@@ -132,8 +146,19 @@ class GLANN(Recipe, Samples, Encodes, Decodes):
             nearest = nearest_on_sphere(wanted, self.mapped(noise))
         return Loss((self.mapped(noise[nearest]) - wanted).square().sum(1).mean())
 
+    def nearest_image_distance(self, batch: Batch) -> Loss:
+        """Mean squared difference of pixels in [−1, 1] between each image and the nearest of many that noise makes: none is left out."""
+        real = 2 * scaled(batch["images"], next(self.parameters()).dtype) - 1
+        z = self.mapped(
+            torch.randn(self.num_candidates, self.noise_dim, dtype=real.dtype, device=real.device)
+        )
+        with torch.no_grad():
+            chosen = nearest(real.flatten(1), (self.decoder(part).flatten(1) for part in z.split(CHUNK)))
+        error = F.mse_loss(self.decoder(z[chosen]), real)
+        return Loss(error, {"mse": error.detach() / 4})
+
     def mapped(self, noise: Tensor) -> Tensor:
-        """Codes on the unit sphere, [batch, latent_dim], of noise, [batch, noise_dim]."""
+        """Codes on the unit sphere, [batch, latent_dim], of noise, [batch, noise_dim]; without codes the directions of the noise."""
         return F.normalize(self.mapper(noise))
 
     def sample(self, n: int, given: Example) -> Example:
@@ -174,3 +199,14 @@ class GLANN(Recipe, Samples, Encodes, Decodes):
     def decode(self, z: Tensor, given: Example) -> Example:
         """Images in [0, 1], [batch, channels, height, width]; only the direction of a code counts."""
         return {"images": (self.decoder(F.normalize(z)) + 1) / 2}
+
+
+def _mapper(noise_dim: int, hidden_dim: int, latent_dim: int) -> nn.Sequential:
+    """[batch, noise_dim] → [batch, latent_dim]."""
+    return nn.Sequential(
+        nn.Linear(noise_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, latent_dim),
+    )
