@@ -12,7 +12,7 @@ from genpipe.errors import BadInput
 from genpipe.models.aae import AAE
 from genpipe.models.energy import EnergyModel
 from genpipe.models.glann import GLANN, pyramid, pyramid_distance, pyramid_distances, whitened
-from genpipe.nn.langevin import langevin
+from genpipe.nn.langevin import by_autograd, langevin
 from genpipe.nn.nearest import nearest, nearest_on_sphere
 
 
@@ -85,14 +85,14 @@ def test_langevin_adds_its_noise_before_the_step():
     torch.manual_seed(0)
     a, s = 0.1, 0.05
     start = torch.full((400, 8, 8), 0.5, dtype=torch.float64)
-    end = langevin(lambda x: (x - 0.5).square().sum((1, 2)) / 2, start, 60, step=a, noise=s)
+    end = langevin(by_autograd(lambda x: (x - 0.5).square().sum((1, 2)) / 2), start, 60, step=a, noise=s)
     assert end.var().item() == pytest.approx((1 - a) ** 2 * s**2 / (1 - (1 - a) ** 2), rel=0.03)
 
 
 def test_langevin_clips_each_element_of_the_gradient_and_stays_among_images():
     slope = torch.tensor([[3.0, -0.01], [0.02, -5.0]]).double()
     start = torch.tensor([[[0.5, 0.5], [0.5, 0.9]]]).double()
-    end = langevin(lambda x: (slope * x).sum((1, 2)), start, 1, step=10, noise=0, bound=0.03)
+    end = langevin(by_autograd(lambda x: (slope * x).sum((1, 2))), start, 1, step=10, noise=0, bound=0.03)
     assert torch.allclose(end, torch.tensor([[[0.2, 0.6], [0.3, 1.0]]]).double(), atol=1e-14)
 
 
@@ -100,7 +100,7 @@ def test_no_gradient_flows_through_a_chain():
     layer = nn.Linear(4, 1).double()
     start = torch.rand(3, 2, 2).double().requires_grad_()
     with torch.no_grad():
-        end = langevin(lambda x: layer(x.flatten(1)).squeeze(1), start, 3, step=1, noise=0.01)
+        end = langevin(by_autograd(lambda x: layer(x.flatten(1)).squeeze(1)), start, 3, step=1, noise=0.01)
     assert not end.requires_grad
     assert layer.weight.grad is None
     assert layer.weight.requires_grad
