@@ -89,6 +89,16 @@ def test_a_model_of_bits_has_the_probability_of_its_bits():
     assert found["negative_importance_bound"] == pytest.approx(found["negative_elbo"], rel=1e-9)
     assert (found["bound_num_examples"], found["bound_num_latents"]) == (300, 32)
     assert "bits_per_dim" not in found
+    assert found["nats_per_image"] == pytest.approx(found["nats_per_image_pixelwise"], rel=1e-9)
+
+
+def test_the_bound_of_bits_is_that_of_all_images_not_of_the_first_only():
+    images = torch.zeros(620, 1, 2, 3, dtype=torch.uint8)
+    images[500:] = 128
+    model = Whatever("bits", lambda x: torch.where(x == 1, -2.0, -0.5))
+    found = judged(judge_bounds, model, tiny.Pictures(images))
+    assert found["negative_elbo"] == pytest.approx(6 * 0.5)
+    assert found["nats_per_image"] == pytest.approx(6 * (500 * 0.5 + 120 * 2) / 620)
 
 
 def test_a_model_of_values_is_measured_on_bytes():

@@ -34,10 +34,22 @@ def judge_bounds(trial: Trial) -> dict[str, float]:
         return metrics | {"negative_elbo_gaussian": gaussian_nats(train, x["points"].double())}
     levels = LEVELS[trial.recipe.observes]
     metrics["negative_elbo_pixelwise"] = pixelwise_nats(trial.data, x["images"], levels)
+    if trial.recipe.observes == "bits":
+        return metrics | nats_of_bits(trial)
     if trial.recipe.observes == "values":
         pixels = float(trial.data.units(x)[0])
         metrics["bits_per_dim"] = -importance / pixels / math.log(2)
     return metrics
+
+
+def nats_of_bits(trial: Trial) -> dict[str, float]:
+    """The negative ELBO of all images of the split, by one latent each, beside what models without latents say exactly."""
+    x = whole(trial.data, trial.split)
+    elbo, _ = bounds(trial.recipe, x, 1, trial.seed)
+    return {
+        "nats_per_image": -elbo,
+        "nats_per_image_pixelwise": pixelwise_nats(trial.data, x["images"], levels=2),
+    }
 
 
 def bounds(model: Bounds, x: Example, num: int, seed: int) -> tuple[float, float]:
