@@ -248,6 +248,7 @@ def sample(root: Path, name: str, *, model: Path | None, seed: int | None, out: 
             directory=partial,
             model=model,
             features=features_for(root, project, name, recipe, data),
+            processes=min(project.cluster.as_allotted().workers, cores()),
         )
         show_all(showing)
         made = ", ".join(sorted(path.name for path in partial.iterdir()))

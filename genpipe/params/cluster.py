@@ -18,7 +18,9 @@ class Cluster(Block):
     """Where work runs. No artifact depends on it."""
 
     workers: int = Field(
-        2, ge=0, description="worker processes of a stage at most; 0 runs in process, without Ray"
+        2,
+        ge=0,
+        description="worker processes of a stage at most, also of one that draws samples; 0 runs in process, without Ray",
     )
     max_workers: int | None = Field(
         None, ge=1, description="training takes up to so many processes as Ray nodes join; else `workers`"

@@ -15,6 +15,7 @@ from genpipe.data.loader import Data, derived_seed
 from genpipe.errors import BadInput
 from genpipe.nn.pixels import scaled
 from genpipe.params.blocks import checked_argument
+from genpipe.sampling.processes import spread
 
 CHUNK = 100  # rows computed at once; fixed, since the size of a matrix product may change its last bits
 NOTHING: Example = {}
@@ -50,19 +51,23 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
     return torch.cat([F.pad(tensor, [*padding, 0, longest - tensor.shape[1]]) for tensor in tensors])
 
 
-def in_fixed_chunks(make: Callable[[int, Example], Example], n: int, seed: int, given: Example) -> Example:
+def in_fixed_chunks(
+    make: Callable[[int, Example], Example], n: int, seed: int, given: Example, processes: int = 1
+) -> Example:
     """`n` rows of `make`, which is always asked for CHUNK of them; conditions that are missing repeat the first ones.
 
-    Raises BadInput, after the first CHUNK, where this machine cannot hold all of them.
+    The same on any number of processes. Raises BadInput, after the first CHUNK, where this machine cannot hold all of them.
     """
-    parts: list[Example] = []
+
+    def made(chunk: int) -> Example:
+        torch.manual_seed(derived_seed(seed, "sample", chunk))
+        rows = torch.arange(chunk * CHUNK, (chunk + 1) * CHUNK)
+        return make(CHUNK, {name: value[rows % len(value)] for name, value in given.items()})
+
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for chunk in range(math.ceil(n / CHUNK)):
-            torch.manual_seed(derived_seed(seed, "sample", chunk))
-            rows = torch.arange(chunk * CHUNK, (chunk + 1) * CHUNK)
-            parts.append(make(CHUNK, {name: value[rows % len(value)] for name, value in given.items()}))
-            if chunk == 0:
-                _require_memory(parts[0], n)
+        first_part = made(0)
+        _require_memory(first_part, n)
+        parts = [first_part, *spread(made, range(1, math.ceil(n / CHUNK)), processes)]
     return {name: value[:n] for name, value in joined(parts).items()}
 
 
@@ -84,6 +89,7 @@ def draw(
     given: Example = NOTHING,
     how: Mapping[str, Any] = NOTHING,
     where: str = "sample.how.",
+    processes: int = 1,
 ) -> Example:
     """`n` examples; number j is the same whatever n is, and whatever the conditions of the others are.
 
@@ -91,7 +97,7 @@ def draw(
     """
     require_conditions(model, given)
     options = checked_options(model.sample, how, ("n", "given"), where)
-    return in_fixed_chunks(lambda rows, part: model.sample(rows, part, **options), n, seed, given)
+    return in_fixed_chunks(lambda rows, part: model.sample(rows, part, **options), n, seed, given, processes)
 
 
 def require_conditions(model: Samples | NextToken, given: Example) -> None:

@@ -50,12 +50,13 @@ class Showing(Output):
     how: Mapping[str, Any]
     model: Path | None = None  # the directory of the model
     features: Embeds | None = None  # the model in whose features images are compared; None: by their pixels
+    processes: int = 1  # that draw samples
 
     @functools.cached_property
     def drawn(self) -> Example:
         """What the model draws, under the conditions of test rows."""
         given = conditions(self.recipe, self.data, self.num)
-        return draw(self.recipe, self.num, self.seed, given, self.how)
+        return draw(self.recipe, self.num, self.seed, given, self.how, processes=self.processes)
 
 
 @dataclass(frozen=True)
