@@ -165,6 +165,11 @@ CASES: dict[str, tuple[Change, str, str]] = {
         "sample ogan",
         "sample.how.heat: not an option of OGAN.sample; its options: none",
     ),
+    "an option that the model will not sample with, before it is trained": (
+        recipe("ogan", sample={"num": 4, "how": {"heat": 1}}),
+        "train ogan",
+        "recipes.ogan.sample.how.heat: not an option of OGAN.sample; its options: none",
+    ),
     "a metric in promotion that there is not": (
         promotion(metric="fid", min_gain=1),
         "train ogan",
