@@ -35,6 +35,7 @@ SAMPLES = (
     "interpolation.png",
     "walks.png",
     "by_class.png",
+    "temperatures.png",
     "nearest.png",
     "training.png",
     "stages.png",

@@ -302,6 +302,30 @@ METRICS: dict[str, Metric] = {
         "1 means that the encoder inverts the generator.",
         constants={"unrelated codes": 0.0},
     ),
+    "inversion_error": Metric(
+        "Error of the inverse",
+        "largest, in units of the data",
+        "minimise",
+        "Largest difference of a number of 100 test examples from the inverse of their latents, in the precision of the weights; "
+        "pixels lie in [0, 1], and a byte is 1/256.",
+    ),
+    "log_det_error": Metric(
+        "Error of the log-determinant",
+        "nats, largest",
+        "minimise",
+        "Largest difference of the log-determinant from that of the whole Jacobian of a test example, in double precision.",
+    ),
+    **{
+        f"frechet_temperature_{percent}": Metric(
+            f"Fréchet distance at temperature {percent / 100:g}",
+            "in features",
+            "minimise",
+            "Distance between real test images and 1,000 samples at this temperature, or as many as half of the test images, drawn "
+            "with the seed of the project. Compare it only with the other temperatures.",
+            {"frechet_temperature_real": "real against real"},
+        )
+        for percent in (50, 70, 80, 90, 100)
+    },
     "frechet_num_images": Metric(
         "Images compared", "", "", "Sample size of each side of the Fréchet distances."
     ),
@@ -334,20 +358,90 @@ METRICS: dict[str, Metric] = {
         "Training codes", "", "", "Codes that the probe and the nearest code are out of."
     ),
     "frechet_noise": Metric("Fréchet distance of noise", "in features"),
+    "frechet_temperature_real": Metric(
+        "Fréchet distance of real images, at the size of the temperatures", "in features"
+    ),
+    "frechet_temperature_num_images": Metric(
+        "Images compared by temperature", "", "", "Sample size of each side of the distances by temperature."
+    ),
 }
 
-# Columns of training curves. A column UPDATE.METRIC is explained by its whole name or by METRIC.
+# Columns of training curves: every scalar that a loss logs. A column UPDATE.METRIC is explained by its whole name or by METRIC.
 CURVES: dict[str, Metric] = {
-    "nll.loss": Metric("Negative log-likelihood", "nats", "minimise"),
-    "loss": Metric("Loss", "", "minimise"),
-    "correlation": Metric("Latent correlation ρ", "", "maximise"),
-    "score_gap": Metric("Critic score, real minus generated"),
-    "slope": Metric("Slope of the critic where its penalty looks"),
+    "nll.loss": Metric(
+        "Negative log-likelihood",
+        "nats",
+        "minimise",
+        "Of images with a density it goes below 0 once their pixels are told from noise.",
+    ),
+    "loss": Metric("Loss", "", "minimise", "What the optimiser minimises."),
+    "grad_norm": Metric(
+        "Norm of the gradients",
+        "",
+        "",
+        "Before it is clipped; far above the bound, clipping decides the step.",
+    ),
+    "correlation": Metric(
+        "Latent correlation ρ", "", "maximise", "1 where the encoder inverts the generator."
+    ),
+    "score_gap": Metric(
+        "Critic score, real minus generated", "", "", "It falls towards 0 as the critic loses the difference."
+    ),
+    "slope": Metric(
+        "Slope of the critic where its penalty looks", "", "", "The penalty holds it near its target, or low."
+    ),
+    "squared_slope": Metric(
+        "Squared slope of the energy",
+        "",
+        "",
+        "Squared gradient by real examples, which the penalty holds low.",
+    ),
     "moved": Metric("Move of the generator since the critic's turn", "mean squared"),
     "generator": Metric("Loss of the generator"),
     "mse": Metric("Squared error of pixels in [0, 1]", "", "minimise"),
-    "energy_gap": Metric("Energy, generated minus real"),
-    "information": Metric("Information about the codes, as the second network reads it", "nats", "maximise"),
+    "energy_gap": Metric(
+        "Energy, generated minus real",
+        "",
+        "",
+        "Near 0 where samples are like the data; a gap that only grows is divergence.",
+    ),
+    "energy_real": Metric("Energy of real examples", "", "", "Its level is free; only differences count."),
+    "energy_made": Metric(
+        "Energy of generated examples", "", "", "Its level is free; only differences count."
+    ),
+    "information": Metric(
+        "Information about the codes, as the second network reads it",
+        "nats",
+        "maximise",
+        "A lower bound: at 0 the generator ignores its codes.",
+    ),
+    "distortion": Metric(
+        "Distortion",
+        "nats an example",
+        "minimise",
+        "Surprise at an example, given its code: what is lost of it.",
+    ),
+    "rate": Metric(
+        "Rate",
+        "nats an example",
+        "",
+        "Divergence of the posterior of codes from the prior; at 0 the codes say nothing.",
+    ),
+    "code_square": Metric(
+        "Mean square of codes", "", "as real", "1 for codes like those of the standard Gaussian prior."
+    ),
+    "code_error": Metric(
+        "Error of codes",
+        "mean squared",
+        "minimise",
+        "Between a code and the code found in the example made from it; 2 for unrelated ones.",
+    ),
+    "example_error": Metric(
+        "Error of examples",
+        "mean squared",
+        "minimise",
+        "Between an example and what the generator makes of its code.",
+    ),
 }
 
 # A metric NAME + suffix is a baseline of NAME.

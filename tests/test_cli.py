@@ -93,8 +93,8 @@ DRAWN = {"grid.png", "samples.npy", "nearest.png", "panels.json"}
 MADE = {
     "classifier": ({"mistakes.png", "panels.json"}, {"accuracy"}),
     "nice": (
-        {*DRAWN, "interpolation.png"},
-        {"bits_per_dim", "frechet_classifier", "frechet_real_vs_real"},
+        {*DRAWN, "interpolation.png", "temperatures.png"},
+        {"bits_per_dim", "frechet_classifier", "frechet_real_vs_real", "inversion_error", "log_det_error"},
     ),
     "ogan": (
         {*DRAWN, "walks.png", "reconstructions.png", "interpolation.png"},

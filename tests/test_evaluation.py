@@ -118,7 +118,7 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     for words in (["prepare", "pics"], ["train", "nice"], ["sample", "nice"], ["evaluate", "nice"]):
         assert main([*root, *words]) == 0, capsys.readouterr().err
     written = json.loads((tmp_path / "artifacts/metrics/nice.json").read_text())
-    assert written.keys() == {"bits_per_dim", *PIXELWISE}
+    assert written.keys() == {"bits_per_dim", "inversion_error", "log_det_error", *PIXELWISE}
     reason = "recipes.nice.judge names no model in whose features images can be compared"
     line = f"nice: left out: frechet_classifier and other distances: {reason}\n"
     assert capsys.readouterr().out.count(line) == 1

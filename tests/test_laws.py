@@ -26,6 +26,7 @@ from genpipe.capabilities import (
 from genpipe.data.loader import Data, read_description
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import hash_of
+from genpipe.metrics import explained
 from genpipe.models import RECIPES
 from genpipe.recipe import Recipe, Update
 from genpipe.sampling import decoding
@@ -125,6 +126,17 @@ def test_a_tiny_data_set_is_learned(name, loss, tmp_path):
         row[loss] for row in rows_of_log(latest_checkpoint(fitted.run).log.text.splitlines()) if loss in row
     ]
     assert fmean(values[-5:]) < values[0] - 0.1 * abs(values[0])
+
+
+@pytest.mark.parametrize("name", sorted(tiny.MODELS.keys() - REFERENCE.keys()))
+def test_every_metric_of_a_training_has_a_text(name, tmp_path):
+    """A curve without one is shown under the name of its column."""
+    fitted = trainer(name, tmp_path, checkpoint_every=6)
+    fitted.fit()
+    rows = rows_of_log(latest_checkpoint(fitted.run).log.text.splitlines())
+    columns = {column for row in rows for column in row} - {"step"}
+    assert f"{fitted.recipe.phases()[0].updates[0].name}.loss" in columns
+    assert [column for column in sorted(columns) if explained(column).label == column] == []
 
 
 @every_recipe

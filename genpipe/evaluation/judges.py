@@ -7,6 +7,7 @@ from genpipe.capabilities import (
     Embeds,
     Encodes,
     Energy,
+    Invertible,
     LogProb,
     Masks,
     NextToken,
@@ -23,6 +24,7 @@ from genpipe.evaluation import (
     found_classes,
     frechet,
     generation,
+    inversion,
     kernel,
     likelihood,
     neighbours,
@@ -33,6 +35,7 @@ from genpipe.evaluation import (
     restoring,
     retrieval,
     tagging,
+    temperatures,
     transport,
 )
 from genpipe.evaluation.judge import Judge
@@ -46,6 +49,8 @@ JUDGES = (
     Judge((LogProb,), ("images",), likelihood.bits_per_dim),
     Judge((LogProb,), ("points",), density.judge_density),
     Judge((Energy,), ("points",), energies.judge_energy),
+    Judge((Invertible,), ("images", "points"), inversion.judge_inversion, any_split=False),
+    Judge((Invertible,), ("images", "points"), inversion.judge_log_det, any_split=False),
     Judge((Bounds,), ("images", "points"), bounds.judge_bounds),
     Judge((NextToken,), ("stream", "pairs", "tagged"), generation.judge_next_token),
     Judge((Encodes, Decodes), ("images",), codes.judge_codes),
@@ -59,5 +64,6 @@ JUDGES = (
     Judge((Samples,), ("images",), found_classes.judge_found_classes, any_split=False),
     Judge((Samples,), ("images",), transport.judge_transport, any_split=False),
     Judge((Samples,), ("images",), pixels.judge_pixels, any_split=False),
+    Judge((Invertible, Samples), ("images",), temperatures.judge_temperatures, any_split=False),
     Judge((Tags,), ("pairs",), couplets.judge_couplets),
 )

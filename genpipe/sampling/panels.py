@@ -52,6 +52,7 @@ from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
 from genpipe.sampling.showing import Output, Panel, Row, Showing
+from genpipe.sampling.temperatures import samples_by_temperature
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
 
 SHOWN = str.maketrans({"\t": "⇥", "\n": "⏎", "\r": "⏎"})
@@ -213,6 +214,7 @@ PANELS = (
     Panel((Samples,), (), samples),
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
     Panel((Samples,), ("images",), samples_by_class),
+    Panel((Samples,), ("images",), samples_by_temperature),
     Panel((Encodes, Decodes), ("images",), reconstructions),
     Panel((Encodes, Decodes), ("images",), walks_between_images),
     Panel((Restores,), ("images",), restorations),
