@@ -30,7 +30,6 @@ from genpipe.evaluation.given import GivenNetwork
 from genpipe.evaluation.judge import NotMeasured, Trial, judged
 from genpipe.evaluation.judges import JUDGES
 from genpipe.files import (
-    SAMPLES,
     TRAINED,
     WEIGHTS,
     existing,
@@ -49,6 +48,7 @@ from genpipe.params.training import Training
 from genpipe.recipe import Recipe
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import checked_options
+from genpipe.sampling.outputs import SAMPLES
 from genpipe.sampling.panels import Showing, show_all
 from genpipe.sampling.text import speller_in
 from genpipe.training.export import export, is_finished

@@ -27,30 +27,6 @@ WEIGHTS = "weights.safetensors"
 FRAMES = "frames.safetensors"  # what the model made of the same noise during its training
 MODEL = (WEIGHTS, FRAMES, "recipe.json", "card.md", "data.json", *CODEC, *TOKENIZERS)
 TRAINED = (*MODEL, "curve.tsv")
-SAMPLES = (
-    "samples.npy",
-    "grid.png",
-    "reconstructions.png",
-    "restorations.png",
-    "interpolation.png",
-    "walks.png",
-    "by_class.png",
-    "temperatures.png",
-    "nearest.png",
-    "training.png",
-    "stages.png",
-    "map_*.png",
-    "mistakes.png",
-    "points.npy",
-    "points.tsv",
-    "texts.npy",
-    "texts.txt",
-    "answers.tsv",
-    "tags.tsv",
-    "classes.tsv",
-    "neighbours.tsv",
-    "panels.json",
-)
 TABLES = ("*.json", "network.pt", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
 REPORT = ("index.html",)
 

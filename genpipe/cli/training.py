@@ -6,7 +6,8 @@ from pathlib import Path
 from genpipe.cli import using
 from genpipe.cli.arguments import Commands, is_model, new_directory, new_file, range_of_workers, seed, steps
 from genpipe.cli.using import MODEL
-from genpipe.files import SAMPLES, TRAINED
+from genpipe.files import TRAINED
+from genpipe.sampling.outputs import SAMPLES
 
 
 def add(commands: Commands) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from genpipe.cli.arguments import Commands, named, new_directory, new_png, pair, positive, seed, two_or_more
 from genpipe.errors import BadInput
-from genpipe.files import SAMPLES
+from genpipe.sampling.outputs import SAMPLES
 
 Options = argparse.ArgumentParser | argparse._ArgumentGroup
 NUM = 16  # examples that are drawn where nobody says how many

@@ -16,14 +16,13 @@ from genpipe.capabilities import Decodes, Encodes, Example, Samples
 from genpipe.errors import BadInput
 from genpipe.nn import variational
 from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
-from genpipe.nn.divergences import potential
+from genpipe.nn.divergences import POTENTIAL_SCALE, potential
 from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import SLOPE, Architecture, Encoder, Generator, Shape, features, perceptron
 from genpipe.params.blocks import Count, DecayRate, Factor
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 Form = Literal["label_swap", "derived", "saturating", "qp"]
-SCALE = 10.0  # of the potential (BiGAN-QP)
 
 
 def critic_value(real: Tensor, made: Tensor) -> Tensor:
@@ -127,7 +126,7 @@ class ALI(Recipe, Samples, Encodes, Decodes):
         self.form: Form = form
         self.is_stochastic = encoder == "gaussian"
         self.latent_dim, self.critic_steps = latent_dim, critic_steps
-        self.scale = SCALE if scale is None else scale
+        self.scale = POTENTIAL_SCALE if scale is None else scale
         self.code_weight, self.example_weight = code_weight, example_weight
         self.num_classes = condition_classes(conditional, num_classes)
         self.given = ("labels",) if conditional else ()

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from genpipe.capabilities import Decodes, Example, Samples, Scores
 from genpipe.errors import BadInput
 from genpipe.nn.classes import condition_classes, labels_of, labels_of_batch
+from genpipe.nn.divergences import POTENTIAL_SCALE
 from genpipe.nn.divergences import divergence as divergence_of
 from genpipe.nn.examples import examples_of
 from genpipe.nn.networks import Architecture, Critic, Generator
@@ -25,8 +26,6 @@ from genpipe.nn.penalties import slopes
 from genpipe.nn.snapshot import Snapshot
 from genpipe.params.blocks import Count, DecayRate, Factor, Positive
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
-
-POTENTIAL_SCALE = 10.0  # λ of GAN-QP
 
 
 class GAN(Recipe, Samples, Decodes, Scores):

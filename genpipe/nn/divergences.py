@@ -21,6 +21,7 @@ from genpipe.errors import BadInput
 
 Player = Callable[[Tensor, Tensor], Tensor]  # scores of real and of generated examples -> [batch]
 LEAST_DISTANCE = 1e-3  # times λ: a generated example may be a copy of its real one
+POTENTIAL_SCALE = 10.0  # λ of the quadratic potential in GAN-QP and BiGAN-QP
 
 
 def potential(gap: Tensor, distance: Tensor) -> Tensor:

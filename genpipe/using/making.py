@@ -10,7 +10,7 @@ from torch import Tensor
 from genpipe.capabilities import Decodes, Embeds, Encodes, Example, NextToken, Samples
 from genpipe.data.loader import derived_seed
 from genpipe.errors import BadInput
-from genpipe.files import SAMPLES, new_directory, new_file, refuse_inputs
+from genpipe.files import new_directory, new_file, refuse_inputs
 from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import (
@@ -26,6 +26,7 @@ from genpipe.sampling.draw import (
     require_conditions,
 )
 from genpipe.sampling.images import pixels_of
+from genpipe.sampling.outputs import SAMPLES
 from genpipe.sampling.panels import Output, written
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.text import marks_of, speller_in
