@@ -203,6 +203,8 @@ def test_a_weight_of_no_entropy_is_refused():
         ({"chain": "hmc"}, "sample.how.chain: Input should be 'none', 'langevin' or 'mala', not 'hmc'"),
         ({"step": 0}, "sample.how.step: Input should be greater than 0, not 0"),
         ({"temperature": 2}, "sample.how.temperature: not an option of"),
+        ({"steps": 5}, "sample.how.steps has no effect without a chain; take it out, or set chain: langevin"),
+        ({"with_prior": False}, "sample.how.with_prior has no effect without a chain"),
     ],
 )
 def test_an_option_that_cannot_be_is_one_line(how, message):

@@ -124,17 +124,23 @@ class EnergyGAN(Recipe, Samples, Energy, Decodes):
         n: int,
         given: Example,
         chain: Literal["none", "langevin", "mala"] = "none",
-        steps: Count = 20,
-        step: Positive = 0.02,
-        with_prior: bool = False,
+        steps: Count | None = None,
+        step: Positive | None = None,
+        with_prior: bool | None = None,
     ) -> Example:
         """`n` images in [0, 1], or points, from Gaussian codes, or from the ends of chains of `steps` that start there.
 
-        The chains follow `latent_energy`. `step` is ε of genpipe/nn/chains.py.
+        The chains follow `latent_energy`; `None` stands for 20 steps, and a step of 0.02 (ε of genpipe/nn/chains.py), without the prior.
         """
+        options = {"steps": steps, "step": step, "with_prior": with_prior}
+        unused = [name for name, value in options.items() if value is not None]
+        if chain == "none" and unused:
+            raise BadInput(
+                f"sample.how.{unused[0]} has no effect without a chain; take it out, or set chain: langevin"
+            )
         z = torch.randn(n, self.latent_dim)
         if chain != "none":
-            z = self.moved(z, chain, steps, step, with_prior).z
+            z = self.moved(z, chain, steps or 20, step or 0.02, bool(with_prior)).z
         return self.decode(z, given)
 
     def moved(self, z: Tensor, chain: Chain, steps: int, step: float, with_prior: bool) -> chains.Ends:
