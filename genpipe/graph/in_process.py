@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ from genpipe.graph.plan import (
 )
 
 T = TypeVar("T")
+MISSING = object()
 PATIENCE = 15.0  # seconds to wait for DVC's lock; DVC itself tries for three
 
 
@@ -137,11 +138,11 @@ def forget_stages(root: Path, names: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def _parameters_read_once() -> Iterator[None]:
-    """params.yaml is a dependency of most stages, and DVC parses it anew for each of them.
+    """params.yaml is a dependency of most stages, and DVC parses it anew for each of them, and walks through all of it for each key.
 
     artifacts/code.json is read as `genpipe code` would write it now: else all stages would wait for that one.
     """
-    load_path = param.load_path
+    load_path, read_param_file = param.load_path, param.read_param_file
 
     @functools.cache
     def load(path: str, *others: Any) -> Any:
@@ -149,15 +150,30 @@ def _parameters_read_once() -> Iterator[None]:
             return code_of(Path(path).absolute().parents[1])
         return load_path(path, *others)
 
+    def read(fs: Any, path: str, keys: list[str] | None = None, flatten: bool = False, **more: Any) -> Any:
+        if not keys or not flatten or more:
+            return read_param_file(fs, path, keys, flatten, **more)
+        found = {key: _value(load(path, fs), key) for key in keys}
+        return {key: value for key, value in found.items() if value is not MISSING}
+
     dependency: Any = param.ParamsDependency
     is_there: Any = dependency.exists
-    param.load_path = load
+    param.load_path, param.read_param_file = load, read
     dependency.exists = property(lambda self: Path(self.fs_path).match(str(CODE)) or is_there.fget(self))
     try:
         yield
     finally:
-        param.load_path = load_path
+        param.load_path, param.read_param_file = load_path, read_param_file
         del dependency.exists  # that of its base again
+
+
+def _value(block: Any, key: str) -> Any:
+    """What is at a key such as recipes.nice.train, or MISSING."""
+    for part in key.split("."):
+        if not isinstance(block, Mapping) or part not in block:
+            return MISSING
+        block = block[part]
+    return block
 
 
 @contextlib.contextmanager
