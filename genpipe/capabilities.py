@@ -161,6 +161,8 @@ class Classifies(abc.ABC):
 class Restores(abc.ABC):
     """Fills in what is hidden of an example."""
 
+    given: tuple[str, ...] = ()  # names of the conditions that it takes; a model may set its own
+
     @abc.abstractmethod
     def restore(self, x: Example, keep: Tensor) -> Example:
         """Examples whose parts where `keep`, bool, is false are the model's."""

@@ -58,6 +58,7 @@ BY_NAME = {"assembly", "capabilities", "evaluation.validation", "files", "sampli
 WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "errors": "exceptions",
     "training.complaints": "checks that only raise",
+    "sample_options": "a check that only raises",
     "lease": "locks",
     "progress": "shows progress",
     "training.watching": "shows progress",

@@ -21,7 +21,7 @@ from genpipe.assembly import (
     require_images_of_one_size,
     trainer_of,
 )
-from genpipe.capabilities import CAPABILITIES, Embeds, NextToken, Samples
+from genpipe.capabilities import CAPABILITIES, Embeds, Samples
 from genpipe.cores import cores
 from genpipe.data.loader import Data, codec_files
 from genpipe.data.opening import open_data
@@ -46,8 +46,7 @@ from genpipe.params.cluster import Cluster, Where
 from genpipe.params.project import Params, RecipeParams, read_params
 from genpipe.params.training import Training
 from genpipe.recipe import Recipe
-from genpipe.sampling import decoding
-from genpipe.sampling.draw import checked_options
+from genpipe.sample_options import require_options_of_samples
 from genpipe.sampling.outputs import SAMPLES
 from genpipe.sampling.panels import Showing, show_all
 from genpipe.sampling.text import speller_in
@@ -97,7 +96,7 @@ def train(
         model, [data, root / PARAMS, *(root / "artifacts" / x for x in (params.start, params.validator))]
     )
     require_ours(model, TRAINED)
-    require_options_of_samples(name, params)
+    require_options_of_samples(name, params, RECIPES.get(params.model))
     training = params.train.model_copy(update={"steps": steps or params.train.steps})
     workers = number_of_workers(name, workers, project.cluster.as_allotted(), training.logical_workers)
     place = place_of(name, workers, executor, project.cluster)
@@ -134,17 +133,6 @@ def train(
             train_on_workers(fit, job, run, workers, gpus, root / ".genpipe" / "ray")
     curve = out / "curve.tsv" if out else root / "artifacts" / "curves" / f"{name}.tsv"
     export(run, card, model, curve, described, codec)
-
-
-def require_options_of_samples(name: str, params: RecipeParams) -> None:
-    """BadInput for an option of `sample.how` that the samples of a recipe will not take: said before it is trained, not after."""
-    make, where = RECIPES.get(params.model), f"recipes.{name}.sample.how."
-    if make is None or not params.sample.how:
-        return
-    if issubclass(make, Samples):
-        checked_options(make.sample, params.sample.how, ("self", "n", "given"), where)
-    elif issubclass(make, NextToken):
-        checked_options(decoding.write, params.sample.how, ("model", "n", "given", "marks"), where)
 
 
 def number_of_workers(

@@ -113,15 +113,17 @@ QUICK = ("4 processes", "2, then 1, then 2 processes")  # what a recipe can brea
 
 
 class Deadly:
-    """Data whose reader dies when it asks for the batch of a step, once the checkpoint before it is there."""
+    """Data whose reader dies when it asks for the batch of a step in that step, once the checkpoint before it is there."""
 
-    def __init__(self, data, step: int | None, run: Path = Path()) -> None:
-        self._data, self._step, self._run = data, step, run
+    def __init__(self, trained: Trainer, step: int | None, run: Path) -> None:
+        data = trained.data
+        self._trained, self._data, self._step, self._run = trained, data, step, run
         self.facts = data.facts
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Mapping[str, torch.Tensor]:
         """The batch, or death."""
-        if step == self._step:
+        # what prepares a phase looks at the batches of later steps
+        if step == self._step == self._trained.step:
             self._await_checkpoint(step // EVERY * EVERY)
             os.kill(os.getpid(), signal.SIGKILL)
         return self._data.train_batch(seed, step, batch_size)
@@ -147,7 +149,7 @@ def trainer(name: str, directory: Path, exchange, dies_at: int | None) -> Traine
         recipe = name.partition(",")[0]
         data = tiny.data_for(recipe, directory.with_name(f"{directory.name}-data-{exchange.rank}"))
         made = tiny.trainer_of(recipe, data, directory, exchange=exchange, **budget, **VARIANTS.get(name, {}))
-    made.data = Deadly(made.data, dies_at, directory)
+    made.data = Deadly(made, dies_at, directory)
     return made
 
 

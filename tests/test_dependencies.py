@@ -133,7 +133,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("evaluation/likelihood.py", of(RASTER | FLOWS & PICTURES, ["evaluate"])),
         ("evaluation/inversion.py", of(FLOWS, ["evaluate"])),
         ("evaluation/retrieval.py", set()),
-        ("sampling/temperatures.py", of(PICTURES - CLASSIFIERS - RESTORERS, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
+        ("sampling/temperatures.py", of(PICTURES | POINTS, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
         ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),
         ("sources/idx.py", {"prepare@digits"}),

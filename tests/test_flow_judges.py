@@ -21,8 +21,9 @@ from genpipe.evaluation.temperatures import judge_temperatures
 from genpipe.metrics import find
 from genpipe.nn.pixels import DEQUANTISED
 from genpipe.sampling.draw import conditions, draw, whole
+from genpipe.sampling.images import samples_by_temperature
 from genpipe.sampling.showing import Showing
-from genpipe.sampling.temperatures import TEMPERATURES, samples_by_temperature, temperatures_of
+from genpipe.sampling.temperatures import TEMPERATURES, temperatures_of
 from tests import tiny
 from tests.reference import registered
 

@@ -25,8 +25,10 @@ from genpipe.sampling.draw import (
 )
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.showing import Row, Showing
+from genpipe.sampling.temperatures import temperatures_of
 
 GRID = 64  # images of a grid
+OF_ROW = 12  # samples of a temperature
 COLUMNS = 12  # of reconstructions, walks and neighbours
 WALKS = 6
 CLASSES = 20  # rows of classes, at most
@@ -193,3 +195,22 @@ def mistakes(showing: Showing) -> Iterator[Row]:
 def pixels_of(recipe: object) -> Pixels:
     """What the images of a model are made of."""
     return getattr(recipe, "pixels", SCALED)
+
+
+def samples_by_temperature(showing: Showing) -> Iterable[Row]:
+    """A temperature a row, from the same noise and under the same conditions; nothing of a model that takes no temperature."""
+    options = temperatures_of(showing.recipe, showing.how)
+    if not options:
+        return
+    recipe: Samples = showing.recipe
+    given = conditions(recipe, showing.data, OF_ROW)
+    rows = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for how in options.values():
+            torch.manual_seed(derived_seed(showing.seed, "temperatures"))
+            rows.append(recipe.sample(OF_ROW, given, **how)["images"])
+    stored = recipe.pixels.to_bytes(torch.cat(rows)).numpy()
+    write_png(showing.directory / "temperatures.png", grid(stored, OF_ROW))
+    *others, last = (f"{temperature:g}" for temperature in options)
+    caption = f"A temperature a row, from top to bottom {', '.join(others)} and {last}; a column from the same noise."
+    yield Row("temperatures.png", "picture", "Samples by temperature", caption)

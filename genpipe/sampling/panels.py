@@ -44,6 +44,7 @@ from genpipe.sampling.images import (
     reconstructions,
     restorations,
     samples_by_class,
+    samples_by_temperature,
     walks_between_images,
     walks_between_samples,
     walks_of_a_flow,
@@ -52,7 +53,6 @@ from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
 from genpipe.sampling.showing import Output, Panel, Row, Showing
-from genpipe.sampling.temperatures import samples_by_temperature
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
 
 SHOWN = str.maketrans({"\t": "⇥", "\n": "⏎", "\r": "⏎"})
