@@ -372,7 +372,7 @@ CURVES: dict[str, Metric] = {
         "Negative log-likelihood",
         "nats",
         "minimise",
-        "Of images with a density it goes below 0 once their pixels are told from noise.",
+        "Of images it is minus the logarithm of a density, which can be above 1: a healthy one falls below 0.",
     ),
     "loss": Metric("Loss", "", "minimise", "What the optimiser minimises."),
     "grad_norm": Metric(

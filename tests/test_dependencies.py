@@ -41,11 +41,10 @@ CLASSIFIERS = {name for name, block in PARAMS["recipes"].items() if block["model
 JUDGED = {
     name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
 }
-FLOWS, COUPLED, RASTER, RESTORERS, ENERGIES = (
+FLOWS, RASTER, RESTORERS, ENERGIES = (
     {name for name, block in PARAMS["recipes"].items() if block["model"] in models}
     for models in (
         ("nice", "coupling_flow", "glow", "residual_flow"),
-        ("coupling_flow", "glow"),
         ("pixelcnn", "pixelrnn"),
         ("mae",),
         ("energy",),
@@ -115,7 +114,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
     ("file", "stale"),
     [
         ("nn/coupling.py", of(["nice"])),
-        ("nn/flow_steps.py", of(COUPLED)),
+        ("nn/flow_steps.py", of(FLOWS - {"nice"})),
         ("nn/gated.py", of(["couplet"])),
         ("nn/langevin.py", of(ENERGIES)),
         ("nn/transformer.py", of(RESTORERS)),

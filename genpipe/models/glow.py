@@ -8,22 +8,31 @@ class if asked, and no classifier beside the likelihood.
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from genpipe.capabilities import Example, Invertible, Samples
-from genpipe.nn.classes import condition_classes, labels_of
-from genpipe.nn.flow import Alpha, Density, alpha_of, density_examples, scales_of, shapes_of, squeezed
+from genpipe.capabilities import Invertible, Samples
+from genpipe.nn.classes import condition_classes
+from genpipe.nn.flow import (
+    Alpha,
+    Density,
+    DensityFlow,
+    alpha_of,
+    density_examples,
+    scales_of,
+    shapes_of,
+    squeezed,
+)
 from genpipe.nn.flow_couplings import Coupling, Perceptron, Place, Wide
 from genpipe.nn.flow_steps import ActNorm, Chain, Mix, Mixing, MixLU, Squeeze, Step
 from genpipe.nn.multi_scale import MultiScale
 from genpipe.nn.pixels import DEQUANTISED
-from genpipe.params.blocks import Count, Factor
+from genpipe.params.blocks import Count
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update
 
 DEPTH = 2  # hidden layers of the networks of points
 
 
-class Glow(Recipe, Invertible, Samples):
+class Glow(DensityFlow, Recipe, Invertible, Samples):
     """Steps at several scales, of images or of points, with a prior of each class if asked."""
 
     pixels = DEQUANTISED
@@ -74,19 +83,3 @@ class Glow(Recipe, Invertible, Samples):
     def negative_log_likelihood(self, batch: Batch) -> Loss:
         """Nats an example, of images dequantised; `bits_per_dim` is that of the discrete image."""
         return Loss(*self.density.nats(batch))
-
-    def forward(self, x: Example) -> tuple[Tensor, Tensor]:
-        """Latents, [n, dim], those of the first scale first, and the log-determinant, [n]."""
-        return self.density.latents_of(x, labels_of(x, self.density.num_classes))
-
-    def inverse(self, z: Tensor, given: Example) -> Example:
-        """Images or points of latents, [n, dim]."""
-        return self.density.examples_of_latents(z, given)
-
-    def prior_log_prob(self, z: Tensor, given: Example) -> Tensor:
-        """Log-density in nats, [n], of standard Gaussian latents; learned priors are steps of the flow."""
-        return self.density.prior(z)
-
-    def sample(self, n: int, given: Example, temperature: Factor = 1.0) -> Example:
-        """`n` examples of latents of the prior, times the temperature; images in [0, 1]."""
-        return self.density.sample(n, given, temperature)

@@ -13,11 +13,11 @@ from typing import Annotated, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genpipe.capabilities import Example, Invertible, Samples
 from genpipe.nn.contractions import Activation, ResidualBlock, Shape
 from genpipe.nn.examples import examples_of
+from genpipe.nn.flow_steps import Squeeze, Step
 from genpipe.nn.log_determinants import CLOSED, Operator, exact, probes, roulette, series
 from genpipe.nn.pixels import DEQUANTISED, dequantised
 from genpipe.params.blocks import Count, Factor
@@ -27,19 +27,7 @@ Coefficient = Annotated[float, Field(gt=0, lt=1)]
 Margin = Annotated[float, Field(gt=0, lt=0.5)]
 
 
-class Squeeze(nn.Module):
-    """Squares of 2×2 pixels as four channels: [n, c, h, w] → [n, 4 c, h/2, w/2]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same numbers in another order."""
-        return F.pixel_unshuffle(x, 2)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Back to pixels."""
-        return F.pixel_shuffle(y, 2)
-
-
-class Affine(nn.Module):
+class Affine(Step):
     """(x + shift) · exp(log_scale), of `shape` or what broadcasts to it; set by data, once, before training (ActNorm of Glow)."""
 
     def __init__(self, shape: Shape, repeats: int = 1) -> None:
@@ -48,17 +36,13 @@ class Affine(nn.Module):
         self.repeats = repeats
         self.log_scale, self.shift = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, height, width]."""
-        return (x + self.shift) * self.log_scale.exp()
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log |det| = repeats · Σ log_scale."""
+        return (x + self.shift) * self.log_scale.exp(), (self.repeats * self.log_scale.sum()).expand(len(x))
 
     def inverse(self, y: Tensor) -> Tensor:
         """The x of `forward`."""
         return y * (-self.log_scale).exp() - self.shift
-
-    def log_det(self) -> Tensor:
-        """In nats, 0-dimensional."""
-        return self.repeats * self.log_scale.sum()
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -127,7 +111,7 @@ class ResidualFlow(Recipe, Invertible, Samples):
         for layer in self.layers:
             if isinstance(layer, Affine):
                 layer.fit(x)
-            x = x + layer.residual()(x) if isinstance(layer, ResidualBlock) else layer(x)
+            x = x + layer.residual()(x) if isinstance(layer, ResidualBlock) else layer(x)[0]
 
     def follow(self) -> None:
         """Move the singular vectors after the weights."""
@@ -154,12 +138,8 @@ class ResidualFlow(Recipe, Invertible, Samples):
         y, log_det = self._spread(values)
         noise = None if self.training or self.is_exact else self._noise(values)
         for layer in self.layers:
-            if isinstance(layer, ResidualBlock):
-                y, changed = self._through(layer, y, noise)
-                log_det = log_det + changed
-            else:
-                y = layer(y)
-                log_det = log_det + layer.log_det() if isinstance(layer, Affine) else log_det
+            y, changed = self._through(layer, y, noise) if isinstance(layer, ResidualBlock) else layer(y)
+            log_det = log_det + changed
         return y.flatten(1), log_det
 
     def inverse(self, z: Tensor, given: Example) -> Example:
@@ -167,7 +147,7 @@ class ResidualFlow(Recipe, Invertible, Samples):
         y = z.view(-1, *self.latent_shape)
         with torch.no_grad():
             for layer in reversed(self.layers):
-                y = layer.inverse(y).x if isinstance(layer, ResidualBlock) else cast(Affine, layer).inverse(y)
+                y = layer.inverse(y).x if isinstance(layer, ResidualBlock) else cast(Step, layer).inverse(y)
         if self.key == "points":
             return {"points": y.flatten(1)}
         return {"images": (y.sigmoid() - self.margin) / (1 - 2 * self.margin)}

@@ -20,6 +20,7 @@ from genpipe.nn.flow_couplings import Place
 from genpipe.nn.flow_steps import Centre, Chain, Logit, Step, starting
 from genpipe.nn.multi_scale import MultiScale
 from genpipe.nn.pixels import dequantised
+from genpipe.params.blocks import Factor
 
 Latents = Literal["gaussian", "logistic"]
 Alpha = Annotated[float, Field(ge=0, lt=0.5)]
@@ -100,6 +101,28 @@ class Density(nn.Module):
         """`n` examples of the latents that `draw` gives; images are cut off to [0, 1]."""
         made = self.examples_of_latents(self.draw(n, temperature), given)
         return {key: x.clamp(0, 1) if key == "images" else x for key, x in made.items()}
+
+
+class DensityFlow:
+    """What models with a `density` have in common: latents, examples, samples."""
+
+    density: Density
+
+    def forward(self, x: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Latents, [n, dim], those of the first scale first, and the log-determinant, [n]."""
+        return self.density.latents_of(x, labels_of(x, self.density.num_classes))
+
+    def inverse(self, z: Tensor, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Images or points of latents, [n, dim]."""
+        return self.density.examples_of_latents(z, given)
+
+    def prior_log_prob(self, z: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+        """Log-density in nats, [n], of standard Gaussian or logistic latents; learned priors are steps of the flow."""
+        return self.density.prior(z)
+
+    def sample(self, n: int, given: Mapping[str, Tensor], temperature: Factor = 1.0) -> Mapping[str, Tensor]:
+        """`n` examples of latents of the prior, times the temperature; images in [0, 1]."""
+        return self.density.sample(n, given, temperature)
 
 
 def density_examples(image_shape: tuple[int, int, int] | None, dim: int | None) -> tuple[Examples, Place]:
