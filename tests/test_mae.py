@@ -12,7 +12,9 @@ from genpipe.evaluation.restoring import accuracy_of, judge_labels, judge_restor
 from genpipe.models.mae import MAE, images_of, patches_of, standardised
 from genpipe.nn.masking import is_kept, keep_some, taken
 from genpipe.nn.transformer import Transformer, attention, grid_positions
+from genpipe.sampling.images import COLUMNS, restorations
 from tests import tiny
+from tests.test_views import pixels, showing
 
 SHAPE = (3, 8, 12)
 
@@ -211,3 +213,22 @@ def test_an_accuracy_of_few_labels_is_a_mean_over_disjoint_sets():
     assert accuracy_of(10, rows, rows, labels, labels) == 1
     wrong = torch.where(torch.arange(60) < 10, 1 - labels, labels)
     assert accuracy_of(10, rows, rows, wrong, labels) == pytest.approx(0.8)
+
+
+def test_restorations_hide_as_much_as_a_training_does_and_then_the_lower_half(tmp_path):
+    data = tiny.data_for("mae", tmp_path)
+    model = tiny.recipe_of("mae", data).eval()
+    list(restorations(showing(model, data, tmp_path / "shown")))
+    picture = pixels(tmp_path / "shown" / "restorations.png")
+    side, gap = tiny.SIDE, 2
+    rows = [torch.tensor(picture[gap + k * (gap + side) :][:side].reshape(side, -1).copy()) for k in range(6)]
+    cells = [
+        row[:, gap : gap + COLUMNS * (gap + side)].unfold(1, side, gap + side).transpose(0, 1) for row in rows
+    ]
+    whole, left = cells[0], cells[1]
+    assert (left == whole)[left != 128].all()
+    hidden = (left == 128).reshape(COLUMNS, -1).double().mean(1)
+    assert hidden.mean() == pytest.approx(0.75, abs=0.02)
+    assert not (left[:, side // 2 :] == 128).all()
+    assert (cells[4][:, side // 2 :] == 128).all()
+    assert torch.equal(cells[4][:, : side // 2], cells[3][:, : side // 2])
