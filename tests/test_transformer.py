@@ -266,16 +266,16 @@ def test_a_wider_key_fits_any_attention():
     assert found[1] == pytest.approx(0.77, abs=0.05)
     assert found[4] == pytest.approx(0.34, abs=0.05)
     assert found[16] < 0.005
-    assert found[24] < 0.0001
+    assert found[24] < 0.00005
 
 
 def fitted(rows: torch.Tensor, key_size: int) -> float:
     """Of one head whose inputs are the unit vectors, so that queries and keys are free."""
     made, x = Attention(24, 1, 24, key_size=key_size), torch.eye(24).unsqueeze(0)
     nn.init.normal_(made.project.weight)
-    optimiser = torch.optim.Adam(made.project.parameters(), 0.05)
+    optimiser = torch.optim.Adam(made.project.parameters(), 0.1)
     for step in range(1500):
-        optimiser.param_groups[0]["lr"] = 0.05 * (1 - step / 1500)
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 1500)
         loss = (rows * (rows.log() - made.weights(x, None, places(24))[0, 0].log())).sum(1).mean()
         optimiser.zero_grad()
         loss.backward()

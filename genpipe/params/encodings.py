@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from genpipe.files import CODEC, TABLES, TOKENIZERS
 from genpipe.params.blocks import Block, Name, RelativePath
+from genpipe.params.tokenizers import NormalisationStep
 
 FIELDS: dict[str, tuple[frozenset[str], ...]] = {  # what a kind is made of, or may be made of
     "stream": (frozenset({"text"}),),
@@ -20,6 +21,13 @@ CARRIED = tuple(pattern for pattern in TABLES if pattern != "*.npy")
 OWN = ("data.json", "classes.json", *CODEC, *TOKENIZERS)  # what encode writes itself, beside *.npy
 
 
+class Words(Block):
+    """A tokenizer whose words are marked among the characters of a stream."""
+
+    tokenizer: Literal["jieba", "jieba_python", "whitespace"]
+    normalise: tuple[NormalisationStep, ...] = ()
+
+
 class Encoding(Block):
     """A data set of text as token ids, by the tokenizer and the vocabulary of a corpus."""
 
@@ -29,6 +37,9 @@ class Encoding(Block):
     fields: dict[str, str] = Field(description="part of an example -> field of the data set's records")
     carry: tuple[RelativePath, ...] = Field(
         (), description="files of the data set that are copied as they are"
+    )
+    words: Words | None = Field(
+        None, description="of a stream of characters: where words begin, for masks of whole words"
     )
 
     @field_validator("carry")
@@ -41,6 +52,12 @@ class Encoding(Block):
             if name in OWN or name in names[:number]:
                 raise ValueError(f"{name} is written by something else too, so {file!r} cannot be carried")
         return carry
+
+    @model_validator(mode="after")
+    def _words_are_those_of_a_stream(self) -> Self:
+        if self.words and self.kind != "stream":
+            raise ValueError(f"words: of a stream only, not of the kind {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
