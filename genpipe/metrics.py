@@ -40,8 +40,54 @@ METRICS: dict[str, Metric] = {
         "Share of tokens of test texts whose most likely tag is right.",
         {"tag_accuracy_majority": "always the most frequent tag"},
     ),
+    "final": Metric(
+        "Final",
+        "%",
+        "maximise",
+        "The mean of exact match and F1 of the answers to test questions.",
+        {
+            "final_copy": "what follows the longest part of the question in a passage",
+            "final_majority": "the most frequent answer",
+        },
+    ),
+    "final_extractive": Metric(
+        "Final, of parts of a passage", "%", "maximise", "Final of answers that must be parts of a passage."
+    ),
+    "rouge_l": Metric(
+        "ROUGE-L",
+        "%",
+        "maximise",
+        "Harmonic mean of the longest common subsequence of a written and the right text, over the length of either, in characters "
+        "without punctuation; the mean over test texts.",
+        {"rouge_l_copy": "the beginning of the source", "rouge_l_majority": "the most frequent target"},
+    ),
+    "bleu": Metric(
+        "BLEU",
+        "%",
+        "maximise",
+        "BLEU of all written texts by sacrebleu, in characters. Its n-grams go up to those that half of the targets have, four at most: "
+        "see the order beside it.",
+        {"bleu_copy": "the beginning of the source", "bleu_majority": "the most frequent target"},
+    ),
     "exact_match": Metric(
-        "Exact match", "%", "maximise", "Share of test questions answered with one of the right answers."
+        "Exact match",
+        "%",
+        "maximise",
+        "Share of test texts that are written as one of the right ones, but for punctuation and spaces.",
+        {
+            "exact_match_copy": "a copy of what was read",
+            "exact_match_majority": "the most frequent answer or target",
+        },
+    ),
+    "f1": Metric(
+        "F1 of characters",
+        "%",
+        "maximise",
+        "Characters that an answer shares with the nearest right one, as the harmonic mean of both shares.",
+        {
+            "f1_copy": "what follows the longest part of the question in a passage",
+            "f1_majority": "the most frequent answer",
+        },
     ),
     "top_1": Metric(
         "Nearest text",
@@ -107,6 +153,24 @@ METRICS: dict[str, Metric] = {
     "perplexity": Metric(
         "Perplexity", "tokens", "minimise", "The exponential of the cross-entropy of a token."
     ),
+    **{
+        f"distinct_{n}": Metric(
+            f"Distinct {what}",
+            "%",
+            "as real",
+            f"Different {what} of written texts over all of them; low where a model writes the same again and again.",
+            {f"distinct_{n}_real": "targets"},
+        )
+        for n, what in ((1, "characters"), (2, "pairs of characters"))
+    },
+    "unanswered": Metric(
+        "Questions without an answer",
+        "%",
+        "",
+        "Share of test questions to which no passage has an answer, says the model.",
+    ),
+    "bleu_order": Metric("Order of BLEU", "", "", "The longest n-grams that BLEU counts."),
+    "written_num_texts": Metric("Texts compared", "", "", "Test texts that written ones are compared with."),
     "frechet_classifier": Metric(
         "Fréchet distance",
         "in classifier features",
@@ -453,6 +517,7 @@ BASELINE_SUFFIXES = {
     "_other_image": "another image",
     "_noise": "noise",
     "_majority": "always the most frequent one",
+    "_copy": "a copy of what was read",
     "_gaussian": "a Gaussian",
     "_random": "at random",
     "_pixelwise": "independent pixels",

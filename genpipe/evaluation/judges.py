@@ -37,6 +37,7 @@ from genpipe.evaluation import (
     tagging,
     temperatures,
     transport,
+    writing,
 )
 from genpipe.evaluation.judge import Judge
 
@@ -45,6 +46,7 @@ JUDGES = (
     Judge((Classifies,), ("images", "tagged"), classes.judge_classes),
     Judge((Tags,), ("tagged",), tagging.judge_tags),
     Judge((NextToken,), ("passages",), reading.judge_reading),
+    Judge((NextToken,), ("pairs",), writing.judge_writing),
     Judge((Embeds,), ("groups",), retrieval.judge_retrieval),
     Judge((LogProb,), ("images",), likelihood.bits_per_dim),
     Judge((LogProb,), ("points",), density.judge_density),
