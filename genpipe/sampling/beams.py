@@ -1,0 +1,71 @@
+"""Beam search over the state of a next-token model: rows of a batch side by side, each with a beam of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genpipe.capabilities import State
+from genpipe.sampling.marks import Marks, unended
+
+# The newest tokens, [n], a state, and their place in the text → log-scores of the next token, [n, num_tokens], 0 or less, and
+# the new state.
+Step = Callable[[Tensor, State, int], tuple[Tensor, State]]
+
+
+def beam_search(
+    step: Step, state: State, newest: Tensor, marks: Marks, max_tokens: int, min_tokens: int, beam: int
+) -> Tensor:
+    """The text with the highest sum of log-scores among the `beam` that are kept at each token, [n, max_tokens], then padding.
+
+    Texts are not weighed by their length. A row is finished when its best text is over: sums only fall.
+    """
+    n = len(newest)
+    ids = torch.full((n * beam, max_tokens), marks.pad)
+    is_over = torch.zeros(n * beam, dtype=torch.bool)
+    score = torch.full((n, beam), -torch.inf)
+    # all beams of a row begin alike, so one of them only may go on, and the first step has n rows
+    score[:, 0] = 0.0
+    first = beam * torch.arange(n).unsqueeze(1)
+    for time in range(max_tokens):
+        gain, state = step(newest, state, time)
+        if time < min_tokens:
+            gain = unended(gain, marks)
+        gain = gain.repeat_interleave(beam, 0) if time == 0 else _over(gain, is_over, marks)
+        candidates = (score.to(gain.dtype).unsqueeze(-1) + gain.unflatten(0, (n, beam))).flatten(1)
+        score, best = candidates.topk(beam)
+        rows = (best // gain.shape[-1] + first).flatten()
+        newest = (best % gain.shape[-1]).flatten()
+        state = take(state, rows // beam) if time == 0 else moved(state, rows)
+        is_over = newest == marks.end
+        ids = ids[rows]
+        ids[:, time] = newest.masked_fill(is_over, marks.pad)
+        if is_over.view(n, beam)[:, 0].all():
+            break
+    return ids.view(n, beam, max_tokens)[:, 0]
+
+
+def _over(gain: Tensor, is_over: Tensor, marks: Marks) -> Tensor:
+    """A text that is over goes on with its end mark only, at no cost."""
+    gain = gain.masked_fill(is_over.unsqueeze(1), -torch.inf)
+    gain[is_over, marks.end] = 0.0
+    return gain
+
+
+def moved(state: State, rows: Tensor) -> State:
+    """As `take`, without a copy where every row stays in its place."""
+    return state if torch.equal(rows, torch.arange(len(rows))) else take(state, rows)
+
+
+def take(state: State, rows: Tensor) -> Any:
+    """These rows of every tensor of a state: tensors, and tuples, lists and mappings of them."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    if isinstance(state, dict):
+        return {name: take(part, rows) for name, part in state.items()}
+    if isinstance(state, tuple) and hasattr(state, "_make"):
+        return type(state)(*(take(part, rows) for part in state))
+    if isinstance(state, list | tuple):
+        return type(state)([take(part, rows) for part in state])
+    return state
