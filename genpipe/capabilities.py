@@ -123,7 +123,7 @@ class Decodes(abc.ABC):
 class NextToken(abc.ABC):
     """Writes token after token."""
 
-    given: ClassVar[tuple[str, ...]] = ()  # names of the conditions that it takes
+    given: tuple[str, ...] = ()  # names of the conditions that it takes; a model may set its own
 
     @abc.abstractmethod
     def begin(self, given: Example, n: int) -> State:

@@ -92,6 +92,12 @@ BLOCKS = {
         "network": {"embedding_dim": 16, "num_layers": 2},
         "solvers": {"nll": {"lr": 1e-2, "warmup": 3}},
     },
+    "unilm": {
+        "kind": "pairs",
+        "network": {"width": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0},
+        "how": {"method": "greedy", "max_tokens": 6},
+        "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
+    },
 }
 FALLING = {  # the loss of each recipe that has one which falls; players of a game have none
     "aae": "reconstruct.loss",
@@ -114,6 +120,8 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "pixelcnn_levels": "nll.loss",
     "pixelcnn_logistics": "nll.loss",
     "pixelrnn": "nll.loss",
+    "unilm": "nll.loss",
+    "unilm_passages": "nll.loss",
     "vae": "bound.loss",
     "vae_class": "bound.negative_elbo",
     "vae_points": "bound.loss",
@@ -343,6 +351,22 @@ VARIANTS: Mapping[str, dict] = {
         "network": {"latent_dim": 8, "width": 4, "conditional": True},
         "ema": 0.9,
         "solvers": {"ogan": {"optimiser": "rmsprop", "lr": 1e-3}},
+    },
+    "unilm_passages": {  # reading comprehension by a vote, with every part of the attention
+        "model": "unilm",
+        "kind": "passages",
+        "network": {
+            "reads": "passages",
+            "width": 16,
+            "num_blocks": 2,
+            "num_heads": 2,
+            "key_size": 12,
+            "talking_heads": "both",
+            "pre_norm": True,
+            "embedding_dim": 6,
+        },
+        "how": {"method": "beam", "max_tokens": 4, "extractive": True},
+        "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
     },
 }
 ALL = {**BLOCKS, **VARIANTS, **{name: reference_block(name) for name in REFERENCE}}

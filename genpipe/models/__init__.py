@@ -16,6 +16,7 @@ from genpipe.models.ogan import OGAN
 from genpipe.models.pixelcnn import PixelCNN
 from genpipe.models.pixelrnn import PixelRNN
 from genpipe.models.residual_flow import ResidualFlow
+from genpipe.models.unilm import UniLM
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
 
@@ -36,5 +37,6 @@ RECIPES: dict[str, type[Recipe]] = {
     "residual_flow": ResidualFlow,
     "pixelcnn": PixelCNN,
     "pixelrnn": PixelRNN,
+    "unilm": UniLM,
     "vae": VAE,
 }

@@ -62,12 +62,12 @@ def are_tokens(ids: Tensor, lengths: Tensor) -> Tensor:
 
 
 def contains(texts: Part, answers: Part) -> Tensor:
-    """Whether each answer is a part of its text, bool [n]."""
-    width = answers.ids.shape[1]
-    windows = F.pad(texts.ids, (0, width), value=-1).unfold(1, width or 1, 1) if width else None
-    if windows is None:
+    """Whether each answer is a part of its text, bool [n]; an answer of length 0 is a part of any."""
+    time, width = texts.ids.shape[1], answers.ids.shape[1]
+    if not width:
         return torch.ones_like(texts.lengths, dtype=torch.bool)
-    free = ~are_tokens(answers.ids, answers.lengths).unsqueeze(1)
-    starts = torch.arange(windows.shape[1], device=texts.ids.device).unsqueeze(0)
+    windows = F.pad(texts.ids, (0, width)).unfold(1, width, 1)
+    is_same = (windows == answers.ids.unsqueeze(1)) | ~are_tokens(answers.ids, answers.lengths).unsqueeze(1)
+    starts = torch.arange(time + 1, device=texts.ids.device)
     fits = starts + answers.lengths.unsqueeze(1) <= texts.lengths.unsqueeze(1)
-    return (((windows == answers.ids.unsqueeze(1)) | free).all(-1) & fits).any(1)
+    return (is_same.all(-1) & fits).any(1)

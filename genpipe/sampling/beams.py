@@ -1,12 +1,12 @@
 """Beam search over the state of a next-token model: rows of a batch side by side, each with a beam of its own."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from genpipe.capabilities import State
+from genpipe.nn.states import take
 from genpipe.sampling.marks import Marks, unended
 
 # The newest tokens, [n], a state, and their place in the text → log-scores of the next token, [n, num_tokens], 0 or less, and
@@ -56,16 +56,3 @@ def _over(gain: Tensor, is_over: Tensor, marks: Marks) -> Tensor:
 def moved(state: State, rows: Tensor) -> State:
     """As `take`, without a copy where every row stays in its place."""
     return state if torch.equal(rows, torch.arange(len(rows))) else take(state, rows)
-
-
-def take(state: State, rows: Tensor) -> Any:
-    """These rows of every tensor of a state: tensors, and tuples, lists and mappings of them."""
-    if isinstance(state, Tensor):
-        return state[rows]
-    if isinstance(state, dict):
-        return {name: take(part, rows) for name, part in state.items()}
-    if isinstance(state, tuple) and hasattr(state, "_make"):
-        return type(state)(*(take(part, rows) for part in state))
-    if isinstance(state, list | tuple):
-        return type(state)([take(part, rows) for part in state])
-    return state

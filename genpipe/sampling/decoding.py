@@ -1,7 +1,7 @@
 """From logits to tokens: aligned answers, and greedy, nucleus and beam search over the state of a next-token model."""
 
-from collections.abc import Collection
-from typing import Annotated, Literal
+from collections.abc import Callable, Collection
+from typing import Annotated, Literal, TypeGuard
 
 import torch
 from pydantic import Field
@@ -9,9 +9,9 @@ from torch import Tensor
 
 from genpipe.capabilities import Example, NextToken, State, Tags, Votes
 from genpipe.errors import BadInput
+from genpipe.nn.states import take as take
 from genpipe.params.blocks import Count
-from genpipe.sampling.beams import beam_search
-from genpipe.sampling.beams import take as take
+from genpipe.sampling.beams import Step, beam_search
 from genpipe.sampling.marks import Marks as Marks
 from genpipe.sampling.marks import unended
 from genpipe.sampling.marks import without as without
@@ -48,48 +48,56 @@ def write(
 
     Nucleus sampling (Holtzman et al., 2019, arXiv:1904.09751) draws a number a row and token from torch's global generator, out of the
     `top_k` likeliest tokens where that is given. No text ends before `min_tokens`, unless it can go on with nothing.
-    A model that reads several passages votes in the beam; `extractive` answers are parts of a passage. BadInput where
-    options do not go together.
+    A model that reads several passages puts each token to the vote; `extractive` answers are parts of a passage. BadInput
+    where options do not go together.
     """
-    require_fitting(type(model), method, max_tokens, min_tokens, extractive)
-    if isinstance(model, Votes) and method != "nucleus":
-        step, state = voted(model, given, marks, extractive)
+    require_fitting(model, max_tokens, min_tokens, extractive)
+    if reads_passages(model):
         newest = torch.full((n,), marks.opening[-1])
-        width = beam if method == "beam" else 1
-        ids = beam_search(step, state, newest, marks, max_tokens, min_tokens, width)
-    elif method == "beam":
-        ids = beam_search(
-            _alone(model, marks), *opened(model, n, given, marks), marks, max_tokens, min_tokens, beam
-        )
+        step, state = voted(model, given, marks, extractive)
+        scored = step
+    else:
+        state, newest = opened(model, n, given, marks)
+        step, scored = _logits(model, marks), _log_probabilities(model, marks)
+    if method == "beam":
+        ids = beam_search(scored, state, newest, marks, max_tokens, min_tokens, beam)
     else:
         uniform = torch.rand(n, max_tokens) if method == "nucleus" else None
-        ids = _one_by_one(model, n, given, marks, max_tokens, min_tokens, uniform, top_p, top_k, temperature)
+        choose = lambda logits, time: (
+            logits.argmax(-1)
+            if uniform is None
+            else nucleus(logits / temperature, top_p, uniform[:, time], top_k)
+        )
+        ids = _one_by_one(step, state, newest, marks, max_tokens, min_tokens, choose)
     return {"ids": ids, "lengths": (ids != marks.pad).sum(1)}
 
 
-def require_fitting(
-    make: type,
-    method: str = "nucleus",
-    max_tokens: int = 100,
-    min_tokens: int = 0,
-    extractive: bool = False,
-) -> None:
-    """BadInput where options of `write` contradict each other, or where a model of the class `make` has no use for one."""
+def reads_passages(model: NextToken) -> TypeGuard[Votes]:
+    """Whether a model votes over several passages; one that could may have been made to read one text."""
+    return isinstance(model, Votes) and "passages" in model.given
+
+
+def require_fitting(model: NextToken, max_tokens: int, min_tokens: int, extractive: bool) -> None:
+    """BadInput where options of `write` contradict each other, or where the model has no use for one."""
     if min_tokens > max_tokens:
         raise BadInput(
             f"min_tokens: {min_tokens} are more than max_tokens, {max_tokens}; lower it, or raise max_tokens"
         )
-    if extractive and not issubclass(make, Votes):
+    if extractive and not reads_passages(model):
         raise BadInput(
-            f"extractive: {make.__name__} reads no passages that an answer could be a part of; leave it out"
+            f"extractive: {type(model).__name__} reads no passages that an answer could be a part of; leave it out"
         )
-    if extractive and method == "nucleus":
-        raise BadInput("extractive: goes with method=greedy or method=beam, not with nucleus")
 
 
-def _alone(model: NextToken, marks: Marks):
-    """The step of a beam search over one model's own probabilities."""
+def _logits(model: NextToken, marks: Marks) -> Step:
+    def step(newest: Tensor, state: State, time: int) -> tuple[Tensor, State]:
+        logits, state = model.next(newest, state)
+        return without(logits, marks), state
 
+    return step
+
+
+def _log_probabilities(model: NextToken, marks: Marks) -> Step:
     def step(newest: Tensor, state: State, time: int) -> tuple[Tensor, State]:
         logits, state = model.next(newest, state)
         return without(logits, marks).log_softmax(-1), state
@@ -98,21 +106,17 @@ def _alone(model: NextToken, marks: Marks):
 
 
 def _one_by_one(
-    model: NextToken, n: int, given: Example, marks: Marks, max_tokens: int, min_tokens: int,
-    uniform: Tensor | None, top_p: float, top_k: int | None, temperature: float,
+    step: Step, state: State, newest: Tensor, marks: Marks, max_tokens: int, min_tokens: int,
+    choose: Callable[[Tensor, int], Tensor],
 ) -> Tensor:  # fmt: skip
-    state, newest = opened(model, n, given, marks)
+    """Ids, [n, max_tokens], each `choose`n by the logits of its place."""
+    n = len(newest)
     ids, is_over = torch.full((n, max_tokens), marks.pad), torch.zeros(n, dtype=torch.bool)
     for time in range(max_tokens):
-        logits, state = model.next(newest, state)
-        logits = without(logits, marks)
+        logits, state = step(newest, state, time)
         if time < min_tokens:
             logits = unended(logits, marks)
-        newest = (
-            logits.argmax(-1)
-            if uniform is None
-            else nucleus(logits / temperature, top_p, uniform[:, time], top_k)
-        )
+        newest = choose(logits, time)
         is_over = is_over | (newest == marks.end)
         if is_over.all():
             break
