@@ -187,7 +187,7 @@ def _sources(files: Mapping[str, Path], encoding: Encoding, items: Path, directo
         for name, field in sorted(encoding.fields.items()):
             if name in LISTS:
                 own = items / f"{split}.{name}.jsonl"
-                np.save(directory / f"{split}.{name}.items.npy", write_items(path, field, own))
+                np.save(directory / f"{split}.{name}.items.npy", write_items(path, field, own, may_be_empty=name == "answer"))
                 yield Source(split, name, own, field)
             elif name not in MARKS:
                 yield Source(split, name, path, field)
@@ -201,7 +201,8 @@ def _facts(
     facts: dict[str, Any] = {}
     if encoding.kind != "stream":
         for source in sources:
-            _require_tokens(source, lengths[source.stem])
+            if source.name != "answer":  # a question may have none
+                _require_tokens(source, lengths[source.stem])
         facts["max_length"] = int(max(max(rows, default=0) for rows in lengths.values()))
     for name in sorted(set(encoding.fields) & set(MARKS)):
         marks = Marks(files, encoding.fields[name], per_token=name == "tags")
@@ -215,7 +216,23 @@ def _facts(
         facts[MARKS[name]] = marks.num_known
         if name != "group":
             facts["classes"] = marks.names
+    if encoding.conditions:
+        facts["conditions"] = _write_conditions(files, encoding.conditions, directory)
     return facts
+
+
+def _write_conditions(
+    files: Mapping[str, Path], conditions: Mapping[str, str], directory: Path
+) -> dict[str, list[str]]:
+    """SPLIT.NAME.npy, the number of each text's class, for each condition; the names of its classes."""
+    names: dict[str, list[str]] = {}
+    for name, field in sorted(conditions.items()):
+        marks = Marks(files, field, per_token=False)
+        marks.require_trained()
+        for split in files:
+            np.save(directory / f"{split}.{name}.npy", marks.numbers(split))
+        names[name] = marks.names
+    return names
 
 
 def _require_tokens(source: Source, lengths: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,11 @@ class Words(Block):
     normalise: tuple[NormalisationStep, ...] = ()
 
 
+# as keyword arguments and keys of a batch are called; those that a batch has already mean something else
+Condition = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+TAKEN = frozenset({"ids", "lengths", "labels", "label", "tags", "text", "source", "target", "progress", "rows", "images", "points"})
+
+
 class Encoding(Block):
     """A data set of text as token ids, by the tokenizer and the vocabulary of a corpus."""
 
@@ -35,6 +40,10 @@ class Encoding(Block):
     corpus: Name
     kind: Literal["stream", "pairs", "passages", "groups", "tagged"]
     fields: dict[str, str] = Field(description="part of an example -> field of the data set's records")
+    conditions: dict[Condition, str] = Field(
+        default_factory=dict,
+        description="tagged: name of a condition -> field of the records with its class",
+    )
     carry: tuple[RelativePath, ...] = Field(
         (), description="files of the data set that are copied as they are"
     )
@@ -60,8 +69,17 @@ class Encoding(Block):
         return self
 
     @model_validator(mode="after")
+    def _conditions_fit_the_kind(self) -> Self:
+        for name in self.conditions:
+            if name in TAKEN:
+                raise ValueError(f"conditions: {name!r} is the name of something else in a batch; take another name")
+        if self.conditions and (self.kind != "tagged" or len(self.fields) > 1):
+            raise ValueError("conditions: of use in the kind tagged, beside the field text alone")
+        return self
+
+    @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> Self:
-        if set(self.fields) not in FIELDS[self.kind]:
+        if set(self.fields) not in (FIELDS[self.kind] if not self.conditions else (frozenset({"text"}),)):
             right = ", or ".join(" and ".join(sorted(names)) for names in FIELDS[self.kind])
             raise ValueError(
                 f"fields: the kind {self.kind} has the fields {right}, not {', '.join(self.fields)}"

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,9 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
         raise BadInput(f"{name}: there is no value; give one, or one for each example")
     if name == "labels":
         return [(name, torch.tensor([class_number(using, text) for text in values]))]
+    if name in using.facts.get("conditions", {}):
+        known = using.facts["conditions"][name]
+        return [(name, torch.tensor([number_of(text, known, name) for text in values]))]
     codec = using.text()
     ids, lengths = padded([torch.tensor(codec.encode(text)).numpy() for text in values], codec.pad)
     return [(name, ids), (f"{name}_lengths", lengths)]
@@ -129,12 +132,20 @@ def class_number(using: Using, text: str) -> int:
     if text in names:
         return names.index(text)
     if "classes" in using.facts:
-        more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
-        raise BadInput(f"no class {text!r}; the classes are: {', '.join(names[:MANY])}{more}")
+        return number_of(text, names)
     raise BadInput(
         f"no class {text!r}; "
         + (f"the classes are 0 to {num_classes - 1}" if names else "there are no classes")
     )
+
+
+def number_of(text: str, names: Sequence[str], condition: str = "") -> int:
+    """The place of a class among the names. Raises BadInput, begun with the name of the condition, where it is none of them."""
+    if text in names:
+        return names.index(text)
+    more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
+    where = f"{condition}: " if condition else ""
+    raise BadInput(f"{where}no class {text!r}; the classes are: {', '.join(names[:MANY])}{more}")
 
 
 def require(using: Using, lacks: str, *capabilities: type) -> None:
