@@ -139,7 +139,8 @@ class UniLM(Recipe, Votes):
     def next_of_each(self, ids: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """As of a model that votes."""
         num = state.votes.shape[1] if state.votes is not None else 1
-        flat = State(*(mapped(part, lambda tensor: tensor.flatten(0, 1)) for part in state[:2]), None)
+        together = lambda tensor: tensor.flatten(0, 1)
+        flat = State(mapped(state.first, together), mapped(state.cache, together), None)
         logits, after = self._next(ids.repeat_interleave(num), flat)
         each = lambda tensor: tensor.unflatten(0, (-1, num))
         logits, cache, votes = each(logits), mapped(after.cache, each), state.votes

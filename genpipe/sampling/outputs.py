@@ -20,6 +20,7 @@ SAMPLES = (
     "texts.npy",
     "texts.txt",
     "answers.tsv",
+    "written.tsv",
     "tags.tsv",
     "classes.tsv",
     "neighbours.tsv",

@@ -36,6 +36,7 @@ from genpipe.sampling.draw import (
     first,
     in_chunks,
     in_fixed_chunks,
+    rows_of,
 )
 from genpipe.sampling.images import (
     GRID,
@@ -92,7 +93,26 @@ def texts(showing: Showing) -> Iterable[Row]:
         return decoding.write(recipe, n, given, marks, **options)
 
     given = conditions(recipe, showing.data, showing.num)
-    return written(in_fixed_chunks(write, showing.num, showing.seed, given), showing, SCALED)
+    made = in_fixed_chunks(write, showing.num, showing.seed, given)
+    return [*written(made, showing, SCALED), *beside_the_data(showing, made["ids"])]
+
+
+def beside_the_data(showing: Showing, ids: Tensor) -> Iterable[Row]:
+    """What was written for a source or a question, beside what the data has; nothing where texts have no source."""
+    field, right = {"pairs": ("source", "target"), "passages": ("question", "answer")}.get(
+        showing.kind, ("", "")
+    )
+    if field not in showing.recipe.given:
+        return
+    x = first(showing.data, len(ids))
+    number = min(len(ids), sum(map(rows_of, showing.data.split("test"))))
+    columns = [showing.spelled(texts[:number]) for texts in (x[field], ids, x[right])]
+    write_table(showing.directory / "written.tsv", (field, "written", "real"), zip(*columns, strict=True))
+    caption = (
+        f"The {field} of a test example, what the model writes, and the {right} in the data: the first test examples, whose order is "
+        "that of a hash, so none is chosen. □ is a token without an id."
+    )
+    yield Row("written.tsv", "table", "Written beside the data", caption)
 
 
 def written(made: Example, output: Output, pixels: Pixels) -> list[Row]:

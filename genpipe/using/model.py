@@ -84,8 +84,29 @@ def conditions_of(using: Using, given: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         key: value
         for name, values in given.items()
-        for key, value in condition(using, name, [str(value) for value in listed(values)])
+        for key, value in (
+            passages_of(using, values)
+            if name == "passages"
+            else condition(using, name, [str(value) for value in listed(values)])
+        )
     }
+
+
+def passages_of(using: Using, values: Any) -> list[tuple[str, Tensor]]:
+    """Passages as ids, [n, passages, time], and their lengths, [n, passages]: a list for each question, or one list for all."""
+    require_condition(using, "passages")
+    several = list(listed(values))
+    rows = several if several and all(isinstance(row, list | tuple) for row in several) else [several]
+    if not all(rows):
+        raise BadInput("passages: there is none; give one or more for each question")
+    codec, most = using.text(), max(map(len, rows))
+    texts = [[torch.tensor(codec.encode(str(text))).numpy() for text in row] for row in rows]
+    nothing = torch.zeros(0, dtype=torch.int64).numpy()
+    ids, lengths = padded(
+        [text for row in texts for text in [*row, *[nothing] * (most - len(row))]], codec.pad
+    )
+    shape = (len(rows), most)
+    return [("passages", ids.unflatten(0, shape)), ("passage_lengths", lengths.unflatten(0, shape))]
 
 
 def listed(values: Any) -> Iterable[Any]:
@@ -108,21 +129,23 @@ def under(using: Using, given: Mapping[str, Any], n: int) -> dict[str, Tensor]:
 
 def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Tensor]]:
     """A condition, a row a value: classes, or texts as their ids and their lengths."""
+    require_condition(using, name)
+    if not values:
+        raise BadInput(f"{name}: there is no value; give one, or one for each example")
+    if name == "labels":
+        return [(name, torch.tensor([class_number(using, text) for text in values]))]
+    codec = using.text()
+    ids, lengths = padded([torch.tensor(codec.encode(text)).numpy() for text in values], codec.pad)
+    return [(name, ids), (f"{name}_lengths", lengths)]
+
+
+def require_condition(using: Using, name: str) -> None:
+    """Raise BadInput for a condition that the model does not take."""
     takes = getattr(using.recipe, "given", ())
     if name not in takes:
         names = ", ".join(takes) or "none"
         remedy = "; classes need a model that was trained with conditional: true" if name == "labels" else ""
         raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}{remedy}")
-    if not values:
-        raise BadInput(f"{name}: there is no value; give one, or one for each example")
-    if name == "labels":
-        return [(name, torch.tensor([class_number(using, text) for text in values]))]
-    if name in using.facts.get("conditions", {}):
-        known = using.facts["conditions"][name]
-        return [(name, torch.tensor([number_of(text, known, name) for text in values]))]
-    codec = using.text()
-    ids, lengths = padded([torch.tensor(codec.encode(text)).numpy() for text in values], codec.pad)
-    return [(name, ids), (f"{name}_lengths", lengths)]
 
 
 def class_number(using: Using, text: str) -> int:
