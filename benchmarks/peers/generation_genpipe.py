@@ -6,6 +6,7 @@ import torch
 from generation_common import END, PAD, START, Shape, Write, main, numbers_of
 from torch import Tensor
 
+from genpipe.assembly import keep_freed_memory
 from genpipe.capabilities import Example, NextToken, State
 from genpipe.nn import masks
 from genpipe.nn.bert import Bert
@@ -71,6 +72,7 @@ def network_of(a: Shape) -> Bert:
 
 def make(a: Shape) -> Mapping[str, Write]:
     """Greedy and beam search."""
+    keep_freed_memory()  # as for every model that a command opens
     model, marks = Causal(network_of(a)), Marks((START,), END, PAD)
 
     def write(texts: Tensor, method: str) -> Tensor:

@@ -13,7 +13,7 @@ from genpipe.sampling.draw import whole
 
 
 def judge_reading(trial: Trial) -> dict[str, float]:
-    """Exact match, F1 of characters and Final, their mean, of the answers of a beam of 4 to the first 1,000 questions.
+    """Exact match, F1 of characters and Final, their mean, of the answers to the first 1,000 questions, written as those of judge_writing.
 
     All are the best over the right answers of a question, without punctuation and spaces. Beside them stand those of a copy, what follows
     the longest part of the question in a passage, cut to the median length of training answers, and of the most frequent training answer.

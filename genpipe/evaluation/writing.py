@@ -12,11 +12,10 @@ from genpipe.sampling.draw import first, in_fixed_chunks, rows_of, whole
 from genpipe.sampling.text import marks_of
 
 MOST = 1000  # pairs that are judged
-BEAM = 4
 
 
 def judge_writing(trial: Trial) -> dict[str, float]:
-    """ROUGE-L, BLEU and exact match of what a beam of 4 writes for the first 1,000 sources, at most as long as the longest target.
+    """ROUGE-L, BLEU and exact match of what is written, likeliest token by token, for the first 1,000 sources, at most as long as the longest target.
 
     Beside them stand those of the beginning of the source, cut to the median length of training targets, and of the most frequent
     training target; distinct n-grams beside those of the targets.
@@ -46,13 +45,13 @@ def first_rows(trial: Trial) -> Example:
 
 
 def written(trial: Trial, x: Example, longest: int, extractive: bool = False) -> list[Ids]:
-    """What a beam writes for rows, `longest` tokens each at most."""
+    """What the model writes for rows, the likeliest token each time (a beam of 1, as archives/6933 and 7115 have it), `longest` tokens at most."""
     marks = marks_of(trial.data.facts, trial.kind)
 
-    def beam(n: int, given: Example) -> Example:
-        return write(trial.recipe, n, given, marks, "beam", longest, beam=BEAM, extractive=extractive)
+    def greedy(n: int, given: Example) -> Example:
+        return write(trial.recipe, n, given, marks, "greedy", longest, extractive=extractive)
 
-    made = in_fixed_chunks(beam, rows_of(x), trial.seed, {name: x[name] for name in trial.recipe.given})
+    made = in_fixed_chunks(greedy, rows_of(x), trial.seed, {name: x[name] for name in trial.recipe.given})
     return rows(made["ids"], made["lengths"])
 
 

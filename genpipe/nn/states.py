@@ -21,4 +21,4 @@ def mapped(state: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 def take(state: Any, rows: Tensor) -> Any:
     """These rows of every tensor of a state."""
-    return mapped(state, lambda tensor: tensor[rows])
+    return mapped(state, lambda tensor: tensor.index_select(0, rows))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpipe.assembly import load_trained
+from genpipe.assembly import keep_freed_memory, load_trained
 from genpipe.capabilities import NextToken, Samples
 from genpipe.corpus.codec import Codec
 from genpipe.data.texts import padded
@@ -74,6 +74,7 @@ def found(root: Path, model: str) -> Iterator[Path]:
 def opened(directory: Path) -> Using:
     """The model in a directory that `genpipe train` or `genpipe pull` wrote."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     recipe, kind, facts = load_trained(directory)
     codec = Codec.read(directory) if "num_tokens" in facts else None
     return Using(recipe, kind, facts, codec, directory)
