@@ -43,6 +43,69 @@ METRICS: dict[str, Metric] = {
     "exact_match": Metric(
         "Exact match", "%", "maximise", "Share of test questions answered with one of the right answers."
     ),
+    "form_accuracy": Metric(
+        "Verse form asked for",
+        "%",
+        "maximise",
+        "Share of samples that have the verse form that was asked for: all lines of that length, and as many.",
+        {"form_accuracy_majority": "always the most frequent form", "form_accuracy_real": "real verse"},
+    ),
+    "condition_accuracy": Metric(
+        "Condition asked for",
+        "%",
+        "maximise",
+        "Share of samples in which naive Bayes, counted over the characters of the training texts, finds the class that was asked for; "
+        "the mean over conditions.",
+        {
+            "condition_accuracy_majority": "always the most frequent class",
+            "condition_accuracy_real": "real texts",
+        },
+    ),
+    "all_conditions": Metric(
+        "All conditions asked for",
+        "%",
+        "maximise",
+        "Share of samples in which every condition is found at once, forms and others.",
+        {"all_conditions_real": "real texts"},
+    ),
+    "bits_per_character": Metric(
+        "Bits a character",
+        "bits",
+        "minimise",
+        "Surprise at a character or the end of a test text, given those before it and its classes.",
+        {
+            "bits_per_character_bigram": "bigrams of the training texts",
+            "bits_per_character_unigram": "character frequencies of the training texts",
+        },
+    ),
+    "condition_gap": Metric(
+        "Cost of another class",
+        "nats a character",
+        "maximise",
+        "How much more a character of a test text costs under another class than under its own; the mean over conditions.",
+        constants={"a model that does not listen": 0.0},
+    ),
+    "form_gap": Metric(
+        "Cost of another form",
+        "nats a character",
+        "maximise",
+        "How much more a character of test verse costs under another form than under its own.",
+        constants={"a model that does not listen": 0.0},
+    ),
+    "distinct_1": Metric(
+        "Distinct characters",
+        "%",
+        "as real",
+        "Different characters of all samples over the number of their characters.",
+        {"distinct_1_real": "as many real texts"},
+    ),
+    "distinct_2": Metric(
+        "Distinct bigrams",
+        "%",
+        "as real",
+        "Different pairs of neighbouring characters of all samples over the number of these pairs.",
+        {"distinct_2_real": "as many real texts"},
+    ),
     "top_1": Metric(
         "Nearest text",
         "%",
@@ -449,6 +512,7 @@ BASELINE_SUFFIXES = {
     "_real": "real",
     "_shuffled": "shuffled",
     "_unigram": "frequencies alone",
+    "_bigram": "bigrams alone",
     "_mean_image": "always the mean image",
     "_other_image": "another image",
     "_noise": "noise",

@@ -22,6 +22,7 @@ SAMPLES = (
     "answers.tsv",
     "tags.tsv",
     "classes.tsv",
+    "conditioned.tsv",
     "neighbours.tsv",
     "panels.json",
 )
