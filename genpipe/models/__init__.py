@@ -3,6 +3,7 @@
 from genpipe.models.aae import AAE
 from genpipe.models.ali import ALI
 from genpipe.models.classifier import Classifier
+from genpipe.models.conditional_lm import ConditionalLM
 from genpipe.models.couplet import Couplet
 from genpipe.models.coupling_flow import CouplingFlow
 from genpipe.models.energy import EnergyModel
@@ -24,6 +25,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "aae": AAE,
     "ali": ALI,
     "classifier": Classifier,
+    "conditional_lm": ConditionalLM,
     "couplet": Couplet,
     "coupling_flow": CouplingFlow,
     "energy": EnergyModel,

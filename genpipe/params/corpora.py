@@ -251,6 +251,9 @@ class Corpus(Block):
     shard_bytes: int = Field(1 << 20, ge=1)
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
     max_size: int | None = Field(None, ge=1, description="size limit of the vocabulary, <unk> included")
+    also: tuple[str, ...] = Field(
+        (), description="tokens that get an id too, whatever their count: other text by this vocabulary has them"
+    )
 
     @model_validator(mode="after")
     def _file_fits_tokenizer(self) -> Self:
