@@ -187,7 +187,10 @@ def _sources(files: Mapping[str, Path], encoding: Encoding, items: Path, directo
         for name, field in sorted(encoding.fields.items()):
             if name in LISTS:
                 own = items / f"{split}.{name}.jsonl"
-                np.save(directory / f"{split}.{name}.items.npy", write_items(path, field, own, may_be_empty=name == "answer"))
+                np.save(
+                    directory / f"{split}.{name}.items.npy",
+                    write_items(path, field, own, may_be_empty=name == "answer"),
+                )
                 yield Source(split, name, own, field)
             elif name not in MARKS:
                 yield Source(split, name, path, field)

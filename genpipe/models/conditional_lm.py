@@ -120,5 +120,7 @@ class ConditionalLM(Recipe, NextToken, LogProb):
                 raise BadInput(f"the condition {name!r} is missing; it takes: {', '.join(self.given)}")
             outside = x[name][(x[name] < 0) | (x[name] >= size)]
             if len(outside):
-                raise BadInput(f"{name}: the classes of this model are 0 to {size - 1}, not {int(outside[0])}")
+                raise BadInput(
+                    f"{name}: the classes of this model are 0 to {size - 1}, not {int(outside[0])}"
+                )
         return x

@@ -183,7 +183,9 @@ class Verses(Source):
     forms: tuple[Annotated[str, Field(pattern=FORM)], ...] = Field(
         ("5x4", "5x8", "5x12", "7x4", "7x8"), min_length=1, description="characters a line x lines"
     )
-    most: int | None = Field(4000, ge=1, description="poems of a form and a dynasty at most; null: all of them")
+    most: int | None = Field(
+        4000, ge=1, description="poems of a form and a dynasty at most; null: all of them"
+    )
     test_share: Share = 0.05
 
 
@@ -193,7 +195,9 @@ class Biographies(Source):
     kind: Literal["biographies"]
     num_passages: int = Field(3, ge=1, description="passages of a question")
     per_passage: int = Field(3, ge=1, description="biographies that are joined into a passage")
-    max_characters: int = Field(80, ge=16, description="of a biography: cut after the last sentence that fits")
+    max_characters: int = Field(
+        80, ge=16, description="of a biography: cut after the last sentence that fits"
+    )
     no_answer: float = Field(0.15, ge=0, le=0.5, description="share of questions that no passage answers")
     test_share: Share = 0.1
 
@@ -252,7 +256,8 @@ class Corpus(Block):
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
     max_size: int | None = Field(None, ge=1, description="size limit of the vocabulary, <unk> included")
     also: tuple[str, ...] = Field(
-        (), description="tokens that get an id too, whatever their count: other text by this vocabulary has them"
+        (),
+        description="tokens that get an id too, whatever their count: other text by this vocabulary has them",
     )
 
     @model_validator(mode="after")

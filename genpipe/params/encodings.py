@@ -30,7 +30,22 @@ class Words(Block):
 
 # as keyword arguments and keys of a batch are called; those that a batch has already mean something else
 Condition = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
-TAKEN = frozenset({"ids", "lengths", "labels", "label", "tags", "text", "source", "target", "progress", "rows", "images", "points"})
+TAKEN = frozenset(
+    {
+        "ids",
+        "lengths",
+        "labels",
+        "label",
+        "tags",
+        "text",
+        "source",
+        "target",
+        "progress",
+        "rows",
+        "images",
+        "points",
+    }
+)
 
 
 class Encoding(Block):
@@ -72,7 +87,9 @@ class Encoding(Block):
     def _conditions_fit_the_kind(self) -> Self:
         for name in self.conditions:
             if name in TAKEN:
-                raise ValueError(f"conditions: {name!r} is the name of something else in a batch; take another name")
+                raise ValueError(
+                    f"conditions: {name!r} is the name of something else in a batch; take another name"
+                )
         if self.conditions and (self.kind != "tagged" or len(self.fields) > 1):
             raise ValueError("conditions: of use in the kind tagged, beside the field text alone")
         return self

@@ -23,6 +23,7 @@ SAMPLES = (
     "written.tsv",
     "tags.tsv",
     "classes.tsv",
+    "conditioned.tsv",
     "neighbours.tsv",
     "panels.json",
 )

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from genpipe.errors import BadInput
 from genpipe.files import write_json
 from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
+from genpipe.sampling.conditioned import under_classes
 from genpipe.sampling.draw import as_values as as_values  # judges take it from here
 from genpipe.sampling.draw import (
     checked_options,
@@ -54,9 +54,8 @@ from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
 from genpipe.sampling.showing import Output, Panel, Row, Showing
+from genpipe.sampling.tables import SHOWN, write_table
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
-
-SHOWN = str.maketrans({"\t": "⇥", "\n": "⏎", "\r": "⏎"})
 
 
 def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:
@@ -219,12 +218,6 @@ def spread(rows: list[tuple[str, ...]], n: int) -> list[tuple[str, ...]]:
     return [rows[i * len(rows) // n] for i in range(n)] if n < len(rows) else rows
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Tab-separated text with a header; tabs and line breaks in a text become ⇥ and ⏎."""
-    lines = [columns, *([cell.translate(SHOWN) for cell in row] for row in rows)]
-    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
-
-
 WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
     "images": write_images,
     "points": write_points,
@@ -233,6 +226,7 @@ WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
 PANELS = (
     Panel((Samples,), (), samples),
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
+    Panel((NextToken,), ("tagged",), under_classes),
     Panel((Samples,), ("images",), samples_by_class),
     Panel((Samples,), ("images",), samples_by_temperature),
     Panel((Encodes, Decodes), ("images",), reconstructions),

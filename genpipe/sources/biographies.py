@@ -99,7 +99,10 @@ def _answers(relation: Relation, text: str) -> list[str]:
 
 def _people(source: Path, longest: int, left_out: Counter[str]) -> Iterator[Person]:
     """The biographies that say something of the one that they name; the others are counted."""
-    found = [(_text(path, number, row, "name"), _text(path, number, row, "text")) for path, number, row in _rows(source)]
+    found = [
+        (_text(path, number, row, "name"), _text(path, number, row, "text"))
+        for path, number, row in _rows(source)
+    ]
     copies = distinct([digest("\n".join(pair).encode()) for pair in found])
     left_out["copy of another biography"] = copies.copies
     found = [found[i] for i in copies.items]
@@ -127,7 +130,9 @@ def _rows(source: Path) -> Iterator[tuple[Path, int, Record]]:
 
 def _text(path: Path, number: int, row: Record, key: str) -> str:
     if not isinstance(row.get(key), str):
-        raise BadInput(f"{path}: line {number}: {key!r} must be a string, not {str(row.get(key))[:40]}; fix the line")
+        raise BadInput(
+            f"{path}: line {number}: {key!r} must be a string, not {str(row.get(key))[:40]}; fix the line"
+        )
     return row[key]
 
 
@@ -171,7 +176,9 @@ def _passages(
     chosen = others[:total] if is_absent else [*others[: total - 1], number]
     own.shuffle(chosen)
     texts = [people[i].text for i in chosen]
-    return ["".join(texts[start : start + dataset.per_passage]) for start in range(0, total, dataset.per_passage)]
+    return [
+        "".join(texts[start : start + dataset.per_passage]) for start in range(0, total, dataset.per_passage)
+    ]
 
 
 def _record(person: Person, key: str, answer: list[str], passages: list[str]) -> Record:

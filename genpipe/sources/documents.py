@@ -45,7 +45,9 @@ def write_sides(
     Raises BadInput where a side would be empty.
     """
     order = content_order(contents)
-    sides = {split: [records[i] for i in order if tested[i] == (split == "test")] for split in ("train", "test")}
+    sides = {
+        split: [records[i] for i in order if tested[i] == (split == "test")] for split in ("train", "test")
+    }
     if not all(sides.values()):
         raise BadInput(
             f"{len(sides['train'])} records to train and {len(sides['test'])} to test; add different ones to the source, "

@@ -5,7 +5,7 @@ metadata file. The reader is chosen here from what lies there, so neither a name
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -65,7 +65,9 @@ def _records(
 ) -> Iterator[Record]:
     missing = [column for column in readings if column not in table.column_names]
     if missing:
-        raise BadInput(f"{source}: the split {name} has no column {missing[0]!r}; it has: {', '.join(table.column_names)}")
+        raise BadInput(
+            f"{source}: the split {name} has no column {missing[0]!r}; it has: {', '.join(table.column_names)}"
+        )
     for row in table.select_columns([*readings]):
         record = {column: read(row[column]) for column, read in readings.items()}
         if any(value is None or value == "" for value in record.values()):
@@ -85,7 +87,9 @@ def _readings(source: Path, features: Mapping[str, Any], named: tuple[str, ...])
         if read is not None:
             readings[column] = read
         elif named:
-            raise BadInput(f"{source}: the column {column} holds {features[column]}, and not texts, numbers or classes")
+            raise BadInput(
+                f"{source}: the column {column} holds {features[column]}, and not texts, numbers or classes"
+            )
     if not readings:
         raise BadInput(f"{source}: no column of texts, whole numbers or classes among {', '.join(features)}")
     return readings

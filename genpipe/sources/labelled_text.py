@@ -25,7 +25,9 @@ def prepare_labelled_text(source: Path, directory: Path, dataset: LabelledText) 
     """
     files = text_files(source) if source.is_dir() else []
     if len(files) < 2:
-        raise BadInput(f"{source}: {len(files)} .txt files; put one there for each class, a text a line, and at least two")
+        raise BadInput(
+            f"{source}: {len(files)} .txt files; put one there for each class, a text a line, and at least two"
+        )
     found: list[Record] = [
         {"text": record["text"], "label": path.stem} for path in files for record in documents([path], path)
     ]

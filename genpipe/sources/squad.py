@@ -93,7 +93,9 @@ def _by_split(source: Path) -> dict[str, list[Path]]:
             raise BadInput(f"{path}: its name says no split; call it train-….json, dev-….json or test-….json")
         found.setdefault(named[0].replace("validation", "dev"), []).append(path)
     if "train" not in found:
-        raise BadInput(f"{source}: no file to train on; call it train-….json, or name one .json file as the source")
+        raise BadInput(
+            f"{source}: no file to train on; call it train-….json, or name one .json file as the source"
+        )
     if "test" not in found and "dev" in found:
         found["test"] = found.pop("dev")
     return found

@@ -15,8 +15,47 @@ from genpipe.sources.verse import lines_of, verse_of
 
 # what names a form or says that there is no title: no body tells it from another one
 FORMS = frozenset(
-    "句 佚句 逸句 殘句 詩 古詩 雜詩 五言 七言 五言詩 七言詩 五言白話詩 白話詩 詩偈 偈 偈頌 偈語 頌 頌古 讚 贊 歌 吟 詞 銘 絕句 律詩 口號 "
-    "失題 無題 闕題 缺題 逸題 佚題 題闕 又 又一首 同前 闕".split()
+    [
+        "句",
+        "佚句",
+        "逸句",
+        "殘句",
+        "詩",
+        "古詩",
+        "雜詩",
+        "五言",
+        "七言",
+        "五言詩",
+        "七言詩",
+        "五言白話詩",
+        "白話詩",
+        "詩偈",
+        "偈",
+        "偈頌",
+        "偈語",
+        "頌",
+        "頌古",
+        "讚",
+        "贊",
+        "歌",
+        "吟",
+        "詞",
+        "銘",
+        "絕句",
+        "律詩",
+        "口號",
+        "失題",
+        "無題",
+        "闕題",
+        "缺題",
+        "逸題",
+        "佚題",
+        "題闕",
+        "又",
+        "又一首",
+        "同前",
+        "闕",
+    ]
 )
 # which of a series a poem is, and how many there are: no body tells that either
 NUMBER = "[一二三四五六七八九十百廿卅○〇]+"

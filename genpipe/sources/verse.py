@@ -52,6 +52,12 @@ def lines_of(paragraphs: Sequence[str]) -> list[str]:
     return [line for paragraph in paragraphs for line in LINE.findall(paragraph)]
 
 
+def form_of(text: str) -> str | None:
+    """The form of verse, as 5x8: characters a line x lines; None where its lines differ in length, or where there are none."""
+    lengths = [len(line) for line in lines_of([text])]
+    return f"{lengths[0]}x{len(lengths)}" if len({*lengths}) == 1 else None
+
+
 def _matched(text: str) -> tuple[list[Span], list[int], list[int]]:
     """The stretches from an opening bracket to its closing one; the openings, and the closings, that have no partner."""
     closed, openings, stray = [], [], []

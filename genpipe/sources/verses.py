@@ -12,7 +12,7 @@ from genpipe.sources.documents import Record, file_counts, write_sides
 from genpipe.sources.poems import read_poems
 from genpipe.sources.prepared import Prepared
 from genpipe.sources.split import content_order, digest, distinct, groups, split_by_group
-from genpipe.sources.verse import HAN, lines_of, verse_of
+from genpipe.sources.verse import HAN, form_of, lines_of, verse_of
 
 PLAIN = re.compile(f"[{HAN}，。？！；、：]+")  # no lost character, and no other mark
 
@@ -35,21 +35,19 @@ def prepare_verses(source: Path, directory: Path, dataset: Verses) -> Prepared:
     own = [digest(record["text"].encode()) for record in chosen]
     lines = [lines_of([record["text"]]) for record in chosen]
     tested = split_by_group(own, dataset.test_share, lines, [_cell(record) for record in chosen])
-    counts = write_sides(directory, chosen, own, tested)
+    # Hashed once more: of a form with many poems those with the smallest digests were chosen, and would come first.
+    places = [digest(b"order" + content) for content in own]
+    counts = write_sides(directory, chosen, places, tested)
     notes = [_cells(chosen), _grouping(lines)]
     return Prepared(tuple(counts), {}, file_counts(counts), left_out, notes)
-
-
-def form_of(text: str) -> str | None:
-    """The form of verse, as 5x8: characters a line x lines; None where its lines differ in length, or where there are none."""
-    lengths = [len(line) for line in lines_of([text])]
-    return f"{lengths[0]}x{len(lengths)}" if len({*lengths}) == 1 else None
 
 
 def _poems(source: Path, dataset: Verses, left_out: Counter[str]) -> Iterator[Record]:
     """The poems of the forms; the others are counted."""
     if not source.is_dir():
-        raise BadInput(f"{source}: a file; name a folder with {', '.join(f'{d}.jsonl' for d in dataset.dynasties)}")
+        raise BadInput(
+            f"{source}: a file; name a folder with {', '.join(f'{d}.jsonl' for d in dataset.dynasties)}"
+        )
     for dynasty in dataset.dynasties:
         path = existing(source / f"{dynasty}.jsonl", "put it there, or name other dynasties")
         for poem in read_poems(path):
