@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from genpipe.errors import BadInput
-from genpipe.files import existing
 from genpipe.params.corpora import Verses
 from genpipe.sources.documents import Record, file_counts, write_sides
 from genpipe.sources.poems import read_poems
@@ -49,7 +48,9 @@ def _poems(source: Path, dataset: Verses, left_out: Counter[str]) -> Iterator[Re
             f"{source}: a file; name a folder with {', '.join(f'{d}.jsonl' for d in dataset.dynasties)}"
         )
     for dynasty in dataset.dynasties:
-        path = existing(source / f"{dynasty}.jsonl", "put it there, or name other dynasties")
+        path = source / f"{dynasty}.jsonl"
+        if not path.is_file():
+            raise BadInput(f"{path}: no such file; put it there, or name other dynasties")
         for poem in read_poems(path):
             text = "".join(verse_of(poem.paragraphs).paragraphs)
             form = form_of(text)
