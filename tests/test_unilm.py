@@ -8,6 +8,7 @@ from genpipe.errors import BadInput
 from genpipe.models.unilm import UniLM
 from genpipe.nn import masks
 from genpipe.nn.sources import Part, contains, ended, joined
+from genpipe.nn.stepping import step_one
 
 VOCABULARY = 12
 PAD, START, END, SEP, MASK = range(VOCABULARY, VOCABULARY + 5)
@@ -131,6 +132,32 @@ def test_without_the_padding_mask_a_target_would_see_padding():
         allowed = rule.allowed()
         assert allowed is not None
         assert allowed[0, 0, -1, 2:4].tolist() == [sees, sees]
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("network", [{}, {"key_size": 12}, {"embedding_dim": 6}, {"talking_heads": "both"}])
+@pytest.mark.parametrize("segment", [0, 1])
+def test_a_step_without_modules_is_the_step_of_the_network(network, pre_norm, segment):
+    """Also with a state that goes on twice, and with positions of one's own."""
+    bert = model_of(pre_norm=pre_norm, **network).bert
+    read = joined([part(*SOURCES)], START, SEP)
+    ids = torch.tensor([[3, 4, 5], [6, 7, 8]])
+    with torch.no_grad():
+        _, start = bert.read(read.ids, positions=read.positions, mask=masks.of_tokens(read.tokens))
+        for places in (None, torch.tensor([9, 8, 7])):
+            ours, theirs = start, start
+            for column in ids:
+                mine, ours = step_one(bert, column, ours, segment, places)
+                segments = torch.full((3, 1), segment)
+                at = None if places is None else places.unsqueeze(1)
+                hidden, theirs = bert.step(column.unsqueeze(1), theirs, segments, at)
+                assert torch.allclose(mine, hidden[:, 0], atol=1e-12, rtol=0)
+                assert ours.keys() == theirs.keys()
+                assert torch.equal(ours["next"], theirs["next"])
+                assert torch.equal(ours["positions"], theirs["positions"])
+                assert torch.equal(ours["tokens"], theirs["tokens"])
+                for a, b in zip(ours["layers"], theirs["layers"], strict=True):
+                    assert all(torch.allclose(x, y, atol=1e-12, rtol=0) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("reads", ["source", "passages"])

@@ -10,6 +10,7 @@ from genpipe.assembly import keep_freed_memory
 from genpipe.capabilities import Example, NextToken, State
 from genpipe.nn import masks
 from genpipe.nn.bert import Bert
+from genpipe.nn.stepping import step_one
 from genpipe.sampling import decoding
 from genpipe.sampling.marks import Marks
 
@@ -45,8 +46,8 @@ class Causal(NextToken):
 
     def next(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """[n] → [n, num_tokens]."""
-        hidden, state = self.network.step(ids.unsqueeze(1), state)
-        return self.network.logits(hidden[:, 0]), state
+        hidden, state = step_one(self.network, ids, state, 0)
+        return self.network.logits(hidden), state
 
 
 def network_of(a: Shape) -> Bert:

@@ -20,6 +20,7 @@ from genpipe.nn.bert import Activation, Bert, Cache
 from genpipe.nn.masking import taken
 from genpipe.nn.sources import Part, Source, are_tokens, contains, ended, joined
 from genpipe.nn.states import mapped
+from genpipe.nn.stepping import step_one
 from genpipe.nn.votes import has_vote, scores
 from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update, mean_over
@@ -155,11 +156,8 @@ class UniLM(Recipe, Votes):
             return state.first, State(None, state.cache, state.votes)
         place = state.cache["next"]
         is_full = place >= self.num_positions
-        hidden, cache = self.bert.step(
-            ids.unsqueeze(1), state.cache, torch.ones_like(ids).unsqueeze(1),
-            place.clamp(max=self.num_positions - 1).unsqueeze(1),
-        )  # fmt: skip
-        logits = self.bert.logits(hidden[:, 0])
+        hidden, cache = step_one(self.bert, ids, state.cache, 1, place.clamp(max=self.num_positions - 1))
+        logits = self.bert.logits(hidden)
         if is_full.any():
             only_end = torch.full_like(logits[:1], -torch.inf)
             only_end[:, self.end] = 0
