@@ -9,6 +9,7 @@ from genpipe.models.unilm import UniLM
 from genpipe.nn import masks
 from genpipe.nn.sources import Part, contains, ended, joined
 from genpipe.nn.stepping import step_one
+from genpipe.sampling.draw import joined as joined_rows
 
 VOCABULARY = 12
 PAD, START, END, SEP, MASK = range(VOCABULARY, VOCABULARY + 5)
@@ -327,3 +328,16 @@ def test_a_mask_that_leaks_learns_to_read_the_answer_and_writes_nonsense():
         assert float(leaky.cross_entropy(x).value) < 0.05
         assert exact_match(good, x) >= 0.95
         assert exact_match(leaky, x) <= 0.05
+
+
+def test_rows_of_several_chunks_are_joined_whatever_their_widths():
+    """Chunks of a split have passages of their own number and length."""
+    parts = [
+        {"passages": torch.ones(2, 3, 4), "lengths": torch.ones(2)},
+        {"passages": torch.ones(1, 2, 5), "lengths": torch.ones(1)},
+    ]
+    made = joined_rows(parts)
+    assert made["passages"].shape == (3, 3, 5)
+    assert made["passages"].sum((1, 2)).tolist() == [12, 12, 10]
+    assert made["passages"][2, :2].eq(1).all()
+    assert made["lengths"].tolist() == [1, 1, 1]

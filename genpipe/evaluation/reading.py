@@ -5,11 +5,10 @@ from statistics import median_low
 
 from genpipe.capabilities import Example
 from genpipe.evaluation.judge import Trial
-from genpipe.evaluation.spelling import Ids, most_frequent, rows, units
+from genpipe.evaluation.spelling import Ids, most_frequent, of_training, rows, units
 from genpipe.evaluation.texts import Text, answers
 from genpipe.evaluation.writing import first_rows, written
 from genpipe.sampling.decoding import reads_passages
-from genpipe.sampling.draw import whole
 
 
 def judge_reading(trial: Trial) -> dict[str, float]:
@@ -19,8 +18,7 @@ def judge_reading(trial: Trial) -> dict[str, float]:
     the longest part of the question in a passage, cut to the median length of training answers, and of the most frequent training answer.
     A model that votes is also measured with answers that must be parts of a passage.
     """
-    train = whole(trial.data, "train")
-    known = rows(train["answer"], train["answer_lengths"])
+    known = of_training(trial, "answer")
     x = first_rows(trial)
     right = [
         [units(trial, text) for text in rows(ids, lengths) if text]

@@ -18,6 +18,12 @@ def rows(ids: Tensor, lengths: Tensor) -> list[Ids]:
     return [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
 
 
+def of_training(trial: Trial, field: str) -> list[Ids]:
+    """The texts of a field of all training rows."""
+    parts = trial.data.split("train")
+    return [text for x in parts for text in rows(x[field], x[f"{field}_lengths"])]
+
+
 def units(trial: Trial, text: Ids, written: bool = False) -> Text:
     """The characters of a text, without punctuation and spaces, or its ids where the data has no vocabulary."""
     if trial.speller is None:

@@ -5,10 +5,10 @@ from statistics import fmean, median_low
 
 from genpipe.capabilities import Example
 from genpipe.evaluation.judge import Trial
-from genpipe.evaluation.spelling import Ids, most_frequent, rows, units
+from genpipe.evaluation.spelling import Ids, most_frequent, of_training, rows, units
 from genpipe.evaluation.texts import Text, bleu, bleu_order, distinct, matches, rouge_l
 from genpipe.sampling.decoding import write
-from genpipe.sampling.draw import first, in_fixed_chunks, rows_of, whole
+from genpipe.sampling.draw import first, in_fixed_chunks, rows_of
 from genpipe.sampling.text import marks_of
 
 MOST = 1000  # pairs that are judged
@@ -20,8 +20,7 @@ def judge_writing(trial: Trial) -> dict[str, float]:
     Beside them stand those of the beginning of the source, cut to the median length of training targets, and of the most frequent
     training target; distinct n-grams beside those of the targets.
     """
-    train = whole(trial.data, "train")
-    targets = rows(train["target"], train["target_lengths"])
+    targets = of_training(trial, "target")
     x = first_rows(trial)
     sources, real = (rows(x[field], x[f"{field}_lengths"]) for field in ("source", "target"))
     length, common = median_low(map(len, targets)), most_frequent(targets)

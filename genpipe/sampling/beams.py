@@ -32,11 +32,15 @@ def beam_search(
         gain, state = step(newest, state, time)
         if time < min_tokens:
             gain = unended(gain, marks)
-        gain = gain.repeat_interleave(beam, 0) if time == 0 else _over(gain, is_over, marks)
-        candidates = (score.to(gain.dtype).unsqueeze(-1) + gain.unflatten(0, (n, beam))).flatten(1)
+        if is_over.any():
+            gain = _over(gain, is_over, marks)
+        # the best of a row are among the best of each of its texts
+        width = min(beam, gain.shape[-1])
+        gains, tokens = (part.repeat_interleave(beam, 0) if time == 0 else part for part in gain.topk(width))
+        candidates = (score.to(gain.dtype).unsqueeze(-1) + gains.view(n, beam, width)).flatten(1)
         score, best = candidates.topk(beam)
-        rows = (best // gain.shape[-1] + first).flatten()
-        newest = (best % gain.shape[-1]).flatten()
+        rows = (best // width + first).flatten()
+        newest = tokens.view(n, beam * width).gather(1, best).flatten()
         state = take(state, rows // beam) if time == 0 else moved(state, rows)
         is_over = newest == marks.end
         ids = ids[rows]
