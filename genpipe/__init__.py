@@ -75,6 +75,28 @@ def encode(
         return codes_of(opened(directory), inputs, given or {})
 
 
+def answer(
+    model: str | Path,
+    inputs: Sequence[str],
+    *,
+    passages: Sequence[str] = (),
+    how: Mapping[str, Any] | None = None,
+    root: str | Path = ".",
+) -> list[str]:
+    """What `genpipe answer` prints: a text, tags, or a class and its probability for each input.
+
+        genpipe.answer("unilm_titles", ["明月松間照，清泉石上流。"])
+        genpipe.answer("unilm_biographies", ["鄭江是哪裏人？"], passages=["鄭江，歙縣人。", "楊炯，華陰人。"])
+
+    Raises BadInput where the model answers nothing, where an option is unknown, and for a text of which it knows no token.
+    """
+    from genpipe.using.answering import answers
+    from genpipe.using.model import found, opened
+
+    with found(Path(root), str(model)) as directory:
+        return answers(opened(directory), inputs, how or {}, passages)
+
+
 def interpolate(
     model: str | Path,
     inputs: Sequence[str | Path] | Any = (),

@@ -123,7 +123,7 @@ class Decodes(abc.ABC):
 class NextToken(abc.ABC):
     """Writes token after token."""
 
-    given: ClassVar[tuple[str, ...]] = ()  # names of the conditions that it takes
+    given: tuple[str, ...] = ()  # names of the conditions that it takes; a model may set its own
 
     @abc.abstractmethod
     def begin(self, given: Example, n: int) -> State:
@@ -132,6 +132,21 @@ class NextToken(abc.ABC):
     @abc.abstractmethod
     def next(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits of the token after each row's newest, [n, num_tokens], and the new state, for the newest tokens, [n]."""
+
+
+class Votes(NextToken):
+    """Writes one text from several passages at once, as an answer: each passage has probabilities of its own.
+
+    Its conditions have `passages`, int64 [n, passages, time], and `passage_lengths`, [n, passages]; a passage of length 0 only fills
+    the row. `next` gives the logarithms of the scores of genpipe/nn/votes.py.
+    """
+
+    @abc.abstractmethod
+    def next_of_each(self, ids: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """Logits of the next token by each passage, [n, passages, num_tokens], and which have a vote, bool [n, passages].
+
+        The last is the new state. A passage whose likeliest first token is the end mark has no vote from there on.
+        """
 
 
 class Tags(abc.ABC):
@@ -185,5 +200,5 @@ class Solves(abc.ABC):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Tags, Embeds, Classifies, Restores, Masks, Solves,
+    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, Embeds, Classifies, Restores, Masks, Solves,
 )  # fmt: skip

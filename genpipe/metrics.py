@@ -40,8 +40,117 @@ METRICS: dict[str, Metric] = {
         "Share of tokens of test texts whose most likely tag is right.",
         {"tag_accuracy_majority": "always the most frequent tag"},
     ),
+    "final": Metric(
+        "Final",
+        "%",
+        "maximise",
+        "The mean of exact match and F1 of the answers to test questions.",
+        {
+            "final_copy": "what follows the longest part of the question in a passage",
+            "final_majority": "the most frequent answer",
+        },
+    ),
+    "final_extractive": Metric(
+        "Final, of parts of a passage", "%", "maximise", "Final of answers that must be parts of a passage."
+    ),
+    "rouge_l": Metric(
+        "ROUGE-L",
+        "%",
+        "maximise",
+        "Harmonic mean of the longest common subsequence of a written and the right text, over the length of either, in characters "
+        "without punctuation; the mean over test texts.",
+        {"rouge_l_copy": "the beginning of the source", "rouge_l_majority": "the most frequent target"},
+    ),
+    "bleu": Metric(
+        "BLEU",
+        "%",
+        "maximise",
+        "BLEU of all written texts by sacrebleu, in characters. Its n-grams go up to those that half of the targets have, four at most: "
+        "see the order beside it.",
+        {"bleu_copy": "the beginning of the source", "bleu_majority": "the most frequent target"},
+    ),
     "exact_match": Metric(
-        "Exact match", "%", "maximise", "Share of test questions answered with one of the right answers."
+        "Exact match",
+        "%",
+        "maximise",
+        "Share of test texts that are written as one of the right ones, but for punctuation and spaces.",
+        {
+            "exact_match_copy": "a copy of what was read",
+            "exact_match_majority": "the most frequent answer or target",
+        },
+    ),
+    "f1": Metric(
+        "F1 of characters",
+        "%",
+        "maximise",
+        "Characters that an answer shares with the nearest right one, as the harmonic mean of both shares.",
+        {
+            "f1_copy": "what follows the longest part of the question in a passage",
+            "f1_majority": "the most frequent answer",
+        },
+    ),
+    "form_accuracy": Metric(
+        "Verse form asked for",
+        "%",
+        "maximise",
+        "Share of samples that have the verse form that was asked for: all lines of that length, and as many.",
+        {"form_accuracy_majority": "always the most frequent form", "form_accuracy_real": "real verse"},
+    ),
+    "condition_accuracy": Metric(
+        "Condition asked for",
+        "%",
+        "maximise",
+        "Share of samples in which naive Bayes, counted over the characters of the training texts, finds the class that was asked for; "
+        "the mean over conditions.",
+        {
+            "condition_accuracy_majority": "always the most frequent class",
+            "condition_accuracy_real": "real texts",
+        },
+    ),
+    "all_conditions": Metric(
+        "All conditions asked for",
+        "%",
+        "maximise",
+        "Share of samples in which every condition is found at once, forms and others.",
+        {"all_conditions_real": "real texts"},
+    ),
+    "bits_per_character": Metric(
+        "Bits a character",
+        "bits",
+        "minimise",
+        "Surprise at a character or the end of a test text, given those before it and its classes.",
+        {
+            "bits_per_character_bigram": "bigrams of the training texts",
+            "bits_per_character_unigram": "character frequencies of the training texts",
+        },
+    ),
+    "condition_gap": Metric(
+        "Cost of another class",
+        "nats a character",
+        "maximise",
+        "How much more a character of a test text costs under another class than under its own; the mean over conditions.",
+        constants={"a model that does not listen": 0.0},
+    ),
+    "form_gap": Metric(
+        "Cost of another form",
+        "nats a character",
+        "maximise",
+        "How much more a character of test verse costs under another form than under its own.",
+        constants={"a model that does not listen": 0.0},
+    ),
+    "distinct_1": Metric(
+        "Distinct characters",
+        "%",
+        "as real",
+        "Different characters of all samples over the number of their characters.",
+        {"distinct_1_real": "as many real texts"},
+    ),
+    "distinct_2": Metric(
+        "Distinct bigrams",
+        "%",
+        "as real",
+        "Different pairs of neighbouring characters of all samples over the number of these pairs.",
+        {"distinct_2_real": "as many real texts"},
     ),
     "top_1": Metric(
         "Nearest text",
@@ -107,6 +216,24 @@ METRICS: dict[str, Metric] = {
     "perplexity": Metric(
         "Perplexity", "tokens", "minimise", "The exponential of the cross-entropy of a token."
     ),
+    **{
+        f"distinct_{n}": Metric(
+            f"Distinct {what}",
+            "%",
+            "as real",
+            f"Different {what} of written texts over all of them; low where a model writes the same again and again.",
+            {f"distinct_{n}_real": "targets"},
+        )
+        for n, what in ((1, "characters"), (2, "pairs of characters"))
+    },
+    "unanswered": Metric(
+        "Questions without an answer",
+        "%",
+        "",
+        "Share of test questions to which no passage has an answer, says the model.",
+    ),
+    "bleu_order": Metric("Order of BLEU", "", "", "The longest n-grams that BLEU counts."),
+    "written_num_texts": Metric("Texts compared", "", "", "Test texts that written ones are compared with."),
     "frechet_classifier": Metric(
         "Fréchet distance",
         "in classifier features",
@@ -449,10 +576,12 @@ BASELINE_SUFFIXES = {
     "_real": "real",
     "_shuffled": "shuffled",
     "_unigram": "frequencies alone",
+    "_bigram": "bigrams alone",
     "_mean_image": "always the mean image",
     "_other_image": "another image",
     "_noise": "noise",
     "_majority": "always the most frequent one",
+    "_copy": "a copy of what was read",
     "_gaussian": "a Gaussian",
     "_random": "at random",
     "_pixelwise": "independent pixels",

@@ -37,6 +37,10 @@ RECIPES = ("train", "sample", "evaluate")
 OF_IMAGES = {"datasets/digits", "datasets/glyphs", "datasets/emoji"}
 PICTURES = {name for name, block in PARAMS["recipes"].items() if block["data"] in OF_IMAGES}
 POINTS = {name for name, block in PARAMS["recipes"].items() if block["data"] == "datasets/ring"}
+TITLES, BIOGRAPHIES = (
+    {name for name, block in PARAMS["recipes"].items() if block["data"] == f"encoded/{data}"}
+    for data in ("titles", "biographies")
+)
 CLASSIFIERS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "classifier"}
 JUDGED = {
     name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
@@ -122,7 +126,9 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("models/nice.py", of(["nice"])),
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
-        ("data/pairs.py", of(["couplet"])),
+        ("data/pairs.py", of({"couplet", *TITLES})),
+        ("data/passages.py", of(BIOGRAPHIES)),
+        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of(["couplet"], ["sample", "evaluate"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
@@ -132,8 +138,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("evaluation/likelihood.py", of(RASTER | FLOWS & PICTURES, ["evaluate"])),
         ("evaluation/inversion.py", of(FLOWS, ["evaluate"])),
         ("evaluation/retrieval.py", set()),
-        ("sampling/temperatures.py", of(PICTURES | POINTS, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
-        ("sampling/pictures.py", of(PICTURES | POINTS, ["sample"])),
+        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
+        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES, ["sample"])),
         ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(["tang", "couplets"], ["vocabulary"])),

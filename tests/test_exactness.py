@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from genpipe.errors import GenpipeError
 from genpipe.training.checkpoint import latest_checkpoint
 from genpipe.training.log import rows_of
 from genpipe.training.logical import Fast, Processes
@@ -67,7 +66,7 @@ class Drifting(exactness.Deadly):
     """Data whose reader moves a weight of its own, as a broken processor might."""
 
     def __init__(self, trainer: Trainer) -> None:
-        super().__init__(trainer.data, None)
+        super().__init__(trainer, None, trainer.run.directory)
         self._weight = next(trainer.recipe.parameters())
 
     def train_batch(self, seed, step, batch_size):
@@ -81,12 +80,13 @@ def _complain(rank: int, directory: Path, fault: str, complaints) -> None:
     store = directory / "store"
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     best = {"best": {"metric": "fit.los", "direction": "lowest"}} if fault == "metric" else {}
-    trainer = toys.trainer(Run(directory / "run"), Processes(), **best)
-    if fault == "drift" and rank == 1:
-        trainer.data = Drifting(trainer)
     try:
+        trainer = toys.trainer(Run(directory / "run"), Processes(), **best)
+        if fault == "drift" and rank == 1:
+            trainer.data = Drifting(trainer)
         trainer.fit()
-    except GenpipeError as error:
+    # any error, so that the test need not wait for a process that ended
+    except Exception as error:
         complaints.put(str(error))
 
 

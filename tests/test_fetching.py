@@ -50,7 +50,8 @@ def test_each_source_is_fetched_for_the_data_sets_that_read_it(project: Path) ->
     assert parts(project, "glyphs") == ["glyphs"]
     assert parts(project, "prepare@emoji", "tang") == ["poems", "emoji"]
     assert parts(project, "train@nice") == ["digits"]
-    assert parts(project) == ["digits", "poems", "glyphs", "emoji"]
+    assert parts(project, "biographies", "verses", "reviews") == ["poems", "authors", "reviews"]
+    assert parts(project) == [part.directory for part in PARTS]
 
 
 def test_make_run_fetches_only_what_its_flow_reads(project: Path) -> None:

@@ -1,6 +1,7 @@
 """Invertible residual networks: norms, log-determinants, inverses and densities, against dense matrices and grids."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -221,7 +222,16 @@ def test_the_error_after_n_steps_is_that_of_the_contraction():
     assert [steps_to(1e-6, bound) for bound in (0.5, 0.7, 0.9)] == [21, 43, 153]
 
 
-@pytest.mark.parametrize("slope", [1.0, -2.0, math.nan])
+def test_rounding_that_keeps_a_contraction_moving_is_no_error():
+    """Each step is off by one rounding, up and down in turn; the answer is as near as it says."""
+    eps, y, c = torch.finfo(torch.float32).eps, torch.ones(1, 1), 0.95
+    signs = itertools.cycle((1, -1))
+    found = fixed_point(lambda x: c * x + next(signs) * eps, y, c)
+    assert found.num_steps == 2 * steps_to(eps, c)
+    assert 0 < abs(found.x.item() - 1 / (1 + c)) <= found.error.item() < 2e-4
+
+
+@pytest.mark.parametrize("slope", [1.0, -2.0, math.nan, math.inf])
 def test_what_is_no_contraction_is_refused_and_not_inverted_wrongly(slope):
     with pytest.raises(BadInput, match=r"does not converge: after .* no contraction by 0\.9"):
         fixed_point(lambda x: slope * x, torch.ones(2, 3), 0.9)

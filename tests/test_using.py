@@ -399,6 +399,47 @@ def test_texts_are_answered_tagged_and_classified(models, tmp_path, capsys):
     assert 0.5 <= float(share) <= 1
 
 
+def test_targets_and_answers_are_written_for_own_texts(models, tmp_path, capsys, refused):
+    """From the command line, from a file of passages, and from Python, in the same words."""
+    pairs, reader = model(models, "unilm"), model(models, "unilm_passages")
+    (line,) = use(capsys, "answer", pairs, "天地日", "--how", "max_tokens=4", "--how", "beam=2").splitlines()
+    assert [line] == genpipe.answer(pairs, ["天地日"], how={"max_tokens": 4, "beam": 2})
+    (tmp_path / "passages").write_text("天地日月\n山水\n", encoding="utf-8")
+    how = ("--how", "max_tokens=3", "--how", "extractive=true")
+    by_file = use(capsys, "answer", reader, "花鳥", "春", "--passages", tmp_path / "passages", *how)
+    by_words = use(capsys, "answer", reader, "花鳥", "春", "--passage", "天地日月", "--passage", "山水", *how)
+    assert by_file == by_words
+    answers = genpipe.answer(
+        reader, ["花鳥", "春"], passages=["天地日月", "山水"], how={"max_tokens": 3, "extractive": True}
+    )
+    assert by_file.splitlines() == answers
+    assert all(text in "天地日月" or text in "山水" for text in answers)
+    ids = genpipe.sample(
+        reader,
+        2,
+        given={"question": ["花鳥", "春"], "passages": [["天地"], ["山水", "日"]]},
+        how={"max_tokens": 3},
+    )["ids"]
+    assert ids.shape == (2, 3)
+    for words, line in (
+        (
+            ("answer", reader, "花鳥"),
+            "UniLM answers questions about passages; give one or more with --passage TEXT",
+        ),
+        (("answer", pairs, "天地", "--passage", "山水"), "passages: UniLM reads none; leave them out"),
+        (("answer", pairs, "天地", "--how", "extractive=true"), "extractive: UniLM reads no passages"),
+        (
+            ("answer", pairs, "天地", "--how", "min_tokens=200"),
+            "min_tokens: 200 are more than max_tokens, 100",
+        ),
+        (
+            ("answer", pairs, "天地日月" * 9),
+            "a text of 38 tokens with its marks, and this model reads and writes 12 in all",
+        ),
+    ):
+        assert line in refused(*words)
+
+
 def genpipe_facts(models, name):
     """What data.json of a model says of its data."""
     return json.loads(Path(model(models, name), "data.json").read_text(encoding="utf-8"))["facts"]

@@ -92,11 +92,24 @@ BLOCKS = {
         "network": {"embedding_dim": 16, "num_layers": 2},
         "solvers": {"nll": {"lr": 1e-2, "warmup": 3}},
     },
+    "conditional_lm": {
+        "kind": "tagged",
+        "network": {"width": 16, "num_blocks": 2, "num_heads": 2, "condition_dim": 8},
+        "how": {"max_tokens": 8},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
+    "unilm": {
+        "kind": "pairs",
+        "network": {"width": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0},
+        "how": {"method": "greedy", "max_tokens": 6},
+        "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
+    },
 }
 FALLING = {  # the loss of each recipe that has one which falls; players of a game have none
     "aae": "reconstruct.loss",
     "aae_class": "reconstruct.loss",
     "classifier": "nll.loss",
+    "conditional_lm": "nll.loss",
     "couplet": "nll.loss",
     "coupling_flow": "nll.loss",
     "coupling_flow_batch": "nll.loss",
@@ -114,6 +127,8 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "pixelcnn_levels": "nll.loss",
     "pixelcnn_logistics": "nll.loss",
     "pixelrnn": "nll.loss",
+    "unilm": "nll.loss",
+    "unilm_passages": "nll.loss",
     "vae": "bound.loss",
     "vae_class": "bound.negative_elbo",
     "vae_points": "bound.loss",
@@ -344,6 +359,41 @@ VARIANTS: Mapping[str, dict] = {
         "ema": 0.9,
         "solvers": {"ogan": {"optimiser": "rmsprop", "lr": 1e-3}},
     },
+    "conditional_lm_whole": {  # with every part of the network, and without texts that are too long
+        "model": "conditional_lm",
+        "kind": "tagged",
+        "batches": {"max_length": 5, "whole": True},
+        "network": {
+            "width": 16,
+            "num_blocks": 2,
+            "num_heads": 2,
+            "condition_dim": 8,
+            "bottleneck": 4,
+            "key_size": 12,
+            "embedding_dim": 6,
+            "talking_heads": "both",
+            "pre_norm": False,
+            "num_positions": 9,
+        },
+        "how": {"method": "beam", "max_tokens": 4},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
+    "unilm_passages": {  # reading comprehension by a vote, with every part of the attention
+        "model": "unilm",
+        "kind": "passages",
+        "network": {
+            "reads": "passages",
+            "width": 16,
+            "num_blocks": 2,
+            "num_heads": 2,
+            "key_size": 12,
+            "talking_heads": "both",
+            "pre_norm": True,
+            "embedding_dim": 6,
+        },
+        "how": {"method": "beam", "max_tokens": 4, "extractive": True},
+        "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
+    },
 }
 ALL = {**BLOCKS, **VARIANTS, **{name: reference_block(name) for name in REFERENCE}}
 MODELS = {  # the laws run over these
@@ -484,7 +534,10 @@ def write_groups(directory: Path) -> Path:
 
 
 def write_tagged(directory: Path) -> Path:
-    """Texts whose tags say whether a character is in the second half of the vocabulary."""
+    """Texts whose tags say whether a character is in the second half of the vocabulary, and with two conditions.
+
+    `first` is whether the first character is in that half, `long` whether there are more than four characters.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "vocabulary.json", TOKENS)
     rng = np.random.default_rng(0)
@@ -492,7 +545,10 @@ def write_tagged(directory: Path) -> Path:
         texts = [rng.integers(2, len(TOKENS), 2 + i % 5) for i in range(n)]
         write_texts(directory, split, "text", texts)
         np.save(directory / f"{split}.tags.npy", (np.concatenate(texts) > 6).astype(np.uint8))
-    return describe(directory, "tagged", token_facts(num_tags=2))
+        np.save(directory / f"{split}.first.npy", np.array([text[0] > 6 for text in texts], np.int64))
+        np.save(directory / f"{split}.long.npy", np.array([len(text) > 4 for text in texts], np.int64))
+    names = {"first": ["low", "high"], "long": ["no", "yes"]}
+    return describe(directory, "tagged", {**token_facts(num_tags=2, max_length=6), "conditions": names})
 
 
 DATA: Mapping[str, Callable[[Path], Path]] = {

@@ -65,13 +65,13 @@ def add(commands: Commands) -> None:
 
 
 def _data(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.params.corpora import HuggingFace
+    from genpipe.params.corpora import Hub
     from genpipe.sources.fetch import fetch_data, parts_of
     from genpipe.sources.hub import fetch_from_hub
 
     datasets = _asked(root, arguments.targets, arguments.set_name)
     parts = parts_of(dataset.source for dataset in datasets)
-    of_hub = [item for item in datasets if isinstance(item, HuggingFace) and item.name]
+    of_hub = [item for item in datasets if isinstance(item, Hub) and item.name]
     if parts:
         archives = [path.resolve() for path in arguments.archive]
         fetch_data(root, archives, force=arguments.force, parts=parts)

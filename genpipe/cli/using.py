@@ -85,6 +85,14 @@ def _add_answers(parts: Commands) -> None:
         "examples: genpipe answer couplet 明月松間照 春風; genpipe answer classifier@prod digit.png",
     )
     answer.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files of pictures")
+    answer.add_argument(
+        "--passage",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a passage that the inputs are questions about; may be repeated",
+    )
+    answer.add_argument("--passages", type=Path, metavar="FILE", help="such passages, one a line")
     _add_how(answer)
     search = _part(
         parts,
@@ -213,7 +221,8 @@ def _interpolate(using: "Using", arguments: argparse.Namespace) -> None:
 def _answer(using: "Using", arguments: argparse.Namespace) -> None:
     from genpipe.using.answering import answer
 
-    answer(using, arguments.inputs, named(arguments.how, "--how"))
+    passages = [*arguments.passage, *_texts(arguments.passages)]
+    answer(using, arguments.inputs, named(arguments.how, "--how"), passages)
 
 
 def _search(using: "Using", arguments: argparse.Namespace) -> None:

@@ -25,7 +25,8 @@ from genpipe.corpus.fields import Marks, write_items
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import Content, Shard, cut, read
 from genpipe.corpus.tasks import Away, Task
-from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer, inputs_of
+from genpipe.corpus.tokenizers import Tokenizer, corpus_tokenizer, inputs_of, tokenizer
+from genpipe.corpus.words import require_characters, word_starts
 from genpipe.dependencies import version_of
 from genpipe.errors import BadInput
 from genpipe.files import (
@@ -57,7 +58,7 @@ NO_PIECE = (
     zipfile.BadZipFile,
 )  # not encoded yet, or cut off by a power failure
 
-Encoded = tuple[Path, np.ndarray | None, np.ndarray | None]  # without ids where the piece is there already
+Encoded = tuple[Path, dict[str, np.ndarray]]  # without arrays where the piece is there already
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Encoder:
     vocabulary_sha256: str
     dtype: str
     scratch: Path
+    words: Tokenizer | None = None  # whose words are marked among the tokens
 
     def path_of(self, content: Content) -> Path:
         """Where the piece of a shard with this content lies."""
@@ -78,6 +80,7 @@ class Encoder:
             self.dtype,
             _code_version(),
             content.digest(),
+            *([self.words.version] if self.words else []),
         )
         return self.scratch / f"{hashlib.sha256(repr(parts).encode()).hexdigest()}.npz"
 
@@ -88,12 +91,12 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Piece:
-    """A shard on disk: `ids`, 1-D, and `lengths`, the number of ids of each document."""
+    """A shard on disk: `ids`, 1-D, `lengths`, the number of ids of each document, and `words`, where words begin, if asked for."""
 
     path: Path
     tokens: int
 
-    def read(self, part: Literal["ids", "lengths"]) -> np.ndarray:
+    def read(self, part: Literal["ids", "lengths", "words"]) -> np.ndarray:
         """One of its arrays."""
         with np.load(self.path) as arrays:
             return arrays[part]
@@ -131,7 +134,8 @@ def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: C
     dtype = "<u2" if len(vocabulary) <= UINT16_TOKENS else "<u4"
     scratch = root.resolve() / ".genpipe" / "encoded" / name
     scratch.mkdir(parents=True, exist_ok=True)
-    encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch)
+    words = _words(encoding, corpus, f"encodings.{name}.words")
+    encoder = Encoder(corpus_tokenizer(root, corpus), path.resolve(), sha256(path), dtype, scratch, words)
     with new_directory(out, TABLES) as directory, scratch_directory(scratch, "items") as items:
         sources = list(_sources(files, encoding, items, directory))
         shards = [_shards(source, corpus) for source in sources]
@@ -141,7 +145,9 @@ def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: C
         )
         ordered = iter(pieces)
         for source, mine in zip(sources, shards, strict=True):
-            _join(list(itertools.islice(ordered, len(mine))), directory, source.stem, dtype)
+            _join(
+                list(itertools.islice(ordered, len(mine))), directory, source.stem, dtype, words is not None
+            )
         write_codec(directory, root, corpus, path)
         for file in carried:
             shutil.copyfile(file, directory / file.name)
@@ -149,6 +155,14 @@ def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: C
         write_json(directory / "data.json", {"kind": encoding.kind, "splits": list(files), "facts": facts})
     for piece in pieces:
         piece.path.unlink(missing_ok=True)
+
+
+def _words(encoding: Encoding, corpus: Corpus, where: str) -> Tokenizer | None:
+    """The tokenizer whose words are marked, where one is."""
+    if encoding.words is None:
+        return None
+    require_characters(corpus.tokenizer, where)
+    return tokenizer(encoding.words.tokenizer, normalise=encoding.words.normalise)
 
 
 def _files_of_splits(dataset: Path) -> dict[str, Path]:
@@ -173,7 +187,10 @@ def _sources(files: Mapping[str, Path], encoding: Encoding, items: Path, directo
         for name, field in sorted(encoding.fields.items()):
             if name in LISTS:
                 own = items / f"{split}.{name}.jsonl"
-                np.save(directory / f"{split}.{name}.items.npy", write_items(path, field, own))
+                np.save(
+                    directory / f"{split}.{name}.items.npy",
+                    write_items(path, field, own, may_be_empty=name == "answer"),
+                )
                 yield Source(split, name, own, field)
             elif name not in MARKS:
                 yield Source(split, name, path, field)
@@ -187,7 +204,8 @@ def _facts(
     facts: dict[str, Any] = {}
     if encoding.kind != "stream":
         for source in sources:
-            _require_tokens(source, lengths[source.stem])
+            if source.name != "answer":  # a question may have none
+                _require_tokens(source, lengths[source.stem])
         facts["max_length"] = int(max(max(rows, default=0) for rows in lengths.values()))
     for name in sorted(set(encoding.fields) & set(MARKS)):
         marks = Marks(files, encoding.fields[name], per_token=name == "tags")
@@ -201,7 +219,23 @@ def _facts(
         facts[MARKS[name]] = marks.num_known
         if name != "group":
             facts["classes"] = marks.names
+    if encoding.conditions:
+        facts["conditions"] = _write_conditions(files, encoding.conditions, directory)
     return facts
+
+
+def _write_conditions(
+    files: Mapping[str, Path], conditions: Mapping[str, str], directory: Path
+) -> dict[str, list[str]]:
+    """SPLIT.NAME.npy, the number of each text's class, for each condition; the names of its classes."""
+    names: dict[str, list[str]] = {}
+    for name, field in sorted(conditions.items()):
+        marks = Marks(files, field, per_token=False)
+        marks.require_trained()
+        for split in files:
+            np.save(directory / f"{split}.{name}.npy", marks.numbers(split))
+        names[name] = marks.names
+    return names
 
 
 def _require_tokens(source: Source, lengths: np.ndarray) -> None:
@@ -264,7 +298,9 @@ def encode_shard(shard: Shard, encoder: Encoder) -> Piece:
     path = encoder.path_of(content)
     with contextlib.suppress(*NO_PIECE):
         return _open_piece(path)
-    return _keep_piece(_encoded(path, content, encoder.tokenizer, encoder.dtype, encoder.known()))
+    return _keep_piece(
+        _encoded(path, content, encoder.tokenizer, encoder.dtype, encoder.known(), encoder.words)
+    )
 
 
 def _pack_shard(shard: Shard, encoder: Encoder) -> Callable[[], Encoded]:
@@ -272,18 +308,25 @@ def _pack_shard(shard: Shard, encoder: Encoder) -> Callable[[], Encoded]:
     path = encoder.path_of(content)
     with contextlib.suppress(*NO_PIECE):
         _open_piece(path)
-        return functools.partial(tuple, (path, None, None))
-    return functools.partial(_encoded, path, content, encoder.tokenizer, encoder.dtype, encoder.known())
+        return functools.partial(tuple, (path, {}))
+    return functools.partial(
+        _encoded, path, content, encoder.tokenizer, encoder.dtype, encoder.known(), encoder.words
+    )
 
 
-def _encoded(path: Path, content: Content, tokenizer: Tokenizer, dtype: str, known: pl.DataFrame) -> Encoded:
-    """Where the piece is to lie, its ids, and how many each document has."""
-    ids, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
-    for texts in content.blocks(tokenizer.block):
-        tokens = tokenizer.explode(texts).collect(engine="streaming")
+def _encoded(
+    path: Path, content: Content, cuts: Tokenizer, dtype: str, known: pl.DataFrame, words: Tokenizer | None
+) -> Encoded:
+    """Where the piece is to lie, its ids, how many each document has, and where words begin."""
+    ids, lengths, starts = [np.zeros(0, dtype)], [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)]
+    for texts in content.blocks(cuts.block):
+        tokens = cuts.explode(texts).collect(engine="streaming")
         ids.append(_numbers(tokens["token"], known).astype(dtype))
         lengths.append(np.bincount(tokens["document"].to_numpy(), minlength=len(texts)))
-    return path, np.concatenate(ids), np.concatenate(lengths)
+        if words:
+            starts.append(word_starts(tokens, words.explode(texts).collect(engine="streaming"), len(texts)))
+    parts = {"ids": np.concatenate(ids), "lengths": np.concatenate(lengths)}
+    return path, parts | ({"words": np.concatenate(starts)} if words else {})
 
 
 def _numbers(tokens: pl.Series, known: pl.DataFrame) -> np.ndarray:
@@ -297,12 +340,12 @@ def _numbers(tokens: pl.Series, known: pl.DataFrame) -> np.ndarray:
 
 
 def _keep_piece(encoded: Encoded) -> Piece:
-    path, ids, lengths = encoded
-    if ids is None or lengths is None:
+    path, parts = encoded
+    if not parts:
         return _open_piece(path)
     with new_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, ids=ids, lengths=lengths)
-    return Piece(path, len(ids))
+        np.savez(file, allow_pickle=False, **parts)
+    return Piece(path, len(parts["ids"]))
 
 
 def _open_piece(path: Path) -> Piece:
@@ -314,11 +357,13 @@ def _known(path: Path, _sha256: str) -> pl.DataFrame:
     return pl.DataFrame({"token": read_json(path)}).with_row_index("id")
 
 
-def _join(pieces: Sequence[Piece], directory: Path, stem: str, dtype: str) -> None:
+def _join(pieces: Sequence[Piece], directory: Path, stem: str, dtype: str, with_words: bool) -> None:
     """Write the pieces of a file one after another."""
-    with _growing_array(directory / f"{stem}.ids.npy", np.dtype(dtype)) as append:
-        for piece in pieces:
-            append(piece.read("ids"))
+    parts: tuple[tuple[Literal["ids", "words"], str], ...] = (("ids", dtype), ("words", "u1"))
+    for part, kind in parts[: 1 + with_words]:
+        with _growing_array(directory / f"{stem}.{part}.npy", np.dtype(kind)) as append:
+            for piece in pieces:
+                append(piece.read(part))
     lengths = np.concatenate([np.zeros(1, np.int64), *(piece.read("lengths") for piece in pieces)])
     np.save(directory / f"{stem}.offsets.npy", lengths.cumsum().astype("<i8"))
 

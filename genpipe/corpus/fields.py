@@ -20,12 +20,18 @@ def records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, orjson.loads(line)
 
 
-def write_items(path: Path, field: str, out: Path) -> np.ndarray:
-    """Write each text of a field with a list of texts as a record of its own; where those of each record begin."""
+def write_items(path: Path, field: str, out: Path, may_be_empty: bool = False) -> np.ndarray:
+    """Write each text of a field as a record of its own; where those of each record begin. A text alone is a list of one.
+
+    A list that is empty where it may be is written as one empty text: what a question without an answer is answered with.
+    """
     sizes = [0]
     with out.open("w", encoding="utf-8", newline="\n") as file:
         for number, record in records(path):
-            texts = _value(path, number, record, field)
+            value = _value(path, number, record, field)
+            texts = [value] if isinstance(value, str) else value
+            if texts == [] and may_be_empty:
+                texts = [""]
             if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
                 raise BadInput(
                     f"{path}: line {number}: the field {field!r} is not a list of texts; fix the line"

@@ -36,7 +36,7 @@ def build_vocabulary(root: Path, name: str, corpus: Corpus) -> None:
     path = root / "artifacts" / "counts" / name / "counts.parquet"
     counts = read_counts(path, f"genpipe count --corpus {name}")
     kept = choose_tokens(counts, corpus.min_count, corpus.max_size)
-    vocabulary = [UNKNOWN, *kept["token"].to_pylist()]
+    vocabulary = [*dict.fromkeys([UNKNOWN, *kept["token"].to_pylist(), *corpus.also])]
     total = sum(counts["count"].to_pylist())
     coverage = sum(kept["count"].to_pylist()) / total if total else 0.0
     out = root / "artifacts" / "vocabularies" / name

@@ -24,6 +24,8 @@ class Passages(Described):
     ) -> None:
         super().__init__(directory)
         self.num_passages = num_passages
+        if "max_length" in self.facts:
+            self.facts["max_length"] = min(self.facts["max_length"], max_length or self.facts["max_length"])
         self.questions = {split: Texts(directory, split, "question", max_length) for split in self.splits}
         self.texts = {
             field: {split: Texts(directory, split, field, max_length) for split in self.splits}

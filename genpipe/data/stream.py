@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.data.loader import Described, Example, chunks, derived_seed
+from genpipe.data.loader import AGAIN, Described, Example, chunks, derived_seed, read_array
 from genpipe.data.texts import Texts
-from genpipe.errors import BadInput
+from genpipe.errors import BadInput, BadState
 from genpipe.params.blocks import Count
 
 
@@ -33,6 +33,7 @@ class Stream(Described):
     def __init__(self, directory: Path, time: Count = 128) -> None:
         super().__init__(directory)
         self.texts = {split: Texts(directory, split, "text") for split in self.splits}
+        self.words = {split: _words(directory, split, len(texts.ids)) for split, texts in self.texts.items()}
         self.time = time
         self.facts["time"] = time
         for split, texts in self.texts.items():
@@ -46,7 +47,8 @@ class Stream(Described):
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
         """`ids`, `documents`, their numbers from 0 in each window, and `positions`, int64 [batch, time].
 
-        Positions are counted from the first token that the window has of a document, so all are below `time`.
+        Positions are counted from the first token that the window has of a document, so all are below `time`. Where the encoding
+        marks words, `words` numbers those of each window from 0; an end mark, and each <pad>, is a word of its own.
         """
         per_epoch = self._tokens("train") // self.time
         places = [divmod(n, per_epoch) for n in range(step * batch_size, (step + 1) * batch_size)]
@@ -62,6 +64,10 @@ class Stream(Described):
         """Tokens of each window, <pad> not counted."""
         return (example["ids"] != self.facts["pad"]).sum(1)
 
+    @property
+    def _marks_words(self) -> bool:
+        return not any(isinstance(words, _NoWords) for words in self.words.values())
+
     def _tokens(self, split: str) -> int:
         return len(self.texts[split].ids) + len(self.texts[split])
 
@@ -73,23 +79,44 @@ class Stream(Described):
         return Order(documents, np.cumsum(self.texts[split].lengths[documents] + 1))
 
     def _window(self, split: str, order: Order, number: int) -> np.ndarray:
-        """Ids, documents and positions of a window, int64 [3, time]."""
-        first, texts = number * self.time, self.texts[split]
+        """Ids, documents, positions and starts of words of a window, int64 [4, time]."""
+        first, texts, words = number * self.time, self.texts[split], self.words[split]
         place, filled = int(np.searchsorted(order.ends, first, side="right")), 0
         parts: list[np.ndarray] = []
         while filled < self.time and place < len(order.documents):
-            text = np.append(texts[int(order.documents[place])], self.facts["end"])
+            document = int(order.documents[place])
+            text = np.append(texts[document], self.facts["end"])
+            starts = np.append(words[texts.offsets[document] : texts.offsets[document + 1]], 1)
             start = first + filled - (int(order.ends[place]) - len(text))
-            part = text[start : start + self.time - filled]
-            parts.append(np.stack([part, np.full_like(part, len(parts)), np.arange(len(part))]))
+            part, starts = (x[start : start + self.time - filled] for x in (text, starts))
+            parts.append(np.stack([part, np.full_like(part, len(parts)), np.arange(len(part)), starts]))
             filled, place = filled + len(part), place + 1
         rest = self.time - filled
         if rest:
-            parts.append(
-                np.stack([np.full(rest, self.facts["pad"]), np.full(rest, len(parts)), np.arange(rest)])
-            )
+            pads = np.full(rest, self.facts["pad"])
+            parts.append(np.stack([pads, np.full(rest, len(parts)), np.arange(rest), np.ones_like(pads)]))
         return np.concatenate(parts, axis=1)
 
     def _stacked(self, windows: list[np.ndarray]) -> Example:
-        ids, documents, positions = torch.from_numpy(np.stack(windows, axis=1))
-        return {"ids": ids, "documents": documents, "positions": positions}
+        ids, documents, positions, starts = torch.from_numpy(np.stack(windows, axis=1))
+        batch = {"ids": ids, "documents": documents, "positions": positions}
+        starts[:, 0] = 1  # a window that begins within a word has the rest of it as a word
+        return batch | ({"words": starts.cumsum(1) - 1} if self._marks_words else {})
+
+
+class _NoWords:
+    """In place of marks: each token is a word."""
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return np.ones(part.stop - part.start, np.int64)
+
+
+def _words(directory: Path, split: str, num_tokens: int) -> np.ndarray | _NoWords:
+    """Where words begin, uint8 [tokens], as the encoding marked them."""
+    path = directory / f"{split}.text.words.npy"
+    if not path.exists():
+        return _NoWords()
+    words = read_array(path)
+    if words.shape != (num_tokens,):
+        raise BadState(f"{path}: {list(words.shape)} marks of {num_tokens:,} tokens; {AGAIN}")
+    return words

@@ -1,4 +1,4 @@
-"""Texts with a tag on each token, or with one label."""
+"""Texts with a tag on each token, with one label, or with a class of each of several conditions."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,36 +13,59 @@ from genpipe.params.blocks import Count
 
 
 class Tagged(Described):
-    """SPLIT.text, padded, with SPLIT.tags.npy, a number for each token, or SPLIT.label.npy, one for each text."""
+    """SPLIT.text, padded, with SPLIT.tags.npy, a number for each token, or SPLIT.label.npy, one for each text.
+
+    `max_length` cuts longer texts; with `whole` it leaves them out instead, so that every text has its own end.
+    Where the facts name `conditions`, SPLIT.NAME.npy has a number for each text and condition, which a batch has under its name.
+    """
 
     unit = "token"
 
-    def __init__(self, directory: Path, max_length: Count | None = None) -> None:
+    def __init__(self, directory: Path, max_length: Count | None = None, whole: bool = False) -> None:
         super().__init__(directory)
         self.texts = {split: Texts(directory, split, "text", max_length) for split in self.splits}
-        field = "tags" if "num_tags" in self.facts else "label"
-        self.marks = {split: read_array(directory / f"{split}.{field}.npy") for split in self.splits}
-        for split, texts in self.texts.items():
-            self.require_rows(split, len(texts))
+        known = {"tags": "num_tags", "label": "num_classes"}
+        fields = [field for field, fact in known.items() if fact in self.facts]
+        fields += self.facts.get("conditions", {})
+        self.marks = {
+            split: {field: read_array(directory / f"{split}.{field}.npy") for field in fields}
+            for split in self.splits
+        }
+        self.rows = {split: self._fitting(split, max_length if whole else None) for split in self.splits}
+        for split, rows in self.rows.items():
+            self.require_rows(split, len(rows))
+        if max_length and "max_length" in self.facts:
+            self.facts["max_length"] = min(self.facts["max_length"], max_length)
 
     def train_batch(self, seed: int, step: int, batch_size: int) -> Example:
-        """`ids`, int64 [batch, time], `lengths`, and `tags`, int64 [batch, time] with 0 beyond the length, or `labels`."""
-        return self._rows("train", shuffled_rows(len(self.texts["train"]), seed, step, batch_size))
+        """`ids`, int64 [batch, time], `lengths`, and `tags`, int64 [batch, time] with 0 beyond the length, or `labels`, or conditions."""
+        rows = self.rows["train"]
+        return self._batch("train", rows[shuffled_rows(len(rows), seed, step, batch_size)])
 
     def split(self, name: str) -> Iterator[Example]:
         """The same keys, in the order of the files."""
-        return (self._rows(name, rows) for rows in chunks(len(self.texts[self.require(name)])))
+        rows = self.rows[self.require(name)]
+        return (self._batch(name, rows[part]) for part in chunks(len(rows)))
 
     def units(self, example: Example) -> Tensor:
         """Tokens of each text."""
         return example["lengths"]
 
-    def _rows(self, split: str, rows: np.ndarray) -> Example:
-        texts, marks = self.texts[split], self.marks[split]
+    def _fitting(self, split: str, most: int | None) -> np.ndarray:
+        """The numbers of the texts of at most so many tokens."""
+        lengths = np.diff(self.texts[split].offsets)
+        return np.flatnonzero(lengths <= (most or np.inf))
+
+    def _batch(self, split: str, rows: np.ndarray) -> Example:
+        texts = self.texts[split]
         ids, lengths = texts.padded(rows, self.facts["pad"])
         batch = {"ids": ids, "lengths": lengths}
-        if "num_tags" not in self.facts:
-            return batch | {"labels": torch.from_numpy(marks[rows].astype(np.int64))}
-        starts = texts.offsets[rows]
-        tags = [marks[s : s + n] for s, n in zip(starts, lengths.tolist(), strict=True)]
-        return batch | {"tags": padded(tags, 0)[0]}
+        for field, own in self.marks[split].items():
+            if field == "tags":
+                starts = texts.offsets[rows]
+                tags = [own[s : s + n] for s, n in zip(starts, lengths.tolist(), strict=True)]
+                batch["tags"], _ = padded(tags, 0)
+            else:
+                key = "labels" if field == "label" else field
+                batch[key] = torch.from_numpy(own[rows].astype(np.int64))
+        return batch

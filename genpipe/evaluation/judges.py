@@ -18,6 +18,7 @@ from genpipe.evaluation import (
     bounds,
     classes,
     codes,
+    conditions,
     couplets,
     density,
     energies,
@@ -37,6 +38,7 @@ from genpipe.evaluation import (
     tagging,
     temperatures,
     transport,
+    writing,
 )
 from genpipe.evaluation.judge import Judge
 
@@ -45,6 +47,7 @@ JUDGES = (
     Judge((Classifies,), ("images", "tagged"), classes.judge_classes),
     Judge((Tags,), ("tagged",), tagging.judge_tags),
     Judge((NextToken,), ("passages",), reading.judge_reading),
+    Judge((NextToken,), ("pairs",), writing.judge_writing),
     Judge((Embeds,), ("groups",), retrieval.judge_retrieval),
     Judge((LogProb,), ("images",), likelihood.bits_per_dim),
     Judge((LogProb,), ("points",), density.judge_density),
@@ -53,6 +56,7 @@ JUDGES = (
     Judge((Invertible,), ("images", "points"), inversion.judge_log_det, any_split=False),
     Judge((Bounds,), ("images", "points"), bounds.judge_bounds),
     Judge((NextToken,), ("stream", "pairs", "tagged"), generation.judge_next_token),
+    Judge((NextToken, LogProb), ("tagged",), conditions.judge_conditions),
     Judge((Encodes, Decodes), ("images",), codes.judge_codes),
     Judge((Encodes,), ("images", "points"), probe.judge_probe),
     Judge((Masks,), ("images",), restoring.judge_restoring),

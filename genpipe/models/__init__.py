@@ -3,6 +3,7 @@
 from genpipe.models.aae import AAE
 from genpipe.models.ali import ALI
 from genpipe.models.classifier import Classifier
+from genpipe.models.conditional_lm import ConditionalLM
 from genpipe.models.couplet import Couplet
 from genpipe.models.coupling_flow import CouplingFlow
 from genpipe.models.energy import EnergyModel
@@ -16,6 +17,7 @@ from genpipe.models.ogan import OGAN
 from genpipe.models.pixelcnn import PixelCNN
 from genpipe.models.pixelrnn import PixelRNN
 from genpipe.models.residual_flow import ResidualFlow
+from genpipe.models.unilm import UniLM
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
 
@@ -23,6 +25,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "aae": AAE,
     "ali": ALI,
     "classifier": Classifier,
+    "conditional_lm": ConditionalLM,
     "couplet": Couplet,
     "coupling_flow": CouplingFlow,
     "energy": EnergyModel,
@@ -36,5 +39,6 @@ RECIPES: dict[str, type[Recipe]] = {
     "residual_flow": ResidualFlow,
     "pixelcnn": PixelCNN,
     "pixelrnn": PixelRNN,
+    "unilm": UniLM,
     "vae": VAE,
 }

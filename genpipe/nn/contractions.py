@@ -148,7 +148,8 @@ def fixed_point(residual: Apply, y: Tensor, bound: float) -> Inverted:
     """x with x + residual(x) = y, [n, *shape], by x ← y − residual(x) from x = y, where Lip(residual) ≤ `bound` < 1.
 
     The error of xⁿ is at most cⁿ/(1−c) ‖x¹ − x⁰‖ and c/(1−c) ‖xⁿ − xⁿ⁻¹‖ (Banach, 1922). A row stops, whatever the others do, when a
-    step changes it by rounding only. Raises BadInput where a row takes twice the steps that the bound allows: then it does not hold.
+    step changes it by rounding only. Rounding may keep it from standing still, but moves it by 1/(1−c) roundings a step at most, which
+    is enough after twice the steps that the bound allows. Raises BadInput where a row then moves by more: the bound does not hold.
     """
     least = 2 * torch.finfo(y.dtype).eps * (1 + _norm(y))
     x, moved = y, torch.full_like(least, torch.inf)
@@ -160,10 +161,10 @@ def fixed_point(residual: Apply, y: Tensor, bound: float) -> Inverted:
         distance = _norm(new - x)
         x = torch.where(goes_on.view(-1, *[1] * (y.dim() - 1)), new, x)
         moved = torch.where(goes_on, distance, moved)
-        if not (moved > least).any():  # a step that is no number stops nothing
-            if not moved.isfinite().all():
-                break
-            return Inverted(x, bound / (1 - bound) * moved, step)
+        if not (moved > least).any():  # a step that is no number is larger than nothing
+            break
+    if (moved.isfinite() & (moved <= least / (1 - bound))).all():
+        return Inverted(x, bound / (1 - bound) * moved, step)
     raise BadInput(
         f"the inverse of a residual block does not converge: after {step} steps one still changes an example by "
         f"{float(moved.max()):.3g}, so the block is no contraction by {bound:.4g}; train it longer without an average of weights, or with a "

@@ -10,6 +10,7 @@ from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, Tokeni
 # what a stage depends on where a block names no file: written out, since dvc.yaml has no defaults
 NO_FILE = "artifacts/none"
 HUB_NAME = r"^[A-Za-z0-9][\w.-]*/[\w.-]+$"
+FORM = r"^[1-9]\d?x[1-9]\d?$"
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -36,10 +37,9 @@ class ImageFolder(Source):
     )
 
 
-class HuggingFace(Source):
-    """Images in a format of Hugging Face's `datasets`: on disk, or fetched from the Hub by name into `source`."""
+class Hub(Source):
+    """A data set in a format of Hugging Face's `datasets`: on disk, or fetched from the Hub by name into `source`."""
 
-    kind: Literal["hugging_face"]
     name: str | None = Field(
         None, pattern=HUB_NAME, description="of the Hub, as owner/name: `genpipe data` fetches it"
     )
@@ -52,6 +52,20 @@ class HuggingFace(Source):
         (),
         description="patterns of those to fetch, as plain_text/*.parquet; all of known formats where none is given",
     )
+
+    @model_validator(mode="after")
+    def _a_name_has_a_revision(self) -> Self:
+        if (self.name is None) != (self.revision is None):
+            raise ValueError("name and revision go together: the name alone may mean other data tomorrow")
+        if self.files and self.name is None:
+            raise ValueError("files: of use beside name only")
+        return self
+
+
+class HuggingFace(Hub):
+    """Images in a format of Hugging Face's `datasets`."""
+
+    kind: Literal["hugging_face"]
     image: str | None = Field(None, description="column of images; the only one where none is given")
     label: str = Field(
         "auto", description="column of classes; auto: the only one, if there is one; none: no classes"
@@ -62,13 +76,15 @@ class HuggingFace(Source):
         "auto", description="auto: grey only where every picture is grey"
     )
 
-    @model_validator(mode="after")
-    def _a_name_has_a_revision(self) -> Self:
-        if (self.name is None) != (self.revision is None):
-            raise ValueError("name and revision go together: the name alone may mean other images tomorrow")
-        if self.files and self.name is None:
-            raise ValueError("files: of use beside name only")
-        return self
+
+class HuggingFaceText(Hub):
+    """Text in a format of Hugging Face's `datasets`, as records with a field for each column."""
+
+    kind: Literal["hugging_face_text"]
+    columns: tuple[str, ...] = Field(
+        (), description="columns to take; all of texts, numbers and classes where none is named"
+    )
+    test_share: Share = Field(0.1, description="share kept for testing, where there is one split")
 
 
 class Glyphs(Source):
@@ -151,10 +167,60 @@ class Couplets(Source):
     test_share: Share = 0.1
 
 
+class Titles(Source):
+    """Poems with titles to write, out of a .jsonl file as `genpipe data` unpacks it."""
+
+    kind: Literal["titles"]
+    test_share: Share = 0.05
+    max_title: int = Field(24, ge=1, description="characters; longer titles are prefaces, and left out")
+
+
+class Verses(Source):
+    """Poems with their verse form and their dynasty, out of a folder of .jsonl files as `genpipe data` unpacks it."""
+
+    kind: Literal["verses"]
+    dynasties: tuple[str, ...] = Field(("tang", "song"), min_length=1, description="NAME for NAME.jsonl")
+    forms: tuple[Annotated[str, Field(pattern=FORM)], ...] = Field(
+        ("5x4", "5x8", "5x12", "7x4", "7x8"), min_length=1, description="characters a line x lines"
+    )
+    most: int | None = Field(
+        4000, ge=1, description="poems of a form and a dynasty at most; null: all of them"
+    )
+    test_share: Share = 0.05
+
+
+class Biographies(Source):
+    """Questions about biographies, out of a folder of .jsonl files as `genpipe data` unpacks them."""
+
+    kind: Literal["biographies"]
+    num_passages: int = Field(3, ge=1, description="passages of a question")
+    per_passage: int = Field(3, ge=1, description="biographies that are joined into a passage")
+    max_characters: int = Field(
+        80, ge=16, description="of a biography: cut after the last sentence that fits"
+    )
+    no_answer: float = Field(0.15, ge=0, le=0.5, description="share of questions that no passage answers")
+    test_share: Share = 0.1
+
+
+class LabelledText(Source):
+    """A folder with a .txt file for each class, a text a line."""
+
+    kind: Literal["labelled_text"]
+    test_share: Share = 0.1
+
+
+class Squad(Source):
+    """Questions about paragraphs in the format of SQuAD, version 1 or 2: a .json file, or a folder with one for each split."""
+
+    kind: Literal["squad"]
+    test_share: Share | None = Field(None, description="of a file: share of its articles kept for testing")
+
+
 Dataset = Annotated[
     Digits
     | ImageFolder
     | HuggingFace
+    | HuggingFaceText
     | Glyphs
     | Emoji
     | FeatureNetwork
@@ -163,7 +229,12 @@ Dataset = Annotated[
     | Text
     | Poems
     | Records
-    | Couplets,
+    | Couplets
+    | Titles
+    | Verses
+    | Biographies
+    | LabelledText
+    | Squad,
     Field(discriminator="kind"),
 ]
 
@@ -184,6 +255,10 @@ class Corpus(Block):
     shard_bytes: int = Field(1 << 20, ge=1)
     min_count: int = Field(1, ge=1, description="rarer tokens are <unk>")
     max_size: int | None = Field(None, ge=1, description="size limit of the vocabulary, <unk> included")
+    also: tuple[str, ...] = Field(
+        (),
+        description="tokens that get an id too, whatever their count: other text by this vocabulary has them",
+    )
 
     @model_validator(mode="after")
     def _file_fits_tokenizer(self) -> Self:

@@ -39,16 +39,19 @@ def in_chunks(function: Callable[[Example], Tensor], x: Example) -> Tensor:
 
 
 def joined(parts: list[Example]) -> Example:
-    """One example of many; shorter rows of another part are padded on the right with zeros."""
+    """One example of many; shorter rows of another part, and fewer passages, are padded on the right with zeros."""
     return {name: _stacked([part[name] for part in parts]) for name in parts[0]}
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
-    if tensors[0].dim() < 2:
-        return torch.cat(tensors)
-    longest = max(tensor.shape[1] for tensor in tensors)
-    padding = [0, 0] * (tensors[0].dim() - 2)
-    return torch.cat([F.pad(tensor, [*padding, 0, longest - tensor.shape[1]]) for tensor in tensors])
+    sizes = [max(tensor.shape[dim] for tensor in tensors) for dim in range(1, tensors[0].dim())]
+    return torch.cat([_wide(tensor, sizes) for tensor in tensors])
+
+
+def _wide(tensor: Tensor, sizes: list[int]) -> Tensor:
+    """A tensor whose dimensions but the first have these sizes; zeros behind what is there."""
+    missing = [size - have for size, have in zip(sizes, tensor.shape[1:], strict=True)]
+    return F.pad(tensor, [pad for more in reversed(missing) for pad in (0, more)]) if any(missing) else tensor
 
 
 def in_fixed_chunks(

@@ -20,8 +20,10 @@ SAMPLES = (
     "texts.npy",
     "texts.txt",
     "answers.tsv",
+    "written.tsv",
     "tags.tsv",
     "classes.tsv",
+    "conditioned.tsv",
     "neighbours.tsv",
     "panels.json",
 )

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from genpipe.errors import BadInput
 from genpipe.files import write_json
 from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
+from genpipe.sampling.conditioned import under_classes
 from genpipe.sampling.draw import as_values as as_values  # judges take it from here
 from genpipe.sampling.draw import (
     checked_options,
@@ -36,6 +36,7 @@ from genpipe.sampling.draw import (
     first,
     in_chunks,
     in_fixed_chunks,
+    rows_of,
 )
 from genpipe.sampling.images import (
     GRID,
@@ -53,9 +54,8 @@ from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
 from genpipe.sampling.showing import Output, Panel, Row, Showing
+from genpipe.sampling.tables import SHOWN, write_table
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
-
-SHOWN = str.maketrans({"\t": "⇥", "\n": "⏎", "\r": "⏎"})
 
 
 def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:
@@ -92,7 +92,26 @@ def texts(showing: Showing) -> Iterable[Row]:
         return decoding.write(recipe, n, given, marks, **options)
 
     given = conditions(recipe, showing.data, showing.num)
-    return written(in_fixed_chunks(write, showing.num, showing.seed, given), showing, SCALED)
+    made = in_fixed_chunks(write, showing.num, showing.seed, given)
+    return [*written(made, showing, SCALED), *beside_the_data(showing, made["ids"])]
+
+
+def beside_the_data(showing: Showing, ids: Tensor) -> Iterable[Row]:
+    """What was written for a source or a question, beside what the data has; nothing where texts have no source."""
+    field, right = {"pairs": ("source", "target"), "passages": ("question", "answer")}.get(
+        showing.kind, ("", "")
+    )
+    if field not in showing.recipe.given:
+        return
+    x = first(showing.data, len(ids))
+    number = min(len(ids), sum(map(rows_of, showing.data.split("test"))))
+    columns = [showing.spelled(texts[:number]) for texts in (x[field], ids, x[right])]
+    write_table(showing.directory / "written.tsv", (field, "written", "real"), zip(*columns, strict=True))
+    caption = (
+        f"The {field} of a test example, what the model writes, and the {right} in the data: the first test examples, whose order is "
+        "that of a hash, so none is chosen. □ is a token without an id."
+    )
+    yield Row("written.tsv", "table", "Written beside the data", caption)
 
 
 def written(made: Example, output: Output, pixels: Pixels) -> list[Row]:
@@ -199,12 +218,6 @@ def spread(rows: list[tuple[str, ...]], n: int) -> list[tuple[str, ...]]:
     return [rows[i * len(rows) // n] for i in range(n)] if n < len(rows) else rows
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Tab-separated text with a header; tabs and line breaks in a text become ⇥ and ⏎."""
-    lines = [columns, *([cell.translate(SHOWN) for cell in row] for row in rows)]
-    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
-
-
 WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
     "images": write_images,
     "points": write_points,
@@ -213,6 +226,7 @@ WRITERS: Mapping[str, Callable[[Tensor, Output, Pixels], Row]] = {
 PANELS = (
     Panel((Samples,), (), samples),
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
+    Panel((NextToken,), ("tagged",), under_classes),
     Panel((Samples,), ("images",), samples_by_class),
     Panel((Samples,), ("images",), samples_by_temperature),
     Panel((Encodes, Decodes), ("images",), reconstructions),

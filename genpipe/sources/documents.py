@@ -1,13 +1,13 @@
 """Documents as JSON Lines: in one file, or in one to train and one to test."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from genpipe.errors import BadInput
 from genpipe.sources.jsonl import write_jsonl
-from genpipe.sources.split import digest, split_by_group
+from genpipe.sources.split import content_order, digest, split_by_group
 
 Record = dict[str, Any]
 WHOLE = "documents"  # the only split where none is kept for testing
@@ -35,6 +35,25 @@ def write_documents(
             "or take test_share out"
         )
     return counts
+
+
+def write_sides(
+    directory: Path, records: Sequence[Record], contents: Sequence[bytes], tested: Sequence[bool]
+) -> dict[str, int]:
+    """Write train.jsonl and test.jsonl in the order of `contents`, so any stretch of them is a fair sample; rows by split.
+
+    Raises BadInput where a side would be empty.
+    """
+    order = content_order(contents)
+    sides = {
+        split: [records[i] for i in order if tested[i] == (split == "test")] for split in ("train", "test")
+    }
+    if not all(sides.values()):
+        raise BadInput(
+            f"{len(sides['train'])} records to train and {len(sides['test'])} to test; add different ones to the source, "
+            "or take another test_share"
+        )
+    return {split: _write(directory, split, side) for split, side in sides.items()}
 
 
 def file_counts(counts: dict[str, int]) -> dict[str, int]:

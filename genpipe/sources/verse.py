@@ -9,6 +9,10 @@ OPENING = {"（": "round", "(": "round", "〖": "lenticular"}
 CLOSING = {"）": "round", ")": "round", "〗": "lenticular"}
 BRACKET = re.compile(f"[{re.escape(''.join([*OPENING, *CLOSING]))}]")
 WORD = re.compile(r"\w")
+HAN = (
+    "〇\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # □, a lost character, is not among them
+)
+LINE = re.compile(f"[{HAN}]+")
 
 
 class Verse(NamedTuple):
@@ -41,6 +45,17 @@ def verse_of(paragraphs: Sequence[str]) -> Verse:
     return Verse(
         [part for part in kept if WORD.search(part)], len(outer) + len(unclosed), len(unclosed), len(stray)
     )
+
+
+def lines_of(paragraphs: Sequence[str]) -> list[str]:
+    """The lines of verse: what stands between marks of punctuation."""
+    return [line for paragraph in paragraphs for line in LINE.findall(paragraph)]
+
+
+def form_of(text: str) -> str | None:
+    """The form of verse, as 5x8: characters a line x lines; None where its lines differ in length, or where there are none."""
+    lengths = [len(line) for line in lines_of([text])]
+    return f"{lengths[0]}x{len(lengths)}" if len({*lengths}) == 1 else None
 
 
 def _matched(text: str) -> tuple[list[Span], list[int], list[int]]:

@@ -13,16 +13,26 @@ from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.panels import class_name
 from genpipe.using.inputs import ids_of, read
 from genpipe.using.making import drawn
-from genpipe.using.model import HOW, Using, one_line, require
+from genpipe.using.model import HOW, Using, one_line, passages_of, require
 
 
-def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> None:
+def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any], passages: Sequence[str] = ()) -> None:
     """Print an answer a line: a line for a line, a text, tags, or a class."""
+    for line in answers(using, inputs, how, passages):
+        print(line)
+
+
+def answers(
+    using: Using, inputs: Sequence[str], how: Mapping[str, Any], passages: Sequence[str] = ()
+) -> list[str]:
+    """The answer to each input; each is a question about all of `passages` where the model reads some."""
+    if passages and "passages" not in getattr(using.recipe, "given", ()):
+        raise BadInput(f"passages: {using.name} reads none; leave them out")
     for needs, kinds, function in ANSWERS:
         if isinstance(using.recipe, needs) and using.kind in kinds:
-            for line in function(using, inputs, how):
-                print(line)
-            return
+            return function(using, inputs, how)
+    if isinstance(using.recipe, NextToken) and using.kind == "passages":
+        return _written_texts(using, inputs, how, passages)
     raise BadInput(
         f"{using.name} answers nothing: it cannot tag, classify, or write under the condition of a text; "
         "genpipe recipes lists what can"
@@ -42,9 +52,17 @@ def _lines_for_lines(using: Using, inputs: Sequence[str], how: Mapping[str, Any]
     return answers
 
 
-def _written_texts(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+def _written_texts(
+    using: Using, inputs: Sequence[str], how: Mapping[str, Any], passages: Sequence[str] = ()
+) -> list[str]:
     ids, lengths = ids_of(using, inputs)
     x = {"source": ids, "source_lengths": lengths, "question": ids, "question_lengths": lengths}
+    if "passages" in using.recipe.given:
+        if not passages:
+            raise BadInput(
+                f"{using.name} answers questions about passages; give one or more with --passage TEXT"
+            )
+        x |= dict(passages_of(using, passages))
     given = {name: value for name, value in x.items() if name in using.recipe.given}
     made = drawn(using, len(inputs), 0, given, {"method": "beam", **how})
     return [one_line(using.text().decode(row)) for row in made["ids"].tolist()]

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpipe.assembly import load_trained
+from genpipe.assembly import keep_freed_memory, load_trained
 from genpipe.capabilities import NextToken, Samples
 from genpipe.corpus.codec import Codec
 from genpipe.data.texts import padded
@@ -74,6 +74,7 @@ def found(root: Path, model: str) -> Iterator[Path]:
 def opened(directory: Path) -> Using:
     """The model in a directory that `genpipe train` or `genpipe pull` wrote."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     recipe, kind, facts = load_trained(directory)
     codec = Codec.read(directory) if "num_tokens" in facts else None
     return Using(recipe, kind, facts, codec, directory)
@@ -84,8 +85,29 @@ def conditions_of(using: Using, given: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         key: value
         for name, values in given.items()
-        for key, value in condition(using, name, [str(value) for value in listed(values)])
+        for key, value in (
+            passages_of(using, values)
+            if name == "passages"
+            else condition(using, name, [str(value) for value in listed(values)])
+        )
     }
+
+
+def passages_of(using: Using, values: Any) -> list[tuple[str, Tensor]]:
+    """Passages as ids, [n, passages, time], and their lengths, [n, passages]: a list for each question, or one list for all."""
+    require_condition(using, "passages")
+    several = list(listed(values))
+    rows = several if several and all(isinstance(row, list | tuple) for row in several) else [several]
+    if not all(rows):
+        raise BadInput("passages: there is none; give one or more for each question")
+    codec, most = using.text(), max(map(len, rows))
+    texts = [[torch.tensor(codec.encode(str(text))).numpy() for text in row] for row in rows]
+    nothing = torch.zeros(0, dtype=torch.int64).numpy()
+    ids, lengths = padded(
+        [text for row in texts for text in [*row, *[nothing] * (most - len(row))]], codec.pad
+    )
+    shape = (len(rows), most)
+    return [("passages", ids.unflatten(0, shape)), ("passage_lengths", lengths.unflatten(0, shape))]
 
 
 def listed(values: Any) -> Iterable[Any]:
@@ -108,11 +130,7 @@ def under(using: Using, given: Mapping[str, Any], n: int) -> dict[str, Tensor]:
 
 def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Tensor]]:
     """A condition, a row a value: classes, or texts as their ids and their lengths."""
-    takes = getattr(using.recipe, "given", ())
-    if name not in takes:
-        names = ", ".join(takes) or "none"
-        remedy = "; classes need a model that was trained with conditional: true" if name == "labels" else ""
-        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}{remedy}")
+    require_condition(using, name)
     if not values:
         raise BadInput(f"{name}: there is no value; give one, or one for each example")
     if name == "labels":
@@ -122,6 +140,15 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
     return [(name, ids), (f"{name}_lengths", lengths)]
 
 
+def require_condition(using: Using, name: str) -> None:
+    """Raise BadInput for a condition that the model does not take."""
+    takes = getattr(using.recipe, "given", ())
+    if name not in takes:
+        names = ", ".join(takes) or "none"
+        remedy = "; classes need a model that was trained with conditional: true" if name == "labels" else ""
+        raise BadInput(f"{using.name} does not take the condition {name!r}; it takes: {names}{remedy}")
+
+
 def class_number(using: Using, text: str) -> int:
     """The number of a class that is given by its name, or by its number where classes have no names."""
     num_classes = using.facts.get("num_classes", 0)
@@ -129,12 +156,20 @@ def class_number(using: Using, text: str) -> int:
     if text in names:
         return names.index(text)
     if "classes" in using.facts:
-        more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
-        raise BadInput(f"no class {text!r}; the classes are: {', '.join(names[:MANY])}{more}")
+        return number_of(text, names)
     raise BadInput(
         f"no class {text!r}; "
         + (f"the classes are 0 to {num_classes - 1}" if names else "there are no classes")
     )
+
+
+def number_of(text: str, names: Sequence[str], condition: str = "") -> int:
+    """The place of a class among the names. Raises BadInput, begun with the name of the condition, where it is none of them."""
+    if text in names:
+        return names.index(text)
+    more = f" and {len(names) - MANY:,} more" if len(names) > MANY else ""
+    where = f"{condition}: " if condition else ""
+    raise BadInput(f"{where}no class {text!r}; the classes are: {', '.join(names[:MANY])}{more}")
 
 
 def require(using: Using, lacks: str, *capabilities: type) -> None:
