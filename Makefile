@@ -18,8 +18,8 @@ help:
 	@echo 'make clean  remove the environment, caches and unfinished runs (data/ and artifacts/ stay)'
 
 run: install
-	@genpipe data encode --set quick
-	@python -m flows.retrain encode --set quick
+	@genpipe data encode@tang --set quick
+	@python -m flows.retrain encode@tang --set quick
 
 zoo: install
 	@genpipe data

@@ -138,20 +138,6 @@ METRICS: dict[str, Metric] = {
         "How much more a character of test verse costs under another form than under its own.",
         constants={"a model that does not listen": 0.0},
     ),
-    "distinct_1": Metric(
-        "Distinct characters",
-        "%",
-        "as real",
-        "Different characters of all samples over the number of their characters.",
-        {"distinct_1_real": "as many real texts"},
-    ),
-    "distinct_2": Metric(
-        "Distinct bigrams",
-        "%",
-        "as real",
-        "Different pairs of neighbouring characters of all samples over the number of these pairs.",
-        {"distinct_2_real": "as many real texts"},
-    ),
     "top_1": Metric(
         "Nearest text",
         "%",

@@ -15,7 +15,7 @@ from genpipe.assembly import build
 from genpipe.errors import BadInput
 from genpipe.evaluation.conditions import agreement, judge_conditions
 from genpipe.evaluation.judge import NotMeasured, Trial
-from genpipe.evaluation.ngrams import Bigrams, NaiveBayes, distinct_share
+from genpipe.evaluation.ngrams import Bigrams, NaiveBayes
 from genpipe.models.conditional_lm import ConditionalLM
 from genpipe.sampling.decoding import write
 from genpipe.sampling.draw import conditions
@@ -230,13 +230,6 @@ def test_naive_bayes_is_bayes_rule_over_bags_of_tokens() -> None:
             prior = (int((labels == label).sum()) + 1) / 43
             scores.append(prior * math.prod((own[t] + 1) / (own.total() + 9) for t in text.tolist()))
         assert bayes.classify([text]).tolist() == [int(np.argmax(scores))]
-
-
-def test_distinct_shares_count_each_n_gram_once() -> None:
-    texts = [np.array([1, 2, 1, 2]), np.array([3]), np.array([], np.int64)]
-    assert distinct_share(texts, 1) == 3 / 5
-    assert distinct_share(texts, 2) == 2 / 3
-    assert math.isnan(distinct_share(texts, 5))
 
 
 def trial_of(

@@ -54,6 +54,12 @@ FLOWS, RASTER, RESTORERS, ENERGIES = (
         ("energy",),
     )
 )
+POEMS = {
+    f"prepare@{name}"
+    for name, block in PARAMS["datasets"].items()
+    if block["kind"] in ("poems", "couplets", "titles", "verses")
+}
+VERSES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
 
@@ -127,8 +133,9 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of({"couplet", *TITLES})),
+        ("data/tagged.py", of(VERSES)),
         ("data/passages.py", of(BIOGRAPHIES)),
-        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of(["couplet"], ["sample", "evaluate"])),
+        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of({"couplet", *VERSES}, ["sample"]) | of(["couplet"], ["evaluate"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
@@ -138,12 +145,12 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("evaluation/likelihood.py", of(RASTER | FLOWS & PICTURES, ["evaluate"])),
         ("evaluation/inversion.py", of(FLOWS, ["evaluate"])),
         ("evaluation/retrieval.py", set()),
-        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
-        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES, ["sample"])),
-        ("sources/poems.py", {"prepare@tang", "prepare@couplets"}),
+        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
+        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"])),
+        ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
-        ("corpus/vocabulary.py", of(["tang", "couplets"], ["vocabulary"])),
-        ("corpus/hidden_markov.py", of(["tang", "couplets"], ["count", "encode"])),
+        ("corpus/vocabulary.py", of(PARAMS["corpora"], ["vocabulary"])),
+        ("corpus/hidden_markov.py", of(PARAMS["corpora"], ["count"]) | of(PARAMS["encodings"], ["encode"])),
         ("files.py", EVERY),
         ("report/plots.py", set()),
     ],

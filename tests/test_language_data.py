@@ -624,3 +624,22 @@ def test_tokens_that_other_text_needs_follow_those_that_were_counted(tmp_path: P
     assert found == ["<unk>", "天", "？", "地"]
     statistics = json.loads((tmp_path / "artifacts/vocabularies/own/statistics.json").read_text())
     assert statistics == {"size": 4, "coverage": 0.75}
+
+
+def test_a_persons_own_pairs_go_from_json_lines_to_batches(tmp_path: Path) -> None:
+    """A file of (source, target) by the kind `records`; copies are on one side, and each pair stays together."""
+    rows = [
+        {"source": "天地日月"[i % 4] * (1 + i % 3), "target": "山水"[i % 2] * (1 + i % 5)} for i in range(60)
+    ]
+    write_lines(tmp_path / "own.jsonl", rows * 2)
+    sides = made(tmp_path, kind="records", source="own.jsonl", test_share=0.3)
+    assert sum(map(len, sides.values())) == 120
+    pairs = {side: {(row["source"], row["target"]) for row in own} for side, own in sides.items()}
+    assert not pairs["train"] & pairs["test"]
+    fields = {"source": "source", "target": "target"}
+    directory = encoded(tmp_path, sides["train"], kind="pairs", fields=fields)
+    batch, spelled = open_data(directory).train_batch(0, 0, 16), ["<unk>", *"天地日月山水"]
+    text = lambda ids, length: "".join(spelled[i] for i in ids[:length].tolist())
+    keys = ("source", "source_lengths", "target", "target_lengths")
+    for source, n, target, m in zip(*(batch[key] for key in keys), strict=True):
+        assert (text(source, n), text(target, m)) in pairs["train"]

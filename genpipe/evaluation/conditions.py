@@ -10,7 +10,8 @@ import torch
 from genpipe.capabilities import LogProb
 from genpipe.data.loader import Data
 from genpipe.evaluation.judge import NotMeasured, Trial
-from genpipe.evaluation.ngrams import Bigrams, Ids, NaiveBayes, distinct_share
+from genpipe.evaluation.ngrams import Bigrams, Ids, NaiveBayes
+from genpipe.evaluation.texts import distinct
 from genpipe.sampling.conditioned import classes_of
 from genpipe.sampling.draw import conditions, rows_of
 from genpipe.sources.verse import form_of
@@ -34,9 +35,10 @@ def judge_conditions(trial: Trial) -> dict[str, float]:
     drawn, asked = samples_of(trial)
     real = texts_of(trial.data, "test", len(drawn))
     metrics |= agreement(trial, sizes, drawn, real, asked)
+    written, known = ([text.tolist() for text in texts] for texts in (drawn, real))
     for n in (1, 2):
-        metrics |= {f"distinct_{n}": distinct_share(drawn, n), f"distinct_{n}_real": distinct_share(real, n)}
-    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+        metrics |= {f"distinct_{n}": distinct(written, n), f"distinct_{n}_real": distinct(known, n)}
+    return metrics
 
 
 def agreement(

@@ -1,6 +1,5 @@
-"""Unigrams and bigrams of token ids, what a language model must be better than; and how many of a set of texts are distinct."""
+"""Unigrams and bigrams of token ids, what a language model must be better than."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,11 +55,3 @@ class NaiveBayes:
         """The likeliest class of each text, int64 [n]."""
         scores = [self.classes + self.tokens[:, np.asarray(text, np.int64)].sum(1) for text in texts]
         return np.array([int(score.argmax()) for score in scores], np.int64)
-
-
-def distinct_share(texts: Sequence[Ids], n: int) -> float:
-    """Different n-grams of all texts over the number of their n-grams (distinct-n, Li et al., 2016, arXiv:1510.03055); NaN without any."""
-    grams = [
-        tuple(text[i : i + n].tolist()) for text in map(np.asarray, texts) for i in range(len(text) - n + 1)
-    ]
-    return len({*grams}) / len(grams) if grams else math.nan

@@ -135,6 +135,9 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
         raise BadInput(f"{name}: there is no value; give one, or one for each example")
     if name == "labels":
         return [(name, torch.tensor([class_number(using, text) for text in values]))]
+    if name in using.facts.get("conditions", {}):
+        known = using.facts["conditions"][name]
+        return [(name, torch.tensor([number_of(text, known, name) for text in values]))]
     codec = using.text()
     ids, lengths = padded([torch.tensor(codec.encode(text)).numpy() for text in values], codec.pad)
     return [(name, ids), (f"{name}_lengths", lengths)]
