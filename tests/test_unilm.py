@@ -10,6 +10,7 @@ from genpipe.nn import masks
 from genpipe.nn.sources import Part, contains, ended, joined
 from genpipe.nn.stepping import step_one
 from genpipe.sampling.draw import joined as joined_rows
+from genpipe.sampling.panels import of_lengths
 
 VOCABULARY = 12
 PAD, START, END, SEP, MASK = range(VOCABULARY, VOCABULARY + 5)
@@ -341,3 +342,15 @@ def test_rows_of_several_chunks_are_joined_whatever_their_widths():
     assert made["passages"].sum((1, 2)).tolist() == [12, 12, 10]
     assert made["passages"][2, :2].eq(1).all()
     assert made["lengths"].tolist() == [1, 1, 1]
+
+
+def test_texts_of_joined_chunks_are_shown_without_what_fills_them():
+    """Chunks are joined with zeros, which is the id of an unknown token."""
+    x = joined_rows(
+        [
+            {"source": part([1, 2]).ids, "source_lengths": torch.tensor([2])},
+            {"source": part([3, 4, 5]).ids, "source_lengths": torch.tensor([3])},
+        ]
+    )
+    assert x["source"].tolist() == [[1, 2, 0], [3, 4, 5]]
+    assert of_lengths(x, "source", PAD).tolist() == [[1, 2, PAD], [3, 4, 5]]

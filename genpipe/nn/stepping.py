@@ -23,21 +23,21 @@ def step_one(
     """
     if not _is_plain(bert):
         segments = torch.full_like(ids, segment).unsqueeze(1)
-        places = None if positions is None else positions.unsqueeze(1)
-        hidden, cache = bert.step(ids.unsqueeze(1), cache, segments, places)
+        at = None if positions is None else positions.unsqueeze(1)
+        hidden, cache = bert.step(ids.unsqueeze(1), cache, segments, at)
         return hidden[:, 0], cache
-    positions = cache["next"] if positions is None else positions
+    places: Tensor = cache["next"] if positions is None else positions
     tokens = cache["tokens"]
     if tokens is not None:
         tokens = torch.cat([tokens, tokens.new_ones(len(ids), 1)], 1)
     allowed = None if tokens is None else tokens[:, None, None]
-    x = bert._embedded(ids, torch.full_like(ids, segment) if segment else None, positions, None)
+    x = bert._embedded(ids, torch.full_like(ids, segment) if segment else None, places, None)
     layers: list[tuple[Tensor, Tensor]] = []
     for block, past in zip(bert.blocks, cache["layers"], strict=True):
         x, kept = _through(cast(Block, block), x, past, allowed)
         layers.append(kept)
-    known = torch.cat([cache["positions"], positions.unsqueeze(1)], 1)
-    after = {"layers": layers, "positions": known, "tokens": tokens, "next": positions + 1}
+    known = torch.cat([cache["positions"], places.unsqueeze(1)], 1)
+    after = {"layers": layers, "positions": known, "tokens": tokens, "next": places + 1}
     return x if bert.norm is None else _normed(bert.norm, x), after
 
 

@@ -105,13 +105,21 @@ def beside_the_data(showing: Showing, ids: Tensor) -> Iterable[Row]:
         return
     x = first(showing.data, len(ids))
     number = min(len(ids), sum(map(rows_of, showing.data.split("test"))))
-    columns = [showing.spelled(texts[:number]) for texts in (x[field], ids, x[right])]
+    pad = showing.data.facts["pad"]
+    texts = (of_lengths(x, field, pad), ids, of_lengths(x, right, pad))
+    columns = [showing.spelled(each[:number]) for each in texts]
     write_table(showing.directory / "written.tsv", (field, "written", "real"), zip(*columns, strict=True))
     caption = (
         f"The {field} of a test example, what the model writes, and the {right} in the data: the first test examples, whose order is "
         "that of a hash, so none is chosen. □ is a token without an id."
     )
     yield Row("written.tsv", "table", "Written beside the data", caption)
+
+
+def of_lengths(x: Example, field: str, pad: int) -> Tensor:
+    """The ids of a field, [n, time], with padding behind each text, also where chunks were joined with zeros."""
+    is_behind = torch.arange(x[field].shape[1]) >= x[f"{field}_lengths"].unsqueeze(1)
+    return x[field].masked_fill(is_behind, pad)
 
 
 def written(made: Example, output: Output, pixels: Pixels) -> list[Row]:
