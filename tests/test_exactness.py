@@ -85,8 +85,7 @@ def _complain(rank: int, directory: Path, fault: str, complaints) -> None:
         if fault == "drift" and rank == 1:
             trainer.data = Drifting(trainer)
         trainer.fit()
-    # any error, so that the test need not wait for a process that ended
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the test would wait for a process that ends without a word
         complaints.put(str(error))
 
 
