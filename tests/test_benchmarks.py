@@ -316,7 +316,7 @@ def test_the_project_of_many_recipes_is_valid_and_each_has_code_of_its_own(tmp_p
     recipes = read_params(project.root).recipes
     assert len(recipes) == len({recipe.model for recipe in recipes.values()}) == 5 * len(tiny.BLOCKS)
     code = code_of(project.root)["train"]
-    assert {f"models/{name}" for name in recipes} == {
+    assert {f"models/{recipe.model}" for recipe in recipes.values()} == {
         file for hashes in code.values() for file in hashes if file.startswith("models/")
     }
     counted = "from genpipe.models import RECIPES; from tests import tiny; print(len(set(RECIPES.values())), len(tiny.BLOCKS))"

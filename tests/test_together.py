@@ -23,12 +23,15 @@ from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
+SHAPED = "makes tensors whose shape depends on what is in the slice"
 APART = {  # the updates of the recipes that are computed slice by slice, and why
     "aae": {"reconstruct": "changes buffers"},
     "aae_class": {"reconstruct": "changes buffers"},
     "ali": {"critic": "changes buffers", "players": "changes buffers"},
     "bigan_qp": {"critic": "changes buffers", "players": "changes buffers"},
     "classifier, techniques": {"nll": "takes a gradient itself"},
+    "conditional_lm": {"nll": SHAPED},
+    "conditional_lm_whole": {"nll": SHAPED},
     "coupling_flow_batch": {"nll": "writes to a tensor that all slices share, by lerp_"},
     "glann": {"glo": "changes buffers"},
     "ogan": {"ogan": "changes buffers"},
@@ -164,7 +167,7 @@ def reaches_behind(recipe, x):
     [
         (decides, "decides by what is in a slice"),
         (reads, "decides by what is in a slice"),
-        (selects, "makes tensors whose shape depends on what is in the slice"),
+        (selects, SHAPED),
         (penalises, "takes a gradient itself"),
         (reaches_behind, "uses .data"),
     ],
