@@ -77,7 +77,7 @@ class MaskedLM(Recipe, Fills):
         self.similar_share, self.drop_token = similar_share, drop_token
         options: dict[str, Any] = {
             "max_length": time, "num_segments": 0, "key_size": key_size, "talking_heads": talking_heads, "attention": attention,
-            "pre_norm": pre_norm, "dropout": dropout, "recompute": recompute,
+            "pre_norm": pre_norm, "dropout": dropout, "recompute": recompute, "start": "scaled",
         }  # fmt: skip
         width = embedding_dim or dim
         self.discriminator, self.is_replaced = None, None
