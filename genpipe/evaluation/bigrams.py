@@ -20,6 +20,9 @@ class Bigrams:
     def __init__(self, parts: Iterable[Example], num_ordinary: int, num_tokens: int) -> None:
         """`parts`: examples with `ids`, int64 [n, time], in which `num_ordinary` is the id of <pad>."""
         self.pad, size = num_ordinary, num_tokens
+        self.is_ordinary = (np.arange(size) > 0) & (
+            np.arange(size) < num_ordinary
+        )  # what a hidden token can be
         seen = np.zeros(size, np.int64)
         codes = [np.zeros(0, np.int64)]
         for x in parts:
@@ -40,7 +43,7 @@ class Bigrams:
     def posterior(self, ids: Tensor, hidden: Tensor) -> Tensor:
         """Probabilities of hidden tokens, float64 [tokens, num_tokens], in the order of `ids[hidden]`, given all others of their row.
 
-        Exact, by messages from the left and from the right through each run of hidden tokens.
+        Hidden tokens are ordinary ones. Exact, by messages from the left and from the right through each run of them.
         """
         known, is_hidden = ids.numpy(), hidden.numpy()
         time = known.shape[1]
@@ -69,7 +72,7 @@ class Bigrams:
                 (rows[~is_chained], lambda r, c=other: self._beside(ids[r, c], beside)),
             ):
                 if len(part):
-                    out[number[part, column]] = values(part)
+                    out[number[part, column]] = values(part) * self.is_ordinary
         return out
 
     def _nothing(self, beside: int) -> np.ndarray:
