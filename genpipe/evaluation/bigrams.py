@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from genpipe.capabilities import Example
@@ -23,6 +22,8 @@ class Bigrams:
         self.is_ordinary = (np.arange(size) > 0) & (
             np.arange(size) < num_ordinary
         )  # what a hidden token can be
+        from scipy.sparse import csr_matrix  # here: no other stage waits for SciPy
+
         seen = np.zeros(size, np.int64)
         codes = [np.zeros(0, np.int64)]
         for x in parts:
