@@ -212,6 +212,29 @@ def test_corrected_embeddings_are_the_mean_of_what_a_training_shows():
     assert torch.allclose(weight[read[0]].mean(0), expected[4], atol=0.02)
 
 
+def test_a_trained_model_reads_corrected_embeddings_where_it_is_asked_to(tmp_path):
+    """The logits are those of a network with that table, and are taken by the table as it was trained."""
+    model, x = model_of("masked_lm", tmp_path)
+    hidden = torch.rand(x["ids"].shape) < 0.3
+    plain, tokens = model.fill(x, hidden), model.bert.embeddings.tokens
+    model.expected = True
+    found, trained = model.fill(x, hidden), tokens.weight.detach().clone()
+    assert not torch.allclose(found, plain, atol=1e-3)
+    model.expected = False
+    head = model.bert.logits
+    model.bert.logits = lambda hidden: model.bert.head(hidden, trained, None)
+    with torch.no_grad():
+        tokens.weight.copy_(expected_embeddings(trained, MARK, 0.15))
+        assert torch.allclose(model.fill(x, hidden), found, atol=1e-6)
+        tokens.weight.copy_(trained)
+    model.bert.logits = head
+    model.train()
+    model.expected, model.bert.embeddings.dropout.p = True, 0.0
+    for block in model.bert.blocks:
+        block.dropout.p = block.attention.dropout = 0.0
+    assert torch.allclose(model.fill(x, hidden), plain, atol=1e-6)
+
+
 def test_similar_tokens_are_those_with_similar_neighbours():
     """2 and 3 stand in the same places, 4 and 5 in others; what is rare stays itself."""
     random = np.random.default_rng(0)

@@ -9,11 +9,18 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from genpipe.errors import BadInput, GenpipeError
+from genpipe.files import WEIGHTS
+from genpipe.models.masked_lm import MaskedLM
 from genpipe.nn.bert import Bert
 from genpipe.nn.masks import of_tokens
 from genpipe.nn.pretrained import Pretrained, ids_of, keep_tokens, load_pretrained, save_pretrained
+from genpipe.params.project import check_params
+from genpipe.sources.datasets import prepare_from
+from genpipe.training.checkpoint import load_fitting
+from genpipe.yaml_text import read
 
-MINILM = Path(__file__).parent.parent / "data" / "minilm"
+REPOSITORY = Path(__file__).parent.parent
+MINILM = REPOSITORY / "data" / "minilm"
 SMALL = {
     "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24,
     "max_position_embeddings": 20, "type_vocab_size": 2, "attn_implementation": "eager",
@@ -161,7 +168,7 @@ def test_what_is_no_checkpoint_is_one_clear_line(tmp_path):
         r"blocks.0.wide.weight has the shape \[24, 16\], and config.json describes \[30, 16\]",
         intermediate_size=30,
     )
-    refused("no tensor encoder.layer.2.attention.self.query.weight", num_hidden_layers=3)
+    refused("no tensor of blocks.2", num_hidden_layers=3)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     refused("not a whole safetensors file")
@@ -182,3 +189,31 @@ def test_a_network_that_transformers_cannot_have_is_not_saved(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="not empty"):
         save_pretrained(Pretrained(Bert(9, 8, 1, 2, max_length=5)), tmp_path)
+
+
+def test_a_training_begins_with_a_prepared_checkpoint(tmp_path):
+    """All but the segments, which a masked language model does not have."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**SMALL | {"intermediate_size": 64})
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "theirs")
+    prepared = prepare_from(tmp_path / "theirs", tmp_path / "out", {"kind": "checkpoint"})
+    assert prepared.facts["dim"] == 16
+    recipe = MaskedLM(num_tokens=40, time=20, pad=35, mask=39, dim=16, num_blocks=2, num_heads=4)
+    assert load_fitting(recipe, tmp_path / "out" / WEIGHTS) == []
+    found = load_pretrained(tmp_path / "theirs").model.state_dict()
+    own = recipe.bert.state_dict()
+    assert found.keys() - own.keys() == {"embeddings.segments.weight"}
+    assert all(torch.equal(value, found[name]) for name, value in own.items())
+    assert (tmp_path / "out" / WEIGHTS).stat().st_mode & 0o044
+
+
+@pytest.mark.parametrize(("key", "is_right"), [("start", True), ("judge", False), ("validator", False)])
+def test_a_checkpoint_starts_a_training_and_judges_nothing(key, is_right):
+    params = read(REPOSITORY / "params.yaml")
+    recipe = {**params["recipes"]["masked_lm"], key: "datasets/minilm"}
+    changed = {**params, "recipes": {**params["recipes"], "masked_lm": recipe}}
+    if is_right:
+        assert check_params(changed).recipes["masked_lm"].start == "datasets/minilm"
+    else:
+        with pytest.raises(GenpipeError, match=rf"recipes.masked_lm.{key}"):
+            check_params(changed)

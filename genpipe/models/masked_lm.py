@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from genpipe.capabilities import Example, Fills
@@ -23,7 +24,14 @@ from genpipe.nn.attention import Talking
 from genpipe.nn.bert import Bert
 from genpipe.nn.masking import keep_some
 from genpipe.nn.synthesizer import Kind
-from genpipe.nn.token_masking import corrupted, hide_runs, hide_words, most_similar, neighbours
+from genpipe.nn.token_masking import (
+    corrupted,
+    expected_embeddings,
+    hide_runs,
+    hide_words,
+    most_similar,
+    neighbours,
+)
 from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update, mean_over
 
@@ -53,6 +61,7 @@ class MaskedLM(Recipe, Fills):
         rate: Rate = 0.15,
         similar_share: Part = 0.0,
         drop_token: DecayRate = 0.0,
+        expected: bool = False,
         generator_dim: Count | None = None,
         embedding_dim: Count | None = None,
         key_size: Count | None = None,
@@ -63,7 +72,7 @@ class MaskedLM(Recipe, Fills):
         recompute: bool = False,
     ) -> None:
         """`similar_share`: of the tokens that a mark would hide, those that a similar one hides (MacBERT: 1); `drop_token`: the share
-        of tokens that a training step leaves out; `generator_dim`: the width of ELECTRA's generator, by default half of `dim`.
+        of tokens that a training step leaves out; `expected`: a trained model reads the mean of what stood in a token's place; `generator_dim`: the width of ELECTRA's generator, by default half of `dim`.
         """
         super().__init__()
         if objective != "masked" and (similar_share or drop_token):
@@ -74,7 +83,7 @@ class MaskedLM(Recipe, Fills):
             raise BadInput(f"generator_dim: of the objective replaced, not of {objective}; leave it out")
         self.num_ordinary, self.mark = pad, mask
         self.objective, self.masking, self.rate = objective, masking, rate
-        self.similar_share, self.drop_token = similar_share, drop_token
+        self.similar_share, self.drop_token, self.expected = similar_share, drop_token, expected
         options: dict[str, Any] = {
             "max_length": time, "num_segments": 0, "key_size": key_size, "talking_heads": talking_heads, "attention": attention,
             "pre_norm": pre_norm, "dropout": dropout, "recompute": recompute, "start": "scaled",
@@ -91,7 +100,8 @@ class MaskedLM(Recipe, Fills):
         self.bert = Bert(num_tokens, own_dim, num_blocks, num_heads, embedding_dim=width, **options)
         if self.discriminator is not None:
             self.discriminator.embeddings.tokens = self.bert.embeddings.tokens
-        self.register_buffer("similar", torch.arange(num_tokens if similar_share else 0))
+        if similar_share:
+            self.register_buffer("similar", torch.arange(num_tokens))
 
     def phases(self) -> tuple[Phase, ...]:
         """One update; of replaced tokens a generator and a discriminator, which sees what the generator put in that step."""
@@ -181,7 +191,11 @@ class MaskedLM(Recipe, Fills):
         return corrupted(ids, hidden, self.mark, self.num_ordinary, stand_in)
 
     def _filled(self, read: Tensor, x: Example, hidden: Tensor) -> Tensor:
-        features = self.bert(read, positions=x["positions"], mask=masks.same_document(x["documents"]))
+        table = self.bert.embeddings.tokens.weight
+        if self.expected and not self.training:
+            table = expected_embeddings(table, self.mark, self.rate)
+        places = {"positions": x["positions"], "mask": masks.same_document(x["documents"])}
+        features = functional_call(self.bert, {"embeddings.tokens.weight": table}, (read,), places)
         return self.bert.logits(features[hidden])
 
     def _permuted_nats(self, batch: Batch) -> Loss:

@@ -3,32 +3,19 @@
 A checkpoint is a folder with config.json, model.safetensors (or its shards) and, often, vocab.txt. Pickled weights are not read.
 """
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from genpipe.bert_files import ACTIVATIONS, NAMES, names_of, read_bert
 from genpipe.errors import BadInput
-from genpipe.files import existing, read_json, write_json
+from genpipe.files import write_json
 from genpipe.nn.bert import Bert, Block
-from genpipe.nn.checkpoint_names import (
-    ACTIVATIONS,
-    FAMILIES,
-    HEADS,
-    NAMES,
-    OFFSET,
-    expanded,
-    is_weight,
-    names_in,
-    renamed_norm,
-)
 
 
 @dataclass(frozen=True)
@@ -45,32 +32,10 @@ def load_pretrained(directory: Path, keep: Sequence[int] | None = None) -> Pretr
 
     Raises BadInput where the folder is no checkpoint of the family, or has pickled weights only.
     """
-    config = _config(directory)
-    family = config["model_type"]
-    tensors = {
-        re.sub(r"LayerNorm\.(gamma|beta)$", renamed_norm, k): v for k, v in _tensors(directory).items()
-    }
-    prefix = f"{family}." if any(name.startswith(f"{family}.") for name in tensors) else ""
-    head = HEADS[family]
-    with_head = f"{head['head.layer']}.weight" in tensors
-    model = Bert(**_options(config, family, directory), head=with_head).eval()
-    names = {ours: [prefix + name for name in theirs] for ours, theirs in names_in(model).items()}
-    names |= {ours: [theirs] for ours, theirs in expanded(head, model).items()}
-    if family == "roberta":
-        key = prefix + NAMES["embeddings.positions.weight"]
-        tensors[key] = tensors[key][OFFSET:]
-    state = {
-        ours: torch.cat([_taken(tensors, name, directory) for name in theirs])
-        for ours, theirs in names.items()
-    }
-    _fill(model, state, directory)
-    used = {name for theirs in names.values() for name in theirs}
-    rest = {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name not in used and is_weight(name)
-    }
-    found = Pretrained(model, _vocabulary(directory, model), rest)
+    files = read_bert(directory)
+    model = Bert(**files.options).eval()
+    _fill(model, files.state, directory)
+    found = Pretrained(model, files.vocabulary, files.rest)
     return found if keep is None else keep_tokens(found, keep)
 
 
@@ -86,21 +51,22 @@ def save_pretrained(pretrained: Pretrained, directory: Path) -> None:
     family = "bert" if model.embeddings.widen is None else "electra"
     prefix = f"{family}." if model.head is not None else ""
     state, tensors = model.state_dict(), {}
-    for ours, theirs in names_in(model).items():
-        parts = state[ours].chunk(len(theirs))
-        tensors |= {prefix + name: part for name, part in zip(theirs, parts, strict=True)}
-    tensors |= {theirs: state[ours] for ours, theirs in expanded(HEADS[family], model).items()}
+    for ours, value in state.items():
+        theirs = names_of(ours, family)
+        before = "" if ours.startswith("head.") else prefix
+        tensors |= {before + name: part for name, part in zip(theirs, value.chunk(len(theirs)), strict=True)}
     if model.embeddings.segments is None:
         tensors[prefix + NAMES["embeddings.segments.weight"]] = torch.zeros(
             1, model.embeddings.tokens.embedding_dim
         )
-    tensors |= {prefix + name: value for name, value in pretrained.rest.items()}
+    tensors |= {
+        (prefix if name.startswith("pooler.") else "") + name: value
+        for name, value in pretrained.rest.items()
+    }
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: value.contiguous().clone() for name, value in tensors.items()},
-        directory / "model.safetensors",
-        {"format": "pt"},
-    )
+    # save_file would keep all others from reading it
+    content = save({name: value.contiguous().clone() for name, value in tensors.items()}, {"format": "pt"})
+    (directory / "model.safetensors").write_bytes(content)
     write_json(directory / "config.json", _written_config(model, family))
     if pretrained.vocabulary:
         (directory / "vocab.txt").write_text(
@@ -135,43 +101,6 @@ def ids_of(tokens: Iterable[str], vocabulary: Sequence[str], unknown: str = "[UN
     return [numbers.get(token, numbers[unknown]) for token in tokens]
 
 
-def _config(directory: Path) -> dict[str, Any]:
-    path = existing(directory / "config.json", "name the folder of a checkpoint of Hugging Face")
-    config = read_json(path)
-    family = config.get("model_type") if isinstance(config, dict) else None
-    if family not in FAMILIES:
-        raise BadInput(f"{path}: model_type {family!r}; of the family there is: {', '.join(FAMILIES)}")
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        raise BadInput(
-            f"{path}: positions are {config['position_embedding_type']}; the network has absolute ones only"
-        )
-    if config.get("hidden_act") not in ACTIVATIONS:
-        raise BadInput(f"{path}: hidden_act {config.get('hidden_act')!r}; there is: {', '.join(ACTIVATIONS)}")
-    return config
-
-
-def _options(config: Mapping[str, Any], family: str, directory: Path) -> dict[str, Any]:
-    """The arguments of the network that a configuration describes."""
-    try:
-        return {
-            "num_tokens": config["vocab_size"],
-            "dim": config["hidden_size"],
-            "num_blocks": config["num_hidden_layers"],
-            "num_heads": config["num_attention_heads"],
-            "max_length": config["max_position_embeddings"] - (OFFSET if family == "roberta" else 0),
-            "num_segments": config["type_vocab_size"],
-            "embedding_dim": config.get("embedding_size"),
-            "hidden_dim": config["intermediate_size"],
-            "dropout": config.get("hidden_dropout_prob", 0.1),
-            "activation": ACTIVATIONS[config["hidden_act"]],
-            "eps": config["layer_norm_eps"],
-        }
-    except KeyError as error:
-        raise BadInput(
-            f"{directory / 'config.json'}: no {error.args[0]}; fetch the checkpoint again"
-        ) from None
-
-
 def _written_config(model: Bert, family: str) -> dict[str, Any]:
     first = cast(Block, model.blocks[0])
     named = {ours: theirs for theirs, ours in reversed(list(ACTIVATIONS.items()))}
@@ -197,67 +126,17 @@ def _written_config(model: Bert, family: str) -> dict[str, Any]:
     return config | ({"embedding_size": model.embeddings.tokens.embedding_dim} if family == "electra" else {})
 
 
-def _tensors(directory: Path) -> dict[str, Tensor]:
-    whole, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if not whole.exists() and not index.exists():
-        pickled = sorted(
-            path.name for pattern in ("*.bin", "*.pt", "*.ckpt*") for path in directory.glob(pattern)
-        )
-        found = (
-            f"there is {pickled[0]}, which may hold code and is not read; convert it"
-            if pickled
-            else "fetch the checkpoint again"
-        )
-        raise BadInput(f"{directory}: no model.safetensors; {found}")
-    names = [whole.name] if whole.exists() else sorted(set(read_json(index)["weight_map"].values()))
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        try:
-            tensors |= load_file(existing(directory / Path(name).name, "fetch the checkpoint again"))
-        except SafetensorError as error:
-            raise BadInput(
-                f"{directory / name}: not a whole safetensors file: {error}; fetch it again"
-            ) from None
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-
-
-def _vocabulary(directory: Path, model: Bert) -> tuple[str, ...]:
-    """The lines of vocab.txt, or the tokens of vocab.json by their ids; nothing where there is neither."""
-    lines, numbered = directory / "vocab.txt", directory / "vocab.json"
-    if lines.exists():
-        words = lines.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    elif numbered.exists():
-        words = [
-            token
-            for token, _ in sorted(
-                json.loads(numbered.read_text(encoding="utf-8")).items(), key=lambda pair: pair[1]
-            )
-        ]
-    else:
-        return ()
-    size = model.embeddings.tokens.num_embeddings
-    if len(words) != size:
-        raise BadInput(
-            f"{directory}: {len(words):,} tokens in its vocabulary and {size:,} embeddings; fetch the checkpoint again"
-        )
-    return tuple(words)
-
-
-def _taken(tensors: Mapping[str, Tensor], name: str, directory: Path) -> Tensor:
-    if name not in tensors:
-        raise BadInput(
-            f"{directory}: no tensor {name}, which config.json describes; fetch the checkpoint again"
-        )
-    return tensors[name]
-
-
 def _fill(model: Bert, state: Mapping[str, Tensor], directory: Path) -> None:
     for name, tensor in model.state_dict().items():
+        if name not in state:
+            raise BadInput(
+                f"{directory}: no tensor of {name}, which config.json describes; fetch the checkpoint again"
+            )
         if tensor.shape != state[name].shape:
             raise BadInput(
                 f"{directory}: {name} has the shape {list(state[name].shape)}, and config.json describes {list(tensor.shape)}"
             )
-    model.load_state_dict(state)
+    model.load_state_dict({name: state[name] for name in model.state_dict()})
 
 
 def _require_plain(model: Bert) -> None:
