@@ -191,6 +191,18 @@ class Masks(Restores):
         """What a training leaves of `n` examples, bool, of their shape, drawn with torch's global generator."""
 
 
+class Fills(Restores):
+    """Knows how likely each token is in the place of a hidden one of a text."""
+
+    @abc.abstractmethod
+    def draw_hidden(self, x: Example) -> Tensor:
+        """Which tokens of texts a training hides, bool [n, time], drawn with torch's global generator."""
+
+    @abc.abstractmethod
+    def fill(self, x: Example, hidden: Tensor) -> Tensor:
+        """Logits of hidden tokens, [tokens, num_tokens], in the order of `x["ids"][hidden]`, whose ids are not looked at."""
+
+
 class Solves(abc.ABC):
     """Follows a differential equation."""
 
@@ -200,5 +212,6 @@ class Solves(abc.ABC):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, Embeds, Classifies, Restores, Masks, Solves,
+    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, Embeds, Classifies, Restores, Masks, Fills,
+    Solves,
 )  # fmt: skip

@@ -27,7 +27,7 @@ WEIGHTS = "weights.safetensors"
 FRAMES = "frames.safetensors"  # what the model made of the same noise during its training
 MODEL = (WEIGHTS, FRAMES, "recipe.json", "card.md", "data.json", *CODEC, *TOKENIZERS)
 TRAINED = (*MODEL, "curve.tsv")
-TABLES = ("*.json", "network.pt", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
+TABLES = ("*.json", "network.pt", "weights.safetensors", "*.jsonl", "*.tsv", "*.npy", "*.parquet")
 REPORT = ("index.html",)
 
 UNTRACKED = "__pycache__"  # files of this name, or in a folder of it, are in no hash of genpipe, and .dvcignore names it

@@ -192,6 +192,26 @@ METRICS: dict[str, Metric] = {
         "minimise",
         "Surprise at a test point, with exp(−energy) normalised on a grid over the square about all points.",
     ),
+    "masked_accuracy": Metric(
+        "Accuracy of hidden tokens",
+        "%",
+        "maximise",
+        "Share of the tokens of test texts that are hidden as in training, each behind a mark, and found from what is left.",
+        {
+            "masked_accuracy_unigram": "the most frequent token",
+            "masked_accuracy_bigram": "a Markov chain, given all that is left",
+        },
+    ),
+    "bits_per_masked_token": Metric(
+        "Surprise at hidden tokens",
+        "bits a token",
+        "minimise",
+        "Of the tokens of test texts that are hidden as in training, given what is left; of characters it is bits a character.",
+        {
+            "bits_per_masked_token_unigram": "frequencies of tokens",
+            "bits_per_masked_token_bigram": "a Markov chain, given all that is left",
+        },
+    ),
     "nats_per_token": Metric(
         "Cross-entropy",
         "nats a token",
@@ -493,6 +513,23 @@ CURVES: dict[str, Metric] = {
         "",
         "",
         "Before it is clipped; far above the bound, clipping decides the step.",
+    ),
+    "masked.loss": Metric(
+        "Surprise at hidden tokens",
+        "nats",
+        "minimise",
+        "It rests at the entropy of single tokens first, and falls further once the network looks at neighbours.",
+    ),
+    "masked.accuracy": Metric("Accuracy of hidden tokens", "%", "maximise"),
+    "replaced.loss": Metric(
+        "Surprise at whether a token was replaced",
+        "nats",
+        "minimise",
+        "It may rise as the generator learns to replace tokens by likely ones.",
+    ),
+    "replaced.accuracy": Metric("Tokens known as replaced or not", "%", "maximise"),
+    "replaced.replaced": Metric(
+        "Tokens that were replaced", "%", "", "Falls as the generator finds the right one more often."
     ),
     "correlation": Metric(
         "Latent correlation ρ", "", "maximise", "1 where the encoder inverts the generator."

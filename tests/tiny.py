@@ -104,6 +104,12 @@ BLOCKS = {
         "how": {"method": "greedy", "max_tokens": 6},
         "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
     },
+    "masked_lm": {
+        "kind": "stream",
+        "batches": {"time": 12},
+        "network": {"dim": 16, "num_blocks": 2, "num_heads": 2},
+        "solvers": {"masked": {"optimiser": "lamb", "lr": 1e-2}},
+    },
 }
 FALLING = {  # the loss of each recipe that has one which falls; players of a game have none
     "aae": "reconstruct.loss",
@@ -119,6 +125,10 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "glow": "nll.loss",
     "glow_class": "nll.loss",
     "glow_points": "nll.loss",
+    "masked_lm": "masked.loss",
+    "masked_lm_permuted": "masked.loss",
+    "masked_lm_replaced": "masked.loss",
+    "masked_lm_runs": "masked.loss",
     "mae": "restore.loss",
     "mae_pixels": "restore.loss",
     "nice": "nll.loss",
@@ -138,6 +148,47 @@ SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
 # Another network or another loss of a recipe, as a block of params.yaml is: a name, with the name of its recipe in `model`.
 PLAYERS = {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}}
 VARIANTS: Mapping[str, dict] = {
+    "masked_lm_permuted": {
+        "model": "masked_lm",
+        "kind": "stream",
+        "batches": {"time": 12},
+        "network": {
+            "objective": "permuted",
+            "rate": 0.3,
+            "dim": 16,
+            "num_blocks": 2,
+            "num_heads": 2,
+            "pre_norm": True,
+            "talking_heads": "both",
+        },
+        "solvers": {"masked": {"lr": 1e-2}},
+    },
+    "masked_lm_replaced": {
+        "model": "masked_lm",
+        "kind": "stream",
+        "batches": {"time": 12},
+        "network": {"objective": "replaced", "dim": 16, "num_blocks": 2, "num_heads": 2, "masking": "tokens"},
+        "solvers": {"masked": {"lr": 1e-2}, "replaced": {"lr": 1e-2}},
+    },
+    "masked_lm_runs": {
+        "model": "masked_lm",
+        "kind": "stream",
+        "batches": {"time": 12},
+        "network": {
+            "masking": "runs",
+            "rate": 0.4,
+            "similar_share": 0.5,
+            "drop_token": 0.2,
+            "dim": 16,
+            "num_blocks": 2,
+            "num_heads": 2,
+            "embedding_dim": 8,
+            "key_size": 4,
+            "attention": ["product", "dense"],
+            "recompute": True,
+        },
+        "solvers": {"masked": {"lr": 1e-2}},
+    },
     "wgan_gp": {
         "model": "gan",
         "network": {
@@ -497,12 +548,14 @@ def write_points(directory: Path) -> Path:
 
 
 def write_stream(directory: Path) -> Path:
-    """Documents that count up through the vocabulary."""
+    """Documents that count up through the vocabulary, in words of two characters."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "vocabulary.json", TOKENS)
     for split, n in (("train", 30), ("test", 10)):
         texts = [np.arange(5 + i % 4) % 10 + 2 for i in range(n)]
         write_texts(directory, split, "text", texts)
+        words = np.concatenate([np.arange(len(text)) % 2 == 0 for text in texts])
+        np.save(directory / f"{split}.text.words.npy", words.astype(np.uint8))
     return describe(directory, "stream", token_facts())
 
 

@@ -12,6 +12,7 @@ from genpipe.models.gan import GAN
 from genpipe.models.glann import GLANN
 from genpipe.models.glow import Glow
 from genpipe.models.mae import MAE
+from genpipe.models.masked_lm import MaskedLM
 from genpipe.models.nice import NICE
 from genpipe.models.ogan import OGAN
 from genpipe.models.pixelcnn import PixelCNN
@@ -34,6 +35,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "glann": GLANN,
     "glow": Glow,
     "mae": MAE,
+    "masked_lm": MaskedLM,
     "nice": NICE,
     "ogan": OGAN,
     "residual_flow": ResidualFlow,

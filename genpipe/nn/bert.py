@@ -16,6 +16,7 @@ from genpipe.errors import BadInput
 from genpipe.nn.attention import Attention, Past, Positions, Talking
 from genpipe.nn.conditional_norm import ConditionalNorm
 from genpipe.nn.masks import FULL, Mask
+from genpipe.nn.starts import STARTS, Start
 from genpipe.nn.synthesizer import Kind
 
 Activation = Literal["gelu", "gelu_tanh", "relu"]
@@ -24,7 +25,6 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
 }
-DEVIATION = 0.02  # of the weights at the start, as in BERT
 # What is kept of tokens that were read: "layers", keys and values of each; "positions", int64 [n, time]; "tokens", bool [n, time],
 # false for padding; "next", int64 [n], the position of the next token. Each tensor has a row a text (genpipe/sampling/decoding.take).
 Cache = dict[str, Any]
@@ -69,7 +69,7 @@ class Block(nn.Module):
         self.norm_two = ConditionalNorm(dim, condition_dim, eps)
         self.wide, self.narrow = nn.Linear(dim, hidden_dim), nn.Linear(hidden_dim, dim)
         self.dropout = nn.Dropout(dropout)
-        self.pre_norm, self.activation = pre_norm, ACTIVATIONS[activation]
+        self.pre_norm, self.activation_name, self.activation = pre_norm, activation, ACTIVATIONS[activation]
 
     def forward(
         self,
@@ -121,7 +121,7 @@ class Bert(nn.Module):
     `attention` names where logits of attention come from, `key_size` is the width of a query of a head (the width of values
     stays dim / num_heads), `embedding_dim` the width of factored embeddings. With `condition_dim` every norm follows a condition,
     [n, condition_dim], which `bottleneck` narrows first. `recompute` trades time for memory: blocks are computed again in the
-    backward pass. Without `head` there are no logits.
+    backward pass. Without `head` there are no logits. `start` says how weights begin (genpipe/nn/starts.py).
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Bert(nn.Module):
         embedding_dim: int | None = None, hidden_dim: int | None = None, key_size: int | None = None, pre_norm: bool = False,
         talking_heads: Talking = "none", attention: Sequence[Kind] = ("product",), condition_dim: int | None = None,
         bottleneck: int | None = None, dropout: float = 0.0, activation: Activation = "gelu", eps: float = 1e-12,
-        recompute: bool = False, head: bool = True,
+        recompute: bool = False, head: bool = True, start: Start = "bert",
     ) -> None:  # fmt: skip
         super().__init__()
         self.max_length, self.recompute = max_length, recompute
@@ -150,10 +150,7 @@ class Bert(nn.Module):
         )  # fmt: skip
         self.norm = ConditionalNorm(dim, of_norms, eps) if pre_norm else None
         self.head = Head(num_tokens, dim, width, activation, of_norms, eps) if head else None
-        self.apply(_start)
-        if self.condition is not None:
-            # Not zeros: behind maps that start at zero neither would ever move.
-            nn.init.xavier_uniform_(self.condition.weight)
+        STARTS[start](self)
 
     def forward(
         self, ids: Tensor, segments: Tensor | None = None, positions: Tensor | None = None, mask: Mask = FULL,
@@ -279,14 +276,3 @@ class Bert(nn.Module):
 
     def _narrowed(self, condition: Tensor | None) -> Tensor | None:
         return condition if condition is None or self.condition is None else self.condition(condition)
-
-
-def _start(module: nn.Module) -> None:
-    """Weights from N(0, 0.02²) and biases of 0, but for the maps of a condition, which start at 0."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=DEVIATION)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-    if isinstance(module, ConditionalNorm) and module.scale is not None and module.shift is not None:
-        nn.init.zeros_(module.scale.weight)
-        nn.init.zeros_(module.shift.weight)

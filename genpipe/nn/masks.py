@@ -82,3 +82,18 @@ def permuted(ranks: Tensor, sees_itself: bool = True) -> Mask:
 def same_document(documents: Tensor) -> Mask:
     """A token sees those of its own document; `documents`, int64 [n, time], numbers the documents of a packed window."""
     return Mask(documents.unsqueeze(1) == documents.unsqueeze(2))
+
+
+def two_streams(ranks: Tensor, places: Tensor) -> Mask:
+    """Of a text and of queries behind it, each for a place of the text: XLNet's two streams as one text.
+
+    A token sees itself and those before it in the order, as in `permuted`. A query sees the tokens before its place in the order,
+    and itself, which knows the place and not the token. `ranks`, int64 [n, time]; `places`, int64 [n, queries].
+    """
+    n, time = ranks.shape
+    queries = places.shape[1]
+    rule = torch.zeros(n, time + queries, time + queries, dtype=torch.bool, device=ranks.device)
+    rule[:, :time, :time] = ranks.unsqueeze(1) <= ranks.unsqueeze(2)
+    rule[:, time:, :time] = ranks.unsqueeze(1) < ranks.gather(1, places).unsqueeze(2)
+    rule[:, time:, time:] = torch.eye(queries, dtype=torch.bool, device=ranks.device)
+    return Mask(rule)

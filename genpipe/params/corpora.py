@@ -119,6 +119,12 @@ class FeatureNetwork(Source):
     )
 
 
+class Checkpoint(Source):
+    """A folder of Hugging Face's BERT family with weights that a training can begin with: `start: datasets/NAME`."""
+
+    kind: Literal["checkpoint"]
+
+
 class Toys(Source):
     """Points in the plane drawn from a known density."""
 
@@ -224,6 +230,7 @@ Dataset = Annotated[
     | Glyphs
     | Emoji
     | FeatureNetwork
+    | Checkpoint
     | Toys
     | PointFiles
     | Text

@@ -31,6 +31,9 @@ class Sampling(Block):
 # none, or models/NAME; written out in each recipe, since dvc.yaml has no defaults
 OtherModel = Annotated[str, Field(pattern=r"^(none|models/[^/]+)$")]
 
+# that, or a checkpoint of others among the data sets
+Start = Annotated[str, Field(pattern=r"^(none|(models|datasets)/[^/]+)$")]
+
 
 # that, or a feature network among the data sets
 Yardstick = Annotated[str, Field(pattern=r"^(none|(models|datasets)/[^/]+)$")]
@@ -41,7 +44,9 @@ class RecipeParams(Block):
 
     model: Name
     data: RelativePath = Field(description="what it trains on, below artifacts/")
-    start: OtherModel = Field(description="the trained recipe whose weights it begins with, where they fit")
+    start: Start = Field(
+        description="the trained recipe, or the checkpoint, whose weights it begins with, where they fit"
+    )
     train: Training
     sample: Sampling
     judge: Yardstick = Field(
@@ -86,7 +91,8 @@ class Params(Block):
         for name, recipe in self.recipes.items():
             others = {"start": recipe.start, "judge": recipe.judge, "validator": recipe.validator}
             for key, other in others.items():
-                networks = {f"datasets/{n}" for n, d in self.datasets.items() if d.kind == "feature_network"}
+                kind = "checkpoint" if key == "start" else "feature_network"
+                networks = {f"datasets/{n}" for n, d in self.datasets.items() if d.kind == kind}
                 if other not in {"none", *networks} and other.removeprefix("models/") not in self.recipes:
                     has = ", ".join([*(f"models/{recipe}" for recipe in self.recipes), *sorted(networks)])
                     raise ValueError(f"recipes.{name}.{key}: no recipe of {other!r} (has: none, {has})")
@@ -114,7 +120,9 @@ class Params(Block):
     def _no_training_needs_itself(self) -> Self:
         needs = {
             name: [
-                other.removeprefix("models/") for other in (recipe.start, recipe.validator) if other != "none"
+                other.removeprefix("models/")
+                for other in (recipe.start, recipe.validator)
+                if other.startswith("models/")
             ]
             for name, recipe in self.recipes.items()
         }

@@ -24,6 +24,7 @@ SAMPLES = (
     "tags.tsv",
     "classes.tsv",
     "conditioned.tsv",
+    "fillings.tsv",
     "neighbours.tsv",
     "panels.json",
 )

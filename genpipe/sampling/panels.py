@@ -16,6 +16,7 @@ from genpipe.capabilities import (
     Encodes,
     Energy,
     Example,
+    Fills,
     Invertible,
     LogProb,
     NextToken,
@@ -38,6 +39,7 @@ from genpipe.sampling.draw import (
     in_fixed_chunks,
     rows_of,
 )
+from genpipe.sampling.fillings import fillings
 from genpipe.sampling.images import (
     GRID,
     mistakes,
@@ -240,6 +242,7 @@ PANELS = (
     Panel((Encodes, Decodes), ("images",), reconstructions),
     Panel((Encodes, Decodes), ("images",), walks_between_images),
     Panel((Restores,), ("images",), restorations),
+    Panel((Fills,), ("stream",), fillings),
     Panel((Invertible,), ("images",), walks_of_a_flow),
     Panel((Samples, Decodes), ("images",), walks_between_samples),
     Panel((Samples,), ("images",), nearest_training_images),

