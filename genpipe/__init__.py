@@ -83,9 +83,10 @@ def answer(
     how: Mapping[str, Any] | None = None,
     root: str | Path = ".",
 ) -> list[str]:
-    """What `genpipe answer` prints: a text, tags, or a class and its probability for each input.
+    """What `genpipe answer` prints for each input: a text, tags, a class and its probability, or the text with its gaps filled.
 
         genpipe.answer("unilm_titles", ["明月松間照，清泉石上流。"])
+        genpipe.answer("masked_lm", ["床前明＿光"])
         genpipe.answer("unilm_biographies", ["鄭江是哪裏人？"], passages=["鄭江，歙縣人。", "楊炯，華陰人。"])
 
     Raises BadInput where the model answers nothing, where an option is unknown, and for a text of which it knows no token.

@@ -440,6 +440,36 @@ def test_targets_and_answers_are_written_for_own_texts(models, tmp_path, capsys,
         assert line in refused(*words)
 
 
+def test_gaps_of_a_text_are_filled_with_the_likeliest_tokens(models, refused, capsys):
+    """Those of `fill`, in the places of the gaps and nowhere else; from the command line and from Python."""
+    where = model(models, "masked_lm")
+    texts = ["天＿日", "＿水花鳥＿＿"]
+    lines = use(capsys, "answer", where, *texts).splitlines()
+    assert lines == genpipe.answer(where, texts)
+    recipe, words = genpipe.load(where), json.loads(Path(where, "vocabulary.json").read_text())
+    for text, line in zip(texts, lines, strict=True):
+        ids = torch.tensor(
+            [[words.index(c) if c in words else genpipe_facts(models, "masked_lm")["mask"] for c in text]]
+        )
+        hidden = torch.tensor([[c == "＿" for c in text]])
+        x = {
+            "ids": ids,
+            "documents": torch.zeros_like(ids),
+            "positions": torch.arange(len(text)).unsqueeze(0),
+        }
+        with torch.no_grad():
+            found = recipe.fill(x, hidden)[:, : len(words)].argmax(-1).tolist()
+        assert line == "".join(words[found.pop(0)] if c == "＿" else c for c in text).replace(
+            words[0], "□"
+        ).replace("\n", "⏎")
+    for text, line in (
+        ("天地日", "'天地日': give a text with gaps, a ＿ for each hidden token, as in 床前明＿光"),
+        ("＿＿", "give a text with gaps"),
+        ("天地日月山水＿花鳥春秋天地", "a text of 13 tokens, and the model reads 12 at once; shorten it"),
+    ):
+        assert line in refused("answer", where, text)
+
+
 def genpipe_facts(models, name):
     """What data.json of a model says of its data."""
     return json.loads(Path(model(models, name), "data.json").read_text(encoding="utf-8"))["facts"]
@@ -485,7 +515,7 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("answer", couplet, "天地", "xyz"), "'xyz': no token of it is in the vocabulary; give text like"),
         (("sample", ogan, "--how", "heat=1", *out), "--how heat: not an option of OGAN.sample; its options"),
         (("answer", couplet, "天地", "--how", "heat=1"), "--how heat: Couplet takes no options where it"),
-        (("answer", ogan, grey), "OGAN answers nothing: it cannot tag, classify, or write"),
+        (("answer", ogan, grey), "OGAN answers nothing: it cannot tag, classify, fill gaps, or write"),
         (("sample", ogan, "--how", "a=1", "--how", "a=2", *out), "--how a: given twice, as 1 and 2; leave one of them"),
         (("sample", ogan, "--given", "labels=1", "--given", "labels=2", *out), "--given labels: given twice, as 1 and 2"),
         (("sample", ogan, "--num", 10**12, *out), "samples need 512,000 GB of memory, and this machine has"),

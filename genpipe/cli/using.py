@@ -80,9 +80,9 @@ def _add_answers(parts: Commands) -> None:
     answer = _part(
         parts,
         "answer",
-        "print an answer a line: a text, tags, or a class and its probability",
+        "print an answer a line: a text, tags, a class and its probability, or a text with its gaps filled",
         _answer,
-        "examples: genpipe answer couplet 明月松間照 春風; genpipe answer classifier@prod digit.png",
+        "examples: genpipe answer couplet 明月松間照 春風; genpipe answer classifier@prod digit.png; genpipe answer masked_lm 床前明＿光",
     )
     answer.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files of pictures")
     answer.add_argument(

@@ -56,7 +56,7 @@ class ConditionalLM(Recipe, NextToken, LogProb):
         self.bert = Bert(
             num_tokens, width, num_blocks, num_heads, max_length=positions, key_size=key_size, embedding_dim=embedding_dim,
             talking_heads=talking_heads, pre_norm=pre_norm, condition_dim=condition_dim, bottleneck=bottleneck, dropout=dropout,
-            recompute=recompute,
+            recompute=recompute, start="scaled",
         )  # fmt: skip
         # of deviation 1, unlike the weights of the network: the gradients of the maps of a condition grow with it
         self.classes = nn.ModuleDict(

@@ -167,7 +167,11 @@ class MaskedLM(Recipe, Fills):
         return hide_words(words, self._may(ids), self.rate)
 
     def fill(self, x: Example, hidden: Tensor) -> Tensor:
-        """Logits of hidden tokens, [tokens, num_tokens]."""
+        """Logits of hidden tokens, [tokens, num_tokens]. Raises BadInput for texts longer than the windows of the training."""
+        if x["ids"].shape[1] > self.bert.max_length:
+            raise BadInput(
+                f"a text of {x['ids'].shape[1]:,} tokens, and the model reads {self.bert.max_length:,} at once; shorten it"
+            )
         if self.objective == "permuted":
             places = torch.arange(x["ids"].shape[1]).expand(x["ids"].shape)
             ranks = hidden.long()

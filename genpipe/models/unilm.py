@@ -66,7 +66,7 @@ class UniLM(Recipe, Votes):
         self.bert = Bert(
             num_tokens, width, num_blocks, num_heads, max_length=self.num_positions, key_size=key_size,
             embedding_dim=embedding_dim, talking_heads=talking_heads, pre_norm=pre_norm, activation=activation, dropout=dropout,
-            recompute=recompute,
+            recompute=recompute, start="scaled",
         )  # fmt: skip
 
     def phases(self) -> tuple[Phase, ...]:

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
-from genpipe.capabilities import Classifies, Embeds, NextToken, Tags
+from genpipe.capabilities import Classifies, Embeds, Fills, NextToken, Tags
 from genpipe.corpus.codec import UNKNOWN
 from genpipe.errors import BadInput
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import in_chunks
+from genpipe.sampling.fillings import HIDDEN
 from genpipe.sampling.panels import class_name
 from genpipe.using.inputs import ids_of, read
 from genpipe.using.making import drawn
@@ -34,7 +35,7 @@ def answers(
     if isinstance(using.recipe, NextToken) and using.kind == "passages":
         return _written_texts(using, inputs, how, passages)
     raise BadInput(
-        f"{using.name} answers nothing: it cannot tag, classify, or write under the condition of a text; "
+        f"{using.name} answers nothing: it cannot tag, classify, fill gaps, or write under the condition of a text; "
         "genpipe recipes lists what can"
     )
 
@@ -84,6 +85,28 @@ def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> lis
     return [f"{class_name(using.facts, int(row.argmax()))}\t{row.max().item():.4f}" for row in shares]
 
 
+def _filled(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    """Each text with the likeliest tokens in its gaps."""
+    refuse_options(using, how)
+    return [_with_gaps_filled(using, text) for text in inputs]
+
+
+def _with_gaps_filled(using: Using, text: str) -> str:
+    codec = using.text()
+    ids: list[int] = []
+    for number, piece in enumerate(text.split(HIDDEN)):
+        ids += [codec.mask] * (number > 0) + (codec.encode(piece) if piece else [])
+    x = torch.tensor([ids], dtype=torch.int64)
+    hidden = x == codec.mask
+    if not hidden.any() or hidden.all():
+        raise BadInput(
+            f"{text[:40]!r}: give a text with gaps, a {HIDDEN} for each hidden token, as in 床前明{HIDDEN}光"
+        )
+    places = torch.arange(x.shape[1]).unsqueeze(0)
+    found = {"ids": x, "documents": torch.zeros_like(x), "positions": places}
+    return one_line(codec.decode(using.recipe.restore(found, ~hidden)["ids"][0].tolist()))
+
+
 def refuse_options(using: Using, how: Mapping[str, Any]) -> None:
     """Raise BadInput for any option: what is not drawn has none."""
     for key in how:
@@ -96,6 +119,7 @@ ANSWERS: tuple[tuple[type, tuple[str, ...], Answer], ...] = (
     (Tags, ("tagged",), _tags),
     (NextToken, ("pairs",), _written_texts),
     (Classifies, ("images", "tagged"), _classes),
+    (Fills, ("stream",), _filled),
 )
 
 
