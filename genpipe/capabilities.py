@@ -203,6 +203,14 @@ class Fills(Restores):
         """Logits of hidden tokens, [tokens, num_tokens], in the order of `x["ids"][hidden]`, whose ids are not looked at."""
 
 
+class Attends(abc.ABC):
+    """Reads texts by attention, and can show what its heads look at."""
+
+    @abc.abstractmethod
+    def attention(self, x: Example) -> tuple[Tensor, Tensor]:
+        """The tokens that it reads of texts, int64 [n, time], and what each takes of each other, [n, blocks, heads, time, time]."""
+
+
 class Solves(abc.ABC):
     """Follows a differential equation."""
 
@@ -213,5 +221,5 @@ class Solves(abc.ABC):
 
 CAPABILITIES: tuple[type, ...] = (
     Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, Embeds, Classifies, Restores, Masks, Fills,
-    Solves,
+    Attends, Solves,
 )  # fmt: skip

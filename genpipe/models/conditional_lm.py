@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genpipe.capabilities import Example, LogProb, NextToken
+from genpipe.capabilities import Attends, Example, LogProb, NextToken
 from genpipe.errors import BadInput
 from genpipe.nn import masks
 from genpipe.nn.attention import Talking
@@ -24,7 +24,7 @@ from genpipe.recipe import Batch, Loss, Phase, Recipe, Update, mean_over
 State = tuple[Tensor, Cache]  # the condition, [n, condition_dim], and what was read
 
 
-class ConditionalLM(Recipe, NextToken, LogProb):
+class ConditionalLM(Recipe, NextToken, LogProb, Attends):
     """Writes texts under one or several classes: `given` names them as the data does."""
 
     def __init__(
@@ -80,6 +80,12 @@ class ConditionalLM(Recipe, NextToken, LogProb):
         """Log-probability of each text and its end in nats, [n], under its classes."""
         nats, _, rows = self._compared(x, self.condition(self._required(x)))
         return nats.new_zeros(len(x["ids"])).index_add(0, rows, -nats)
+
+    def attention(self, x: Example) -> tuple[Tensor, Tensor]:
+        """The start mark and the tokens of texts, and what each takes of those before it."""
+        read = F.pad(x["ids"], (1, 0), value=self.start)
+        mask = masks.causal(read.shape[1], read.device)
+        return read, self.bert.attention_maps(read, mask=mask, condition=self.condition(self._required(x)))
 
     def begin(self, given: Example, n: int) -> State:
         """Nothing is read yet. Raises BadInput where a class is missing, or is not one of the data's."""

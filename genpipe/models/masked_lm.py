@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from genpipe.capabilities import Example, Fills
+from genpipe.capabilities import Attends, Example, Fills
 from genpipe.errors import BadInput
 from genpipe.nn import masks
 from genpipe.nn.attention import Talking
@@ -42,7 +42,7 @@ NUM_READ = 100  # batches out of which these are counted
 UNKNOWN = 0
 
 
-class MaskedLM(Recipe, Fills):
+class MaskedLM(Recipe, Fills, Attends):
     """Predicts hidden characters from those around them."""
 
     similar: Tensor
@@ -177,6 +177,11 @@ class MaskedLM(Recipe, Fills):
             ranks = hidden.long()
             return self._asked(x, ranks, places)[hidden]
         return self._filled(x["ids"].masked_fill(hidden, self.mark), x, hidden)
+
+    def attention(self, x: Example) -> tuple[Tensor, Tensor]:
+        """Of texts with nothing hidden, and what the network that fills gaps takes of each token."""
+        mask = masks.same_document(x["documents"])
+        return x["ids"], self.bert.attention_maps(x["ids"], positions=x["positions"], mask=mask)
 
     def restore(self, x: Example, keep: Tensor) -> Example:
         """Texts whose tokens where `keep`, bool [n, time], is false are the likeliest ones."""

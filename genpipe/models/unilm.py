@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genpipe.capabilities import Example, Votes
+from genpipe.capabilities import Attends, Example, Votes
 from genpipe.errors import BadInput
 from genpipe.nn import masks
 from genpipe.nn.attention import Talking
@@ -40,7 +40,7 @@ class State(NamedTuple):
     votes: Tensor | None  # which passages have an answer, bool [n, passages]; None before the first token
 
 
-class UniLM(Recipe, Votes):
+class UniLM(Recipe, Votes, Attends):
     """Writes a target under the condition of its source, or an answer under that of a question and passages."""
 
     def __init__(
@@ -100,16 +100,27 @@ class UniLM(Recipe, Votes):
 
     def logits(self, source: Source, target: Part) -> Tensor:
         """Logits of the first target token, of those after it and of the end mark, [n, 1 + time, num_tokens]."""
+        hidden = self.bert(*self._together(source, target))
+        read, time = source.ids.shape[1], target.ids.shape[1]
+        behind = torch.arange(read, read + time, device=hidden.device)
+        places = torch.cat([source.last.unsqueeze(1), behind.expand(len(hidden), -1)], 1)
+        return self.bert.logits(taken(hidden, places))
+
+    def attention(self, x: Example) -> tuple[Tensor, Tensor]:
+        """A source, of a question one passage, with its target, and what each token takes of those that it sees."""
+        ids, segments, positions, mask = self._together(*self.item(x))
+        return ids, self.bert.attention_maps(ids, segments, positions, mask)
+
+    def _together(self, source: Source, target: Part) -> tuple[Tensor, Tensor, Tensor, masks.Mask]:
+        """Ids, segments and positions of sources with their targets, [n or 1, time], and which tokens see which."""
         read, time = source.ids.shape[1], target.ids.shape[1]
         device = source.ids.device
-        behind = torch.arange(time, device=device)
         ids = torch.cat([source.ids, target.ids], 1)
-        positions = torch.cat([source.positions, source.lengths.unsqueeze(1) + behind], 1)
+        behind = source.lengths.unsqueeze(1) + torch.arange(time, device=device)
+        positions = torch.cat([source.positions, behind], 1)
         tokens = torch.cat([source.tokens, are_tokens(target.ids, target.lengths)], 1)
         segments = (torch.arange(read + time, device=device) >= read).long().unsqueeze(0)
-        hidden = self.bert(ids, segments, positions, self.rule(segments) & masks.of_tokens(tokens))
-        places = torch.cat([source.last.unsqueeze(1), (read + behind).expand(len(ids), -1)], 1)
-        return self.bert.logits(taken(hidden, places))
+        return ids, segments, positions, self.rule(segments) & masks.of_tokens(tokens)
 
     def rule(self, segments: Tensor) -> masks.Mask:
         """Which tokens see which, from their segments, int64 [1, time]; padding is none of it."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genpipe.capabilities import (
+    Attends,
     Classifies,
     Decodes,
     Embeds,
@@ -29,6 +30,7 @@ from genpipe.errors import BadInput
 from genpipe.files import write_json
 from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
+from genpipe.sampling.attention import attention
 from genpipe.sampling.conditioned import under_classes
 from genpipe.sampling.draw import as_values as as_values  # judges take it from here
 from genpipe.sampling.draw import (
@@ -243,6 +245,7 @@ PANELS = (
     Panel((Encodes, Decodes), ("images",), walks_between_images),
     Panel((Restores,), ("images",), restorations),
     Panel((Fills,), ("stream",), fillings),
+    Panel((Attends,), (), attention),
     Panel((Invertible,), ("images",), walks_of_a_flow),
     Panel((Samples, Decodes), ("images",), walks_between_samples),
     Panel((Samples,), ("images",), nearest_training_images),
