@@ -33,6 +33,22 @@ METRICS: dict[str, Metric] = {
         "Share of test examples whose most likely answer is right.",
         {"accuracy_majority": "always the most frequent class"},
     ),
+    "word_f1": Metric(
+        "F1 of words",
+        "%",
+        "maximise",
+        "Harmonic mean of precision and recall of the words of test texts: a word is right where it begins and ends as in the data.",
+        {"word_f1_characters": "a word for each character"},
+    ),
+    "word_precision": Metric(
+        "Precision of words",
+        "%",
+        "maximise",
+        "Share of the words that are found which are words of the data.",
+    ),
+    "word_recall": Metric(
+        "Recall of words", "%", "maximise", "Share of the words of the data which are found."
+    ),
     "tag_accuracy": Metric(
         "Tagging accuracy",
         "%",

@@ -98,6 +98,11 @@ BLOCKS = {
         "how": {"max_tokens": 8},
         "solvers": {"nll": {"lr": 1e-2}},
     },
+    "crf_tagger": {
+        "kind": "tagged",
+        "network": {"embedding_dim": 16, "num_layers": 2, "num_pairs": 20},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
     "unilm": {
         "kind": "pairs",
         "network": {"width": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0},
@@ -118,6 +123,7 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "conditional_lm": "nll.loss",
     "couplet": "nll.loss",
     "coupling_flow": "nll.loss",
+    "crf_tagger": "nll.loss",
     "coupling_flow_batch": "nll.loss",
     "coupling_flow_points": "nll.loss",
     "glann": "glo.loss",

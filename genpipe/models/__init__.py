@@ -6,6 +6,7 @@ from genpipe.models.classifier import Classifier
 from genpipe.models.conditional_lm import ConditionalLM
 from genpipe.models.couplet import Couplet
 from genpipe.models.coupling_flow import CouplingFlow
+from genpipe.models.crf_tagger import CRFTagger
 from genpipe.models.energy import EnergyModel
 from genpipe.models.energy_gan import EnergyGAN
 from genpipe.models.gan import GAN
@@ -29,6 +30,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "conditional_lm": ConditionalLM,
     "couplet": Couplet,
     "coupling_flow": CouplingFlow,
+    "crf_tagger": CRFTagger,
     "energy": EnergyModel,
     "energy_gan": EnergyGAN,
     "gan": GAN,

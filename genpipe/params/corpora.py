@@ -215,6 +215,18 @@ class LabelledText(Source):
     test_share: Share = 0.1
 
 
+class Segmented(Source):
+    """A .txt file, or a folder of them, of lines whose words have white space between them."""
+
+    kind: Literal["segmented"]
+    test_share: Share = 0.1
+    annotation: str | None = Field(
+        "/",
+        min_length=1,
+        description="what stands between a word and what is said of it, as its part of speech",
+    )
+
+
 class Squad(Source):
     """Questions about paragraphs in the format of SQuAD, version 1 or 2: a .json file, or a folder with one for each split."""
 
@@ -241,6 +253,7 @@ Dataset = Annotated[
     | Verses
     | Biographies
     | LabelledText
+    | Segmented
     | Squad,
     Field(discriminator="kind"),
 ]

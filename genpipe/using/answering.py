@@ -8,6 +8,7 @@ import torch
 from genpipe.capabilities import Classifies, Embeds, Fills, NextToken, Tags
 from genpipe.corpus.codec import UNKNOWN
 from genpipe.errors import BadInput
+from genpipe.evaluation.words import OF_WORDS, spans
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.fillings import HIDDEN
@@ -70,12 +71,18 @@ def _written_texts(
 
 
 def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
+    """The tags of each text; its words, where tags mark those."""
     refuse_options(using, how)
     x = read(using, inputs)
     found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
+    rows = zip(found.tolist(), x["lengths"].tolist(), strict=True)
+    tags = [[class_name(using.facts, number) for number in row[:length]] for row, length in rows]
+    if tuple(sorted(using.facts.get("classes", ()))) != OF_WORDS:
+        return [" ".join(row) for row in tags]
+    tokens = [using.text().tokenizer.split(text) for text in inputs]
     return [
-        " ".join(class_name(using.facts, number) for number in row[:length])
-        for row, length in zip(found.tolist(), x["lengths"].tolist(), strict=True)
+        " ".join("".join(own[start:end]) for start, end in sorted(spans(row)))
+        for own, row in zip(tokens, tags, strict=True)
     ]
 
 
