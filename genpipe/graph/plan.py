@@ -134,6 +134,13 @@ def upstream_reason(stale: list[str]) -> list[str]:
     return [f"upstream {' and '.join(stale)} {'is' if len(stale) == 1 else 'are'} stale"]
 
 
+def libraries_reason(changed: list[str]) -> list[str]:
+    """The reason that other versions of libraries are, if there are any."""
+    if len(changed) > 3:
+        return [f"library {changed[0]} and {len(changed) - 1} more changed"]
+    return [f"library {name} changed" for name in changed]
+
+
 def sentence(path: str, change: str) -> str:
     """A change that DVC's status names, in words."""
     words = {"deleted": "is missing", "not in cache": "is not in the cache"}
