@@ -406,6 +406,7 @@ def test_nothing_is_found_in_this_project():
     [
         (', {artifacts/code.json: ["count.${key}"]}', "", "count does not depend on its code"),
         ('artifacts/code.json: ["train.${key}"]', 'artifacts/code.json: ["sample.${key}"]', "train does not depend on its code"),
+        ("params.yaml, requirements.lock]", "params.yaml]", "code does not depend on requirements.lock, whose versions it writes"),
         ("cmd: genpipe vocabulary ${key}", "cmd: python v.py", "what `python v.py` imports is not known"),
     ],
 )  # fmt: skip

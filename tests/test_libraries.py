@@ -244,7 +244,9 @@ def test_extras_count_where_they_are_asked_for_and_markers_as_on_linux(tmp_path,
     distribution(tmp_path, "second", 'third.one; extra == "fast"', 'slow; extra == "slow"', "first")
     for name in ("third_one", "new"):
         distribution(tmp_path, name)
-    pins = dict.fromkeys(("first", "second", "third-one", "windows", "extra-of-first", "slow", "old", "new"), "1.0")
+    pins = dict.fromkeys(
+        ("first", "second", "third-one", "windows", "extra-of-first", "slow", "old", "new"), "1.0"
+    )
     assert versions_of({"first": "models.nice"}, pins).keys() == {"first", "second", "third-one", "new"}
 
 
