@@ -21,7 +21,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from genpipe import lease
-from genpipe.dependencies import CODE, LIBRARIES, NONE, NOTHING, code_of
+from genpipe.dependencies import CODE, NONE, NOTHING, code_of
 from genpipe.dvc_command import private_state
 from genpipe.errors import BadInput, BadState, Busy
 from genpipe.files import new_file
@@ -29,8 +29,8 @@ from genpipe.graph.plan import (
     Layout,
     Plan,
     Stage,
+    code_reasons,
     in_order,
-    libraries_reason,
     missing_file,
     needs_of,
     pinned_problem,
@@ -274,19 +274,9 @@ def _parameter_reasons(dependency: Any) -> Iterator[str]:
     for name in dependency.params or now:
         paths = _differences(before.get(name), now.get(name), name)
         if Path(dependency.fs_path).match(str(CODE)):
-            yield from _code_reasons([path.removeprefix(f"{name}.") for path in paths])
+            yield from code_reasons([path.removeprefix(f"{name}.") for path in paths])
         else:
             yield from (f"params {path} changed" for path in paths)
-
-
-def _code_reasons(changed: list[str]) -> Iterator[str]:
-    below = f"{LIBRARIES}."
-    yield from (
-        f"code {path} changed" for path in changed if path != LIBRARIES and not path.startswith(below)
-    )
-    if LIBRARIES in changed:
-        yield "libraries changed"  # one side names none
-    yield from libraries_reason([path.removeprefix(below) for path in changed if path.startswith(below)])
 
 
 def _differences(before: Any, now: Any, path: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx
 
+from genpipe.dependencies import LIBRARIES
 from genpipe.errors import BadInput, BadState
 
 ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
@@ -134,11 +135,16 @@ def upstream_reason(stale: list[str]) -> list[str]:
     return [f"upstream {' and '.join(stale)} {'is' if len(stale) == 1 else 'are'} stale"]
 
 
-def libraries_reason(changed: list[str]) -> list[str]:
-    """The reason that other versions of libraries are, if there are any."""
-    if len(changed) > 3:
-        return [f"library {changed[0]} and {len(changed) - 1} more changed"]
-    return [f"library {name} changed" for name in changed]
+def code_reasons(changed: list[str]) -> list[str]:
+    """The keys that differ in the entry of a stage in artifacts/code.json, in words: files, and versions of libraries."""
+    below = f"{LIBRARIES}."
+    libraries = [key.removeprefix(below) for key in changed if key.startswith(below)]
+    reasons = [f"code {key} changed" for key in changed if key != LIBRARIES and not key.startswith(below)]
+    if LIBRARIES in changed:
+        reasons.append("libraries changed")  # one side has no versions
+    if len(libraries) > 3:
+        return [*reasons, f"library {libraries[0]} and {len(libraries) - 1} more changed"]
+    return [*reasons, *(f"library {name} changed" for name in libraries)]
 
 
 def sentence(path: str, change: str) -> str:
