@@ -1,10 +1,11 @@
-"""Which stages an edit of a file makes stale, by the hand-written lists that dvc.yaml had, and by imports.
+"""Which stages an edit of a file or a new version of a library makes stale, by the lists that dvc.yaml had, and by imports.
 
-    python -m benchmarks.staleness                             # prints the table
+    python -m benchmarks.staleness                             # prints the page
     python -m benchmarks.staleness --write docs/staleness.md
 
 Run in the root of the project. An edit changes what the code does, not a comment or a docstring. In a file of which only
-some functions count for a stage, the edit is of one that does. Stages below a stale one count too.
+some functions count for a stage, the edit is of one that does. Stages below a stale one count too. The recipes are those of the
+set quick.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genpipe import dependencies
+from genpipe.libraries import LOCK, locked
 from genpipe.params.project import Params, read_params
 
 FOLDERS = ("nn", "data", "training")
@@ -24,16 +26,24 @@ BEFORE: Mapping[str, tuple[str, ...]] = {  # folders of genpipe that the lists n
 }
 PAGE = """# What an edit makes stale
 
-For each file of genpipe/nn, data and training, the number of stages that an edit makes stale, of {num} that train, sample and evaluate:
-before, when dvc.yaml listed whole folders, and after, with the code that a stage imports. An edit of a comment or a docstring
+For each file of genpipe/nn, data and training, the number of stages that an edit makes stale, of {num} that train, sample and evaluate
+the recipes of the set quick: before, when dvc.yaml listed whole folders, and after, with the code that a stage imports. An edit of a comment or a docstring
 makes only the stage code stale, which takes a second. Made by
 
     python -m benchmarks.staleness --write docs/staleness.md
 
-{table}
+{files}
+
+Every stage depended on all of `requirements.lock`. Now it depends on the versions there of the libraries that its code imports and of what these
+require. A new version of one makes stale, of the {stages} stages of all recipes and data:
+
+{libraries}
+
+A new version of one of the other {others} packages of the lock makes only the stage code stale.
 """
 
 Stages = frozenset[str]
+Code = Mapping[str, Mapping[str, Mapping[str, Any]]]  # by command and item
 
 
 def by_lists(file: str, recipes: Mapping[str, Any]) -> Stages:
@@ -42,11 +52,24 @@ def by_lists(file: str, recipes: Mapping[str, Any]) -> Stages:
     return frozenset(f"{command}@{recipe}" for command in commands for recipe in recipes)
 
 
-def by_imports(file: str, code: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Stages:
+def by_imports(file: str, code: Code) -> Stages:
     """The stages whose entry in artifacts/code.json has the file."""
     return frozenset(
-        f"{command}@{name}" for command in BEFORE for name, hashes in code[command].items() if file in hashes
+        f"{command}@{name}" for command in BEFORE for name, entry in code[command].items() if file in entry
     )
+
+
+def by_library(code: Code) -> dict[Stages, list[str]]:
+    """The libraries of artifacts/code.json by the stages whose entries have them, those of most stages first."""
+    using: dict[str, set[str]] = {}
+    for command, items in code.items():
+        for name, entry in items.items():
+            for library in entry[dependencies.LIBRARIES]:
+                using.setdefault(library, set()).add(f"{command}@{name}")
+    together: dict[Stages, list[str]] = {}
+    for library in sorted(using, key=lambda name: (-len(using[name]), name)):
+        together.setdefault(frozenset(using[library]), []).append(library)
+    return together
 
 
 def with_downstream(stale: Stages, params: Params) -> Stages:
@@ -72,9 +95,15 @@ def _named(other: str) -> str:
     return other.removeprefix("models/")
 
 
-def rows(root: Path) -> Iterator[tuple[str, Stages, Stages]]:
+def quick(params: Params) -> Params:
+    """The parameters with the recipes of the set quick alone."""
+    recipes = {name: params.recipes[name] for name in params.sets["quick"]}
+    return params.model_copy(update={"recipes": recipes})
+
+
+def rows(root: Path, params: Params, code: Code) -> Iterator[tuple[str, Stages, Stages]]:
     """A file, the stages stale before, and after."""
-    params, code = read_params(root), dependencies.code_of(root)
+    code = {command: {name: code[command][name] for name in params.recipes} for command in BEFORE}
     for folder in FOLDERS:
         for path in sorted((root / "genpipe" / folder).glob("*.py")):
             file = folder if path.stem == "__init__" else f"{folder}/{path.stem}"
@@ -91,30 +120,51 @@ def named(stages: Stages, num_recipes: int) -> str:
     return f"none; {', '.join(commands)} only" if commands else "none"
 
 
-def table(root: Path) -> str:
+def table(root: Path, params: Params, code: Code) -> str:
     """Markdown, a row for each file."""
-    num = len(read_params(root).recipes)
+    num = len(params.recipes)
     lines = ["| file | stages before | stages after | trained anew after |", "|---|---:|---:|---|"]
     lines += [
         f"| {file} | {len(before)} | {len(after)} | {named(after, num)} |"
-        for file, before, after in rows(root)
+        for file, before, after in rows(root, params, code)
     ]
     return "\n".join(lines)
 
 
+def table_of_libraries(code: Code) -> str:
+    """Markdown, a row for the libraries of the same stages."""
+    lines = ["| libraries | stages | of the commands |", "|---|---:|---|"]
+    for stages, libraries in by_library(code).items():
+        commands = [command for command in code if any(stage.startswith(f"{command}@") for stage in stages)]
+        lines.append(f"| {', '.join(libraries)} | {len(stages)} | {', '.join(commands)} |")
+    return "\n".join(lines)
+
+
+def page(root: Path) -> str:
+    """The page with both tables."""
+    params, code = quick(read_params(root)), dependencies.code_of(root)
+    counted = {name for libraries in by_library(code).values() for name in libraries}
+    return PAGE.format(
+        num=len(BEFORE) * len(params.recipes),
+        files=table(root, params, code),
+        stages=sum(map(len, code.values())),
+        libraries=table_of_libraries(code),
+        others=len((locked(root / LOCK) or {}).keys() - counted),
+    )
+
+
 def main() -> int:
-    """Print the table, or write the page."""
+    """Print the page, or write it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there")
     arguments = parser.parse_args()
-    root = Path.cwd()
+    text = page(Path.cwd())
     if arguments.write:
-        num = len(BEFORE) * len(read_params(root).recipes)
-        arguments.write.write_text(PAGE.format(num=num, table=table(root)), encoding="utf-8")
+        arguments.write.write_text(text, encoding="utf-8")
     else:
-        print(table(root))
+        print(text, end="")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Which code a stage depends on: all that its command imports, as hashes of syntax trees.
+"""Which code a stage depends on: all that its command imports, as hashes of syntax trees, and versions of libraries.
 
 Comments, blank lines and docstrings are not part of a hash, so editing them makes nothing stale. DVC (through
-artifacts/code.json), the keys of trainings and those of counted and encoded shards all take their code from here.
+artifacts/code.json), the keys of trainings and those of counted and encoded shards all take their code from here. The
+versions of libraries are for DVC alone: the keys have those that bits depend on.
 Imports inside functions are imports; those under `if TYPE_CHECKING` never run and are not followed.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 from genpipe import yaml_text
 from genpipe.errors import BadInput
 from genpipe.files import new_file, write_json
+from genpipe.libraries import LOCK, Versions, locked, versions_of
 from genpipe.syntax import Hashes, Source
 
 PACKAGE = Path(__file__).parent
@@ -25,7 +27,10 @@ NOTHING = b"nothing\n"  # its content
 
 Block = Mapping[str, Any]  # of params.yaml
 Chosen = Mapping[str, Collection[str]]  # of registries, by module: the rows that count
-Known = dict[tuple[str, frozenset[tuple[str, frozenset[str]]]], Hashes]  # by command and chosen rows
+Known = dict[tuple[str, frozenset[tuple[str, frozenset[str]]]], "Walk"]  # by command and chosen rows
+Recorded = dict[str, str | Versions]  # what a stage depends on: hashes by file, and LIBRARIES
+LIBRARIES = "libraries"
+NO_LOCK = f"not pinned: there is no {LOCK}"
 ALL: Chosen = MappingProxyType({})
 
 
@@ -34,6 +39,13 @@ class Entrance(NamedTuple):
 
     block: str
     starts: tuple[str, ...]  # module, or module:function
+
+
+class Walk(NamedTuple):
+    """What some code uses: files with their hashes, and libraries, each with the module that imports it."""
+
+    hashes: Hashes
+    libraries: dict[str, str]
 
 
 ENTRANCES = {
@@ -69,6 +81,7 @@ WITHOUT_EFFECT = {  # on what an artifact is; neither counted nor followed
     "own_code": "which checkout runs",
     "numerics": "its settings are named in params.yaml, which stages depend on",
     "dependencies": "which code counts",
+    "libraries": "which versions count",
     "syntax": "which code counts",
     "yaml_text": "reads params.yaml",
     "params.project": "reads params.yaml; of its own values only `seed` has a default, and DVC refuses a params.yaml without it",
@@ -86,21 +99,28 @@ def write_code(root: Path) -> None:
     print(f"wrote {root / CODE}")
 
 
-def code_of(root: Path) -> dict[str, dict[str, Hashes]]:
-    """The code of each stage, by command and by item of params.yaml; the genpipe in `root` where it has its own.
+def code_of(root: Path) -> dict[str, dict[str, Recorded]]:
+    """The code and the libraries of each stage, by command and by item of params.yaml; the genpipe in `root` if it has its own.
 
-    Raises BadInput where params.yaml names a model or a kind that there is no code for.
+    Raises BadInput where params.yaml names a model or a kind that there is no code for, or where code imports a library
+    that requirements.lock does not pin; BadState where one that it pins is not installed.
     """
     package = _package_of(root)
     params = yaml_text.read(root / "params.yaml")
     params = params if isinstance(params, Mapping) else {}
+    pins = locked(root / LOCK)
     known: Known = {}
     return {
         command: {
-            name: code_for(command, name, params, package, known) for name in _items(params, entrance.block)
+            name: _recorded(_code_for(command, name, params, package, known), pins)
+            for name in _items(params, entrance.block)
         }
         for command, entrance in ENTRANCES.items()
     }
+
+
+def _recorded(code: Walk, pins: Versions | None) -> Recorded:
+    return {**code.hashes, LIBRARIES: NO_LOCK if pins is None else versions_of(code.libraries, pins)}
 
 
 def _package_of(root: Path) -> Path:
@@ -108,21 +128,23 @@ def _package_of(root: Path) -> Path:
     return own if (own / "__init__.py").is_file() else PACKAGE
 
 
-def code_for(
-    command: str, name: str, params: Block, package: Path = PACKAGE, known: Known | None = None
-) -> Hashes:
-    """The code that one command uses for one item of params.yaml; `known` keeps that of items that choose the same rows.
+def code_for(command: str, name: str, params: Block) -> Hashes:
+    """The code that one command uses for one item of params.yaml.
 
     Raises BadInput where the item names a model or a kind that there is no code for.
     """
+    return _code_for(command, name, params, PACKAGE, {}).hashes
+
+
+def _code_for(command: str, name: str, params: Block, package: Path, known: Known) -> Walk:
+    """The same with its libraries; `known` keeps the code of items that choose the same rows."""
     entrance = ENTRANCES[command]
     block = _items(params, entrance.block)[name]
     try:
         chosen = _chosen(command, block, params, Source(package))
         key = (command, frozenset((module, frozenset(rows)) for module, rows in chosen.items()))
-        known = {} if known is None else known
         if key not in known:
-            known[key] = closure(entrance.starts, chosen, package)
+            known[key] = _closure(entrance.starts, chosen, package)
         return known[key]
     except LookupError as error:
         raise BadInput(f"params.yaml: {entrance.block}.{name}: {error.args[0]}") from None
@@ -153,19 +175,24 @@ def closure(starts: Iterable[str], chosen: Chosen = ALL, package: Path = PACKAGE
 
     Of the registries in `chosen` only those rows count. Raises LookupError where a registry lacks one.
     """
+    return _closure(starts, chosen, package).hashes
+
+
+def _closure(starts: Iterable[str], chosen: Chosen, package: Path) -> Walk:
     source = Source(package)
-    used, hashes = _walk(source, starts, chosen)
-    return dict(sorted((hashes | source.data_beside(used)).items()))
+    used, (hashes, libraries) = _walk(source, starts, chosen)
+    return Walk(dict(sorted((hashes | source.data_beside(used)).items())), libraries)
 
 
-def _walk(source: Source, starts: Iterable[str], chosen: Chosen) -> tuple[dict[str, frozenset[str]], Hashes]:
-    """The modules that `starts` use, each with the names that they take from it (none: all), and their hashes."""
+def _walk(source: Source, starts: Iterable[str], chosen: Chosen) -> tuple[dict[str, frozenset[str]], Walk]:
+    """The modules that `starts` use, each with the names that they take from it (none: all), and what they are."""
     rows = {name: (REGISTRIES[name], frozenset(keys)) for name, keys in chosen.items()}
     begun = (start.partition(":") for start in starts)
     waiting = [(module, frozenset({function} - {""})) for module, _, function in begun]
     parts = {name for name, functions in waiting if functions} | BY_NAME
     used: dict[str, frozenset[str]] = {}
     hashes: Hashes = {}
+    libraries: dict[str, str] = {}
     while waiting:
         name, names = waiting.pop()
         before = used.get(name, names)
@@ -176,8 +203,9 @@ def _walk(source: Source, starts: Iterable[str], chosen: Chosen) -> tuple[dict[s
         used[name] = names
         module = source.part(name, names, rows.get(name))
         hashes[name.replace(".", "/")] = module.sha256
+        libraries |= dict.fromkeys(module.libraries, name)
         waiting += module.imports
-    return used, hashes
+    return used, Walk(hashes, libraries)
 
 
 def _items(params: Block, block: str) -> Mapping[str, Block]:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,10 +20,13 @@ Rows = tuple[
 
 
 class Module(NamedTuple):
-    """A module, or the part of one that counts: its hash, and the modules of genpipe that it imports."""
+    """A module, or the part of one that counts: its hash, and what it imports of genpipe and of libraries."""
 
     sha256: str
-    imports: tuple[tuple[str, frozenset[str]], ...]  # and the names that it takes from them
+    imports: tuple[
+        tuple[str, frozenset[str]], ...
+    ]  # modules of genpipe, and the names that it takes from them
+    libraries: frozenset[str]  # as they are imported: PIL, not pillow
 
 
 class Source(NamedTuple):
@@ -107,7 +111,8 @@ def _part(
     for statement in _without_docstring(statements):
         _add_words(statement, words)
     sha256 = hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()
-    return Module(sha256[:16], tuple(_imports(source, name, statements)))
+    imported = [found for statement in statements for found in _imported(source, name, statement)]
+    return Module(sha256[:16], tuple(_modules(source, imported)), _libraries(source, imported))
 
 
 def _with_rows(statement: ast.stmt, registry: str, chosen: Collection[str]) -> ast.stmt:
@@ -206,19 +211,26 @@ def _without_docstring(statements: list[ast.stmt]) -> list[ast.stmt]:
     return statements[1:] if is_text else statements
 
 
-def _imports(
-    source: Source, name: str, statements: Iterable[ast.stmt]
-) -> Iterator[tuple[str, frozenset[str]]]:
-    """The modules of genpipe, named below it, that statements import, and the names taken from them.
+def _imported(source: Source, name: str, statement: ast.stmt) -> Iterator[tuple[str, frozenset[str]]]:
+    """The full names that a statement of a module imports, and the names taken from them."""
+    for node in _nodes(statement):
+        yield from _names(node, source, name)
 
-    The packages that a module lies in are imported with it.
-    """
+
+def _modules(
+    source: Source, imported: Iterable[tuple[str, frozenset[str]]]
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """The modules of genpipe among them, named below it; the packages that a module lies in are imported with it."""
     top = source.package.name
-    for statement in statements:
-        for node in _nodes(statement):
-            for imported, names in _names(node, source, name):
-                if imported.partition(".")[0] == top:
-                    yield from _with_packages(source, imported.removeprefix(top).removeprefix("."), names)
+    for full, names in imported:
+        if full.partition(".")[0] == top:
+            yield from _with_packages(source, full.removeprefix(top).removeprefix("."), names)
+
+
+def _libraries(source: Source, imported: Iterable[tuple[str, frozenset[str]]]) -> frozenset[str]:
+    """The names at the top of what is neither genpipe nor Python's own."""
+    tops = {full.partition(".")[0] for full, _ in imported}
+    return frozenset(tops - {source.package.name} - sys.stdlib_module_names)
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:

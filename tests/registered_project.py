@@ -47,7 +47,7 @@ stages:
     foreach: ${recipes}
     do:
       cmd: python stage.py train ${key}
-      deps: ["artifacts/${item.data}", code, requirements.lock, stage.py]
+      deps: ["artifacts/${item.data}", code, stage.py]
       params: ["recipes.${key}.train"]
       outs: ["artifacts/models/${key}"]
   evaluate:
@@ -76,7 +76,6 @@ def make_template(home: Path) -> None:
     (root / "stage.py").write_text(STAGE)
     (root / "dvc.yaml").write_text(GRAPH)
     (root / ".gitignore").write_text(IGNORED)
-    (root / "requirements.lock").write_text("torch==2.13.0\nnumpy==2.4.0  # pinned\n")
     (root / "README.md").write_text("a project\n")
     (root / "code").mkdir()
     (root / "code/model.py").write_text("one = 1\n")

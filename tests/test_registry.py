@@ -260,7 +260,7 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
         "metrics   bits_per_dim 4, latent_correlation 0.5",
         "trained   on cpu, with torch 2.13.0",
         f"Python {platform.python_version()}",
-        "packages  2 of requirements.lock: torch 2.13.0, numpy 2.4.0",
+        "libraries not recorded",
         'param   recipes.nice.train = {"batch_size": 8',
         '{"quality": 1}',
         "code    code ",
@@ -273,9 +273,23 @@ def test_trace_goes_from_a_tag_back_to_the_raw_data(root: Path, capsys: pytest.C
     lineage = json.loads(capsys.readouterr().out)
     assert (lineage["where"], lineage["stages"]) == ("nice@v0.0.2", ["prod"])
     assert platform.machine() in lineage["machine"]
-    assert lineage["packages"] == {"torch": "2.13.0", "numpy": "2.4.0"}
+    assert lineage["libraries"] == {}
     (parent,) = lineage["origin"]["parents"]
     assert parent["origin"]["data"][0]["path"] == "data/digits.txt"
+
+
+def test_trace_names_the_libraries_that_the_training_recorded(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    libraries = {"torch": "2.13.0", "numpy": "2.4.6", "sympy": "1.14.0"}
+    entry = {"train.nice": {"models/nice": "dc2b786b47eb80a3", "libraries": libraries}}
+    lock["stages"]["train@nice"]["params"]["artifacts/code.json"] = entry
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert command(root, "trace", "nice") == 0
+    assert "libraries 3 pinned: torch 2.13.0, numpy 2.4.6\n" in capsys.readouterr().out
+    assert command(root, "trace", "nice", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["libraries"] == libraries
 
 
 def test_a_model_whose_recipe_is_gone_is_judged_by_name_only(root: Path) -> None:

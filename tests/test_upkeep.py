@@ -20,7 +20,7 @@ from genpipe.dvc_command import environment as dvc_environment
 from genpipe.experiment import identity, run_key
 from genpipe.params.project import read_params
 from genpipe.upkeep import doctor
-from genpipe.upkeep.doctor import locked, orphaned_rays
+from genpipe.upkeep.doctor import orphaned_rays
 from genpipe.upkeep.holders import is_running
 from tests.clusters import free_port
 from tests.repository import as_somebody, commit, dvc, make_repository
@@ -414,11 +414,6 @@ def test_the_doctor_names_packages_that_are_missing_or_differ(project):
     assert f"warning  packages: psutil {version('psutil')} instead of 0.1" in found
     (project / "requirements.lock").write_text(lock.splitlines()[0], encoding="utf-8")
     assert findings(project)["packages"]["level"] == "ok"
-
-
-def test_a_lock_file_is_read_as_pip_reads_it():
-    text = "# made by pip\nA_b.c==1.0 ; python_version > '3'\ntorch==2.13.0+cpu\n-e .\n"
-    assert locked(text) == {"a-b-c": "1.0", "torch": "2.13.0"}
 
 
 def test_the_doctor_sees_stale_locks_leftovers_and_bad_parameters(project):

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
 
     trace = commands.add_parser(
         "trace",
-        help="where a model came from: data, code, params, parents, machine and packages",
+        help="where a model came from: data, code, params, parents, machine and libraries",
         epilog="examples: genpipe trace nice (the workspace's), genpipe trace nice@prod, genpipe trace nice@v0.0.2",
     )
     trace.add_argument("model", metavar="MODEL[@VERSION]")

@@ -29,6 +29,7 @@ from genpipe.graph.plan import (
     Layout,
     Plan,
     Stage,
+    code_reasons,
     in_order,
     missing_file,
     needs_of,
@@ -273,7 +274,7 @@ def _parameter_reasons(dependency: Any) -> Iterator[str]:
     for name in dependency.params or now:
         paths = _differences(before.get(name), now.get(name), name)
         if Path(dependency.fs_path).match(str(CODE)):
-            yield from (f"code {path.removeprefix(f'{name}.')} changed" for path in paths)
+            yield from code_reasons([path.removeprefix(f"{name}.") for path in paths])
         else:
             yield from (f"params {path} changed" for path in paths)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx
 
+from genpipe.dependencies import LIBRARIES
 from genpipe.errors import BadInput, BadState
 
 ALWAYS = "always changed"  # what DVC says of a stage with always_changed, or without dependencies and outputs
@@ -132,6 +133,18 @@ def upstream_reason(stale: list[str]) -> list[str]:
     if len(stale) > 2:
         return [f"upstream {stale[0]} and {len(stale) - 1} more are stale"]
     return [f"upstream {' and '.join(stale)} {'is' if len(stale) == 1 else 'are'} stale"]
+
+
+def code_reasons(changed: list[str]) -> list[str]:
+    """The keys that differ in the entry of a stage in artifacts/code.json, in words: files, and versions of libraries."""
+    below = f"{LIBRARIES}."
+    libraries = [key.removeprefix(below) for key in changed if key.startswith(below)]
+    reasons = [f"code {key} changed" for key in changed if key != LIBRARIES and not key.startswith(below)]
+    if LIBRARIES in changed:
+        reasons.append("libraries changed")  # one side has no versions
+    if len(libraries) > 3:
+        return [*reasons, f"library {libraries[0]} and {len(libraries) - 1} more changed"]
+    return [*reasons, *(f"library {name} changed" for name in libraries)]
 
 
 def sentence(path: str, change: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.dependencies import CODE, digest
+from genpipe.dependencies import CODE, LIBRARIES, digest
 from genpipe.errors import BadState, GenpipeError
 from genpipe.git import show
 
@@ -49,6 +49,11 @@ class Lock:
         """The entry of an output, if a stage made one of just this path; DVC leaves those of removed stages above."""
         return next((entry for _, entry in reversed([*self.outputs()]) if entry["path"] == path), None)
 
+    def libraries(self, stage: str) -> Mapping[str, str]:
+        """The pinned versions of the libraries that a stage ran with; none where it recorded none."""
+        found = self._code(stage).get(LIBRARIES)
+        return found if isinstance(found, Mapping) else {}
+
     def weights(self, model: str) -> str | None:
         """The hash of a model's directory; equal hashes are equal weights and cards."""
         entry = self.output(f"{MODELS}/{model}")
@@ -70,14 +75,14 @@ class Lock:
     def _judging_code(self, model: str) -> str | None:
         """One hash of the judges that the evaluation of a model ran; None in locks from before stages named their code."""
         makers = self.makers(f"{METRICS}/{model}.json")
-        entries = self.stages[makers[-1]].get("params", {}).get(CODE.as_posix(), {}) if makers else {}
-        code = {
-            name: sha
-            for hashes in entries.values()
-            for name, sha in hashes.items()
-            if name.startswith("evaluation/")
-        }
+        read = self._code(makers[-1]) if makers else {}
+        code = {name: sha for name, sha in read.items() if name.startswith("evaluation/")}
         return digest(code) if code else None
+
+    def _code(self, stage: str) -> Mapping[str, Any]:
+        """The entry of artifacts/code.json that a stage ran with."""
+        entries = self.stages[stage].get("params", {}).get(CODE.as_posix(), {})
+        return {name: value for entry in entries.values() for name, value in entry.items()}
 
     def _evaluation(self, model: str) -> tuple[Entry, ...]:
         makers = self.makers(f"{METRICS}/{model}.json")

@@ -1,6 +1,5 @@
 """`genpipe trace`: where a model came from, as dvc.lock of its commit records it, back to the raw data."""
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,7 @@ from genpipe.registry.lock import METRICS, MODELS, Entry, Lock, read_lock
 from genpipe.registry.pull import fetch
 
 MACHINE = "Machine"  # the trailer of a published commit that tells where it was published
-PACKAGES = "requirements.lock"
-NAMED_PACKAGES = ("torch", "numpy", "ray", "dvc", "tokenizers")  # in words; --json has them all
+NAMED_LIBRARIES = ("torch", "numpy", "safetensors")  # in words; --json has them all
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Lineage:
     metrics: Mapping[str, float]
     card: Mapping[str, Any] | None
     machine: str | None
-    packages: Mapping[str, str]
+    libraries: Mapping[str, str]
     origin: Origin
     stages: tuple[str, ...]
 
@@ -85,7 +83,7 @@ def trace(root: Path, name: str, wanted: str | None) -> Lineage:
         _metrics(root, name, commit),
         _card(root, entry, commit),
         _machine(root, commit) if commit else None,
-        _packages(root, lock, maker, commit),
+        lock.libraries(maker),
         _origin(lock, maker, set()),
         tuple(tags.read_model(root, name).stages_of(version)) if version else (),
     )
@@ -134,16 +132,6 @@ def _machine(root: Path, commit: str) -> str | None:
     return git(root, "show", "--no-patch", trailer, commit).strip() or None
 
 
-def _packages(root: Path, lock: Lock, stage: str, commit: str | None) -> dict[str, str]:
-    """The packages of requirements.lock, if it is the one that the stage ran with."""
-    text = _read(root, PACKAGES, commit) or b""
-    read = {entry["path"]: entry["md5"] for entry in lock.inputs(stage)}
-    if read.get(PACKAGES) != hashlib.md5(text).hexdigest():
-        return {}
-    lines = (line.partition("#")[0].partition(";")[0].strip() for line in text.decode().splitlines())
-    return dict(line.split("==", 1) for line in lines if "==" in line)
-
-
 def as_dict(lineage: Lineage) -> dict[str, Any]:
     """The lineage for programs, ready for JSON."""
     return asdict(lineage)
@@ -165,12 +153,9 @@ def _head(root: Path, lineage: Lineage) -> Iterator[str]:
     yield f"  trained   on {_device(lineage.card)}"
     if lineage.machine:
         yield f"  published {lineage.machine}"
-    named = {name: lineage.packages[name] for name in NAMED_PACKAGES if name in lineage.packages}
-    yield (
-        f"  packages  {len(lineage.packages)} of {PACKAGES}: {_pairs(named)}"
-        if lineage.packages
-        else f"  packages  {PACKAGES} of that run is not here"
-    )
+    named = {name: lineage.libraries[name] for name in NAMED_LIBRARIES if name in lineage.libraries}
+    libraries = f"{len(lineage.libraries)} pinned: {_pairs(named)}" if lineage.libraries else "not recorded"
+    yield f"  libraries {libraries}"
 
 
 def _device(card: Mapping[str, Any] | None) -> str:

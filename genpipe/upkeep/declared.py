@@ -9,6 +9,7 @@ from typing import Any
 from genpipe import dependencies, yaml_text
 from genpipe.errors import BadState
 from genpipe.graph import read_plan
+from genpipe.libraries import LOCK
 
 WITHOUT_CODE = {"code"}  # commands that write no result
 DYNAMIC = {"importlib", "runpy", "pkgutil", "import_module", "__import__", "exec", "eval"}
@@ -16,7 +17,14 @@ DYNAMIC = {"importlib", "runpy", "pkgutil", "import_module", "__import__", "exec
 
 def check(root: Path) -> list[str]:
     """What is wrong with the dependencies in dvc.yaml, a line each; nothing where all is declared."""
-    return [*_undeclared(root), *_missing(root), *model_imports(), *dynamic_imports(), *_top_of_package()]
+    return [
+        *_undeclared(root),
+        *_unlocked(root),
+        *_missing(root),
+        *model_imports(),
+        *dynamic_imports(),
+        *_top_of_package(),
+    ]
 
 
 def stages_of(root: Path) -> dict[str, dict[str, Any]]:
@@ -46,6 +54,14 @@ def _undeclared(root: Path) -> Iterator[str]:
             yield f"dvc.yaml: {name}: what `{stage.get('cmd')}` imports is not known; let it run a command of genpipe"
         elif entry not in entries(stage):
             yield f"dvc.yaml: {name} does not depend on its code; add {{{dependencies.CODE}: [{entry}]}} to its params"
+
+
+def _unlocked(root: Path) -> Iterator[str]:
+    """The stage that writes the code of the others writes the versions of libraries too."""
+    for name, stage in stages_of(root).items():
+        writes = dependencies.CODE.as_posix() in stage.get("outs", [])
+        if writes and (root / LOCK).exists() and LOCK not in stage.get("deps", []):
+            yield f"dvc.yaml: {name} does not depend on {LOCK}, whose versions it writes; add it to its deps"
 
 
 def _missing(root: Path) -> Iterator[str]:

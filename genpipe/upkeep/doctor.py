@@ -20,6 +20,7 @@ from genpipe import numerics
 from genpipe.cores import cores
 from genpipe.dvc_command import OTHER_STATE, named_states, state_of
 from genpipe.errors import GenpipeError
+from genpipe.libraries import locked, normalised
 from genpipe.params.project import Params, read_params
 from genpipe.upkeep.finding import LOCK, Finding, Level, few
 from genpipe.upkeep.holders import holders
@@ -72,12 +73,12 @@ def _output(root: Path, *words: str) -> str:
 
 
 def _packages(root: Path) -> Iterator[Finding]:
-    path = root / "requirements.lock"
-    if not path.exists():
+    pins = locked(root / "requirements.lock")
+    if pins is None:
         yield Finding("packages", "missing", "no requirements.lock", "git checkout requirements.lock")
         return
-    wanted = locked(path.read_text(encoding="utf-8"))
-    there = {_normal(package.name): package.version for package in importlib.metadata.distributions()}
+    wanted = {name: version.split("+")[0] for name, version in pins.items()}  # of any build
+    there = {normalised(package.name): package.version for package in importlib.metadata.distributions()}
     absent = [name for name in wanted if name not in there]
     other = [name for name in wanted if name in there and there[name].split("+")[0] != wanted[name]]
     if absent:
@@ -87,16 +88,6 @@ def _packages(root: Path) -> Iterator[Finding]:
         yield Finding("packages", "warning", f"{detail}: results may differ", LOCK)
     if not absent and not other:
         yield Finding("packages", "ok", f"all {len(wanted)} of requirements.lock")
-
-
-def locked(text: str) -> dict[str, str]:
-    """The packages of a lock file, name to version, without the local part."""
-    pins = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;+]+)", text, re.M)
-    return {_normal(name): version for name, version in pins}
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _project(root: Path) -> Iterator[Finding]:
