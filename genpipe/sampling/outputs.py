@@ -15,6 +15,7 @@ SAMPLES = (
     "stages.png",
     "map_*.png",
     "mistakes.png",
+    "attention.png",
     "points.npy",
     "points.tsv",
     "texts.npy",
