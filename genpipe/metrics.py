@@ -399,7 +399,7 @@ METRICS: dict[str, Metric] = {
         "%",
         "minimise",
         "Root mean squared difference of the states of a split from those of the model, over the size of each coordinate (its root mean "
-        "square among the observations). Of several fits it is the median at each time.",
+        "square among the observations). Of several fits it is the median, at each time, of those that agree.",
         {
             "trajectory_error_line": "straight lines between observations, level after the last",
             "trajectory_error_mean": "the mean of the observations",
@@ -409,25 +409,25 @@ METRICS: dict[str, Metric] = {
         "Error of the parameters",
         "%",
         "minimise",
-        "The largest relative difference of a parameter, the median over fits, from the one that made the data.",
+        "The largest relative difference of a parameter, the median over the fits that agree, from the one that made the data.",
     ),
     "parameter_spread": Metric(
         "Spread of the parameters",
         "%",
         "minimise",
-        "The largest error bar of a parameter: half the distance between the 16th and the 84th percentile of the fits, over the median.",
+        "The largest error bar of a parameter: half the distance between the 16th and the 84th percentile of the fits that agree, over the median.",
     ),
     "parameters_covered": Metric(
         "Parameters inside their error bars",
         "%",
         "",
-        "Share of the parameters that made the data that lie between the 16th and the 84th percentile of the fits; 68 % were right.",
+        "Share of the parameters that made the data that lie between the 16th and the 84th percentile of the fits that agree; 68 % were right.",
     ),
     "fits_agreeing": Metric(
         "Fits that agree",
         "%",
         "maximise",
-        "Share of the fits whose error at the observations is at most twice that of the best one, or 1 %.",
+        "Share of the fits whose error at the observations is at most twice that of the best one.",
     ),
     "fit_error": Metric(
         "Error of the best fit at the observations",

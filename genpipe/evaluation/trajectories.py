@@ -1,7 +1,5 @@
 """Trajectories beside those of the data, and the parameters that several fits found."""
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +7,7 @@ from torch import Tensor
 from genpipe.capabilities import Example
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.sampling.draw import whole
-from genpipe.sampling.trajectories import bars_of, initial_of, solved
-
-AGREES = 2.0  # times the least error, for a fit to have found what the best one found
-ENOUGH = 0.01  # of the sizes of the coordinates: fits below it agree whatever the least error is
+from genpipe.sampling.trajectories import agreeing, bars_of, errors_of, initial_of, relative_error, solved
 
 
 def judge_trajectory(trial: Trial) -> dict[str, float]:
@@ -23,30 +18,25 @@ def judge_trajectory(trial: Trial) -> dict[str, float]:
     x, train = whole(trial.data, trial.split), whole(trial.data, "train")
     if not x["seen"].any():
         raise NotMeasured(f"trajectory_error: nothing is observed in the split {trial.split}")
-    scales = torch.tensor(trial.data.facts["scales"]).double()
     lines, mean = straight_lines(trial, train, x["times"]), mean_of(train)
     found = solved(trial.recipe, trial.data, x["times"])
-    errors = [relative_error(made, x, scales) for made in (found, mean.expand_as(found), lines)]
-    names = ("trajectory_error", "trajectory_error_mean", "trajectory_error_line")
+    errors = [float(relative_error(made, x, trial.data)) for made in (found, lines, mean.expand_as(found))]
+    names = ("trajectory_error", "trajectory_error_line", "trajectory_error_mean")
     number = {"trajectory_num_observations": float(len(train["times"]))} if trial.split == "test" else {}
     return dict(zip(names, errors, strict=True)) | number
 
 
 def judge_parameters(trial: Trial) -> dict[str, float]:
     """Error bars of the parameters of several fits, how far they are from the true ones where these are known, and how many fits agree."""
-    recipe, train = trial.recipe, whole(trial.data, "train")
-    scales = torch.tensor(trial.data.facts["scales"]).double()
-    with torch.no_grad():
-        fits = recipe.fitted(train["times"]).double()
-    errors = torch.tensor([relative_error(made, train, scales) for made in fits])
-    bars = bars_of(recipe)
+    recipe, data = trial.recipe, trial.data
+    errors, bars = errors_of(recipe, data), bars_of(recipe, data)
     metrics = {
-        "fits_agreeing": float((errors <= max(AGREES * float(errors.min()), ENOUGH)).double().mean()),
+        "fits_agreeing": float(agreeing(recipe, data).double().mean()),
         "fit_error": float(errors.min()),
         "num_fits": float(len(errors)),
         "parameter_spread": max((bar.high - bar.low) / 2 / abs(bar.middle) for bar in bars.values()),
     }
-    true = trial.data.facts.get("parameters")
+    true = data.facts.get("parameters")
     if not true:
         return metrics
     return metrics | {
@@ -55,12 +45,6 @@ def judge_parameters(trial: Trial) -> dict[str, float]:
             np.mean([bars[name].low <= value <= bars[name].high for name, value in true.items()])
         ),
     }
-
-
-def relative_error(made: Tensor, x: Example, scales: Tensor) -> float:
-    """Root mean square of (made − values) / scales over what is seen; made and values are [times, dim]."""
-    errors = ((made.double() - x["values"].double()) / scales).square()
-    return math.sqrt(float(errors[x["seen"]].mean()))
 
 
 def mean_of(train: Example) -> Tensor:

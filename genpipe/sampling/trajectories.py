@@ -6,31 +6,54 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from genpipe.capabilities import Infers
+from genpipe.capabilities import Example, Infers
 from genpipe.data.loader import Data
 from genpipe.sampling.draw import whole
 from genpipe.sampling.showing import Row, Showing
 from genpipe.sampling.tables import write_table
 
 BAR = (0.16, 0.5, 0.84)  # of the fits: a standard deviation on each side, were they Gaussian
+AGREES = 2.0  # times the least error at the observations, for a fit to count as one that found the parameters
+EXACT = 1e-4  # of the sizes of the coordinates: below it errors are those of rounding
 TIMES = 200  # of a curve
 Cells = dict[str, float]  # of a row of a table: column → number
 
 
 class Bar(NamedTuple):
-    """The median over fits, and its error bar: the 16th and the 84th percentile."""
+    """The median over the fits that agree, and its error bar: their 16th and 84th percentile."""
 
     low: float
     middle: float
     high: float
 
 
-def bars_of(model: Infers) -> dict[str, Bar]:
+def relative_error(made: Tensor, x: Example, data: Data) -> Tensor:
+    """Root mean square of (made − values) / scales over what is seen, float64 [...], of states made, [..., times, dim]."""
+    apart = (made.double() - x["values"].double()) / torch.tensor(data.facts["scales"]).double()
+    squares = torch.where(x["seen"], apart.square(), torch.zeros_like(apart))
+    return (squares.sum((-2, -1)) / x["seen"].sum().clamp(min=1)).sqrt()
+
+
+def errors_of(model: Infers, data: Data) -> Tensor:
+    """The error of each fit at the observations, float64 [fits]."""
+    observed = whole(data, "train")
+    with torch.no_grad():
+        return relative_error(model.fitted(observed["times"]), observed, data)
+
+
+def agreeing(model: Infers, data: Data) -> Tensor:
+    """Which fits explain the observations about as well as the best one, bool [fits]; others are stuck on their way."""
+    errors = errors_of(model, data)
+    return errors <= max(AGREES * float(errors.min()), EXACT)
+
+
+def bars_of(model: Infers, data: Data) -> dict[str, Bar]:
     """Each parameter of a model."""
+    kept = agreeing(model, data)
     places = torch.tensor(BAR, dtype=torch.float64)
     with torch.no_grad():
         found = model.parameters_found()
-        return {name: Bar(*value.double().quantile(places).tolist()) for name, value in found.items()}
+        return {name: Bar(*value[kept].double().quantile(places).tolist()) for name, value in found.items()}
 
 
 def initial_of(data: Data) -> Tensor:
@@ -39,10 +62,10 @@ def initial_of(data: Data) -> Tensor:
 
 
 def solved(model: Any, data: Data, times: Tensor) -> Tensor:
-    """What a model says of the data at times, [times, dim]: of several fits the median at each time."""
+    """What a model says of the data at times, [times, dim]: of several fits the median of those that agree, at each time."""
     with torch.no_grad():
         if isinstance(model, Infers):
-            return model.fitted(times).double().quantile(0.5, dim=0)
+            return model.fitted(times)[agreeing(model, data)].double().quantile(0.5, dim=0)
         return model.trajectory(initial_of(data), times)[0].double()
 
 
@@ -74,11 +97,14 @@ def parameters(showing: Showing) -> Iterable[Row]:
             f"{bar.high:.4g}",
             f"{true[name]:.4g}" if name in true else "unknown",
         )
-        for name, bar in bars_of(showing.recipe).items()
+        for name, bar in bars_of(showing.recipe, showing.data).items()
     ]
     write_table(showing.directory / "parameters.tsv", ("parameter", "found", "low", "high", "true"), rows)
-    number = len(next(iter(showing.recipe.parameters_found().values())))
-    caption = f"The median over {number} fits, and their 16th and 84th percentiles."
+    kept = agreeing(showing.recipe, showing.data)
+    caption = (
+        f"The median over the fits that explain the observations about as well as the best one, {int(kept.sum())} of {len(kept)}, and their "
+        "16th and 84th percentiles."
+    )
     yield Row("parameters.tsv", "table", "Parameters", caption)
 
 
