@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
 from genpipe.errors import BadInput
-from genpipe.params.corpora import Equation, TrajectoryFile
 from genpipe.params.systems import SYSTEMS, System
+from genpipe.params.trajectories import Equation, TrajectoryFile
 from genpipe.sources.prepared import Prepared
 
 Array = NDArray[np.float64]
