@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 
 from genpipe.errors import BadInput
 from genpipe.params.systems import SYSTEMS, System
@@ -59,6 +58,8 @@ def prepare_equation(source: Path, directory: Path, dataset: Equation) -> Prepar
 
 def solution(system: System, parameters: Array, start: Array, times: Array) -> Array:
     """States, [times, dim], at times after 0, in any order, from `start`, [dim], at the time 0; BadInput where there is none."""
+    from scipy.integrate import solve_ivp  # here: no other stage waits for SciPy
+
     derivative = _derivative(system, parameters)
     places, where = np.unique(times, return_inverse=True)
     found = solve_ivp(
