@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from scipy.integrate import solve_ivp
+from scipy.optimize import least_squares
 from torchdiffeq import odeint
 
 from genpipe.assembly import build
@@ -149,6 +150,44 @@ def test_the_article_s_table(step: float, within: float) -> None:
         assert made[0].tolist() == pytest.approx([164.7, 286.5], abs=0.06)
     late = model.fitted(torch.tensor([100.0]))[0, 0].tolist()
     assert late == pytest.approx([373.6, 250.4], abs=0.06 if step == 0.1 else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "squares", "found"),
+    [
+        ("euler", 1.0, 4.84, (0.1000, 0.2783, 0.000100, 0.00019, 0.00203, 0.00300)),  # the article's network
+        ("rk4", 2.0, None, (0.1, 0.3, 1e-4, 2e-4, 0.002, 0.003)),
+    ],
+)
+def test_the_least_squares_of_the_article_s_observations(
+    method: str, step: float, squares: float | None, found: tuple[float, ...]
+) -> None:
+    """Where a training can end, by SciPy: Euler's step of 1 biases r₂, a finer solver does not."""
+    model = model_of(facts_of("competition", 42.0), method=method, step=step, num_fits=1).double()
+    times, values = torch.tensor([float(t) for t in ARTICLE]).double(), np.array(list(ARTICLE.values()))
+
+    def residuals(log_parameters: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            model.log_parameters.copy_(torch.from_numpy(log_parameters)[None])
+            return (model.fitted(times)[0].numpy() - values).ravel()
+
+    start = np.log(np.array([0.1, 0.2, 2e-4, 2e-4, 2e-3, 3e-3]) / model.units.numpy())
+    best = least_squares(residuals, start, xtol=1e-10, ftol=1e-10)
+    parameters = [value.item() for value in model.parameters_found().values()]
+    assert parameters == pytest.approx(found, rel=0.08)
+    assert parameters == pytest.approx([0.1, 0.3, 1e-4, 2e-4, 0.002, 0.003], rel=0.1)
+    if squares:
+        assert 2 * best.cost <= squares, (best.cost, parameters)
+
+
+def test_the_last_observations_weigh_less_at_first(tmp_path: Path) -> None:
+    data = data_of(tmp_path, system="predator", times=[2, 5, 10])
+    model = model_of(dict(data.facts), num_fits=2, favour_early=4)
+    batch = data.train_batch(0, 0, 3)
+    order = batch["times"].argsort()
+    for progress, expected in ((0.0, [0.8, 2, 4]), (0.25, [0.4, 1, 2]), (0.5, [0, 0, 0]), (0.9, [0, 0, 0])):
+        weights = model._weights({**batch, "progress": torch.tensor(progress)})[:, order]
+        assert torch.allclose(-weights.log(), torch.tensor(expected).float().expand(2, 3), atol=1e-6)
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
