@@ -6,6 +6,7 @@ their lengths, int64 [n]; labels, int64 [n].
 """
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -219,7 +220,19 @@ class Solves(abc.ABC):
         """States, [n, times, dim], at `times`, [times], from `start`, [n, dim], on."""
 
 
+class Infers(Solves):
+    """Finds the parameters of its differential equation from observations, in several fits at once."""
+
+    @abc.abstractmethod
+    def parameters_found(self) -> Mapping[str, Tensor]:
+        """Each parameter by name, [fits]."""
+
+    @abc.abstractmethod
+    def fitted(self, times: Tensor) -> Tensor:
+        """States of each fit at `times`, [times]: [fits, times, dim], from the first state of its data on."""
+
+
 CAPABILITIES: tuple[type, ...] = (
     Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, Embeds, Classifies, Restores, Masks, Fills,
-    Attends, Solves,
+    Attends, Solves, Infers,
 )  # fmt: skip

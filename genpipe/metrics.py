@@ -410,6 +410,49 @@ METRICS: dict[str, Metric] = {
         "as real",
         "Share of lower lines that use a character twice.",
     ),
+    "trajectory_error": Metric(
+        "Error of the trajectory",
+        "%",
+        "minimise",
+        "Root mean squared difference of the states of a split from those of the model, over the size of each coordinate (its root mean "
+        "square among the observations). Of several fits it is the median, at each time, of those that agree.",
+        {
+            "trajectory_error_line": "straight lines between observations, level after the last",
+            "trajectory_error_mean": "the mean of the observations",
+        },
+    ),
+    "parameter_error": Metric(
+        "Error of the parameters",
+        "%",
+        "minimise",
+        "The largest relative difference of a parameter, the median over the fits that agree, from the one that made the data.",
+    ),
+    "parameter_spread": Metric(
+        "Spread of the parameters",
+        "%",
+        "minimise",
+        "The largest error bar of a parameter: half the distance between the 16th and the 84th percentile of the fits that agree, over the median.",
+    ),
+    "parameters_covered": Metric(
+        "Parameters inside their error bars",
+        "%",
+        "",
+        "Share of the parameters that made the data that lie between the 16th and the 84th percentile of the fits that agree; 68 % were right.",
+    ),
+    "fits_agreeing": Metric(
+        "Fits that agree",
+        "%",
+        "maximise",
+        "Share of the fits whose error at the observations is at most twice that of the best one.",
+    ),
+    "fit_error": Metric(
+        "Error of the best fit at the observations",
+        "%",
+        "minimise",
+        "Root mean squared difference from the observations, over the size of each coordinate.",
+    ),
+    "num_fits": Metric("Fits", "", "", "Fits that were trained at once."),
+    "trajectory_num_observations": Metric("Observations", "", "", "Times at which the system was observed."),
     "reconstruction_mse": Metric(
         "Reconstruction error",
         "mean squared, pixels in [0, 1]",
@@ -529,6 +572,18 @@ CURVES: dict[str, Metric] = {
         "",
         "",
         "Before it is clipped; far above the bound, clipping decides the step.",
+    ),
+    "fit.loss": Metric(
+        "Squared error at the observations",
+        "of the size of each coordinate",
+        "minimise",
+        "The mean over fits, so those that are stuck decide it: look at the logarithm beside it too.",
+    ),
+    "fit.digits": Metric(
+        "Decimal logarithm of the error",
+        "",
+        "minimise",
+        "The mean over fits and observations: −2 is 1 % of the size of a coordinate.",
     ),
     "masked.loss": Metric(
         "Surprise at hidden tokens",

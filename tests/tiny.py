@@ -115,6 +115,17 @@ BLOCKS = {
         "network": {"dim": 16, "num_blocks": 2, "num_heads": 2},
         "solvers": {"masked": {"optimiser": "lamb", "lr": 1e-2}},
     },
+    "ode_rnn": {
+        "kind": "trajectory",
+        "network": {
+            "system": "competition",
+            "num_fits": 4,
+            "step": 2.0,
+            "learn_start": True,
+            "resample": True,
+        },
+        "solvers": {"fit": {"lr": 3e-2}},
+    },
 }
 FALLING = {  # the loss of each recipe that has one which falls; players of a game have none
     "aae": "reconstruct.loss",
@@ -137,6 +148,8 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "masked_lm_runs": "masked.loss",
     "mae": "restore.loss",
     "mae_pixels": "restore.loss",
+    "ode_rnn": "fit.loss",
+    "ode_rnn_euler": "fit.loss",
     "nice": "nll.loss",
     "residual_flow": "nll.loss",
     "pixelcnn": "nll.loss",
@@ -374,6 +387,12 @@ VARIANTS: Mapping[str, dict] = {
         "how": {"chain": "langevin", "steps": 2},
         "solvers": {"energy": {"lr": 1e-3}, "generator": {"lr": 1e-3}},
     },
+    "ode_rnn_euler": {  # each fit with all observations, from a given state
+        "model": "ode_rnn",
+        "kind": "trajectory",
+        "network": {"system": "predator", "method": "euler", "num_fits": 3},
+        "solvers": {"fit": {"lr": 3e-2}},
+    },
     "residual_flow_series": {
         "model": "residual_flow",
         "network": {
@@ -610,6 +629,29 @@ def write_tagged(directory: Path) -> Path:
     return describe(directory, "tagged", {**token_facts(num_tags=2, max_length=6), "conditions": names})
 
 
+def write_trajectory(directory: Path) -> Path:
+    """Two populations that approach their limits; one of them is not always observed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, times in (
+        ("train", np.arange(1.0, 17)),
+        ("test", np.arange(0.5, 16)),
+        ("later", np.arange(17.0, 21)),
+    ):
+        values = np.stack([100 - 50 * np.exp(-times / 5), 20 + 60 * np.exp(-times / 8)], 1)
+        values[::4, 1] = np.nan if split == "train" else values[::4, 1]
+        np.save(directory / f"{split}_times.npy", times)
+        np.save(directory / f"{split}_values.npy", values.astype(np.float32))
+    facts = {
+        "dim": 2,
+        "initial_state": [50.0, 80.0],
+        "first_time": 0.0,
+        "last_time": 16.0,
+        "scales": [90.0, 50.0],
+    }
+    more = {"num_observations": 16, "coordinates": ["first", "second"]}
+    return describe(directory, "trajectory", {**facts, **more}, ("train", "test", "later"))
+
+
 DATA: Mapping[str, Callable[[Path], Path]] = {
     "images": write_images,
     "points": write_points,
@@ -618,6 +660,7 @@ DATA: Mapping[str, Callable[[Path], Path]] = {
     "passages": write_passages,
     "groups": write_groups,
     "tagged": write_tagged,
+    "trajectory": write_trajectory,
 }
 
 

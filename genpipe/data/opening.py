@@ -16,6 +16,7 @@ from genpipe.data.passages import Passages
 from genpipe.data.points import Points
 from genpipe.data.stream import Stream
 from genpipe.data.tagged import Tagged
+from genpipe.data.trajectory import Trajectory
 from genpipe.errors import BadInput
 from genpipe.files import existing, read_description
 
@@ -23,6 +24,7 @@ from genpipe.files import existing, read_description
 KINDS: dict[str, Callable[..., Data]] = {
     "images": Images,
     "points": Points,
+    "trajectory": Trajectory,
     "stream": Stream,
     "pairs": Pairs,
     "passages": Passages,

@@ -8,11 +8,13 @@ from genpipe.capabilities import (
     Encodes,
     Energy,
     Fills,
+    Infers,
     Invertible,
     LogProb,
     Masks,
     NextToken,
     Samples,
+    Solves,
     Tags,
 )
 from genpipe.evaluation import (
@@ -39,6 +41,7 @@ from genpipe.evaluation import (
     retrieval,
     tagging,
     temperatures,
+    trajectories,
     transport,
     writing,
 )
@@ -73,4 +76,6 @@ JUDGES = (
     Judge((Samples,), ("images",), pixels.judge_pixels, any_split=False),
     Judge((Invertible, Samples), ("images",), temperatures.judge_temperatures, any_split=False),
     Judge((Tags,), ("pairs",), couplets.judge_couplets),
+    Judge((Solves,), ("trajectory",), trajectories.judge_trajectory),
+    Judge((Infers,), ("trajectory",), trajectories.judge_parameters, any_split=False),
 )

@@ -15,6 +15,7 @@ from genpipe.models.glow import Glow
 from genpipe.models.mae import MAE
 from genpipe.models.masked_lm import MaskedLM
 from genpipe.models.nice import NICE
+from genpipe.models.ode_rnn import ODERNN
 from genpipe.models.ogan import OGAN
 from genpipe.models.pixelcnn import PixelCNN
 from genpipe.models.pixelrnn import PixelRNN
@@ -39,6 +40,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "mae": MAE,
     "masked_lm": MaskedLM,
     "nice": NICE,
+    "ode_rnn": ODERNN,
     "ogan": OGAN,
     "residual_flow": ResidualFlow,
     "pixelcnn": PixelCNN,

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, TokenizerName
+from genpipe.params.trajectories import Equation, TrajectoryFile
 
 # what a stage depends on where a block names no file: written out, since dvc.yaml has no defaults
 NO_FILE = "artifacts/none"
@@ -245,6 +246,8 @@ Dataset = Annotated[
     | Checkpoint
     | Toys
     | PointFiles
+    | Equation
+    | TrajectoryFile
     | Text
     | Poems
     | Records

@@ -16,7 +16,7 @@ from genpipe.metrics import explained
 from genpipe.params.corpora import Corpus
 from genpipe.params.project import Params, RecipeParams
 from genpipe.report import artifacts as reading
-from genpipe.report import metrics, plots
+from genpipe.report import curves, metrics, plots
 from genpipe.report.artifacts import Panel, Picture, Table
 
 ROWS = 24  # of a table or text, shown
@@ -259,7 +259,10 @@ def _panel_view(panel: Panel, name: str) -> PanelView:
         return PanelView(*words, table=spread(content, ROWS), total=len(content))
     if panel.show == "text":
         return PanelView(*words, text=content[:ROWS], total=len(content))
-    plot = plots.scatter_plot(*list(content.values())[:2], name=name, title=panel.title)
+    if curves.are_curves(list(content)):
+        plot = curves.curves_plot(content, name=name, title=panel.title)
+    else:
+        plot = plots.scatter_plot(*list(content.values())[:2], name=name, title=panel.title)
     return PanelView(*words, plot=plot, thumbnail=plots.thumbnail(name) if plot else None)
 
 

@@ -43,8 +43,8 @@ def line_plot(steps: Sequence[float], values: Sequence[float], *, name: str, lab
     horizontal, vertical = linear_axis(float(min(x[0], 0)), float(x[-1])), linear_axis(low, high)
     marks = Markup("").join(
         [
-            _path(horizontal, vertical, x, y, "raw"),
-            _path(horizontal, vertical, x, mean, "smooth"),
+            path_of(horizontal, vertical, x, y, "raw"),
+            path_of(horizontal, vertical, x, mean, "smooth"),
             _end(
                 horizontal,
                 vertical,
@@ -60,7 +60,7 @@ def line_plot(steps: Sequence[float], values: Sequence[float], *, name: str, lab
     )
     if hidden:
         described += f" {hidden} of them lie outside the frame."
-    return _plot(name, f"{label} by step", described, horizontal, vertical, "step", shown, marks)
+    return framed(name, f"{label} by step", described, horizontal, vertical, "step", shown, marks)
 
 
 def zipf_plot(ranks: Sequence[float], counts: Sequence[float], *, name: str) -> Markup:
@@ -94,9 +94,9 @@ def coverage_plot(sizes: Sequence[float], shares: Sequence[float], *, name: str)
     horizontal, vertical = logarithmic_axis(float(x[-1])), linear_axis(0.0, 104.0)
     half = next(size for size, share in zip(sizes, shares, strict=True) if share >= 0.5)
     described = f"About {half:,.0f} tokens make up half of the text, {sizes[-1]:,.0f} all of it."
-    marks = _path(horizontal, vertical, x, y, "smooth")
+    marks = path_of(horizontal, vertical, x, y, "smooth")
     title, labels = "Coverage by size of the vocabulary", ("size of the vocabulary", "share of the text (%)")
-    return _plot(name, title, described, horizontal, vertical, *labels, marks)
+    return framed(name, title, described, horizontal, vertical, *labels, marks)
 
 
 def lengths_plot(lengths: Sequence[float], documents: Sequence[float], *, name: str) -> Markup:
@@ -129,12 +129,14 @@ def scatter_plot(x: Sequence[float], y: Sequence[float] | None = None, *, name: 
     first, second = first[known], second[known]
     if not len(first):
         return Markup("")
-    horizontal, vertical = (linear_axis(*_all_of(values)) for values in (first, second))
-    dots = [(_x(horizontal, float(a)), _y(vertical, float(b))) for a, b in zip(first, second, strict=True)]
+    horizontal, vertical = (linear_axis(*range_of(values)) for values in (first, second))
+    dots = [
+        (to_x(horizontal, float(a)), to_y(vertical, float(b))) for a, b in zip(first, second, strict=True)
+    ]
     marks = Markup("").join(
         Markup('<circle class="point" cx="{:.1f}" cy="{:.1f}" r="1.5"/>').format(*d) for d in dots
     )
-    return _plot(name, title, f"{len(dots):,} points.", horizontal, vertical, "x", "y", marks)
+    return framed(name, title, f"{len(dots):,} points.", horizontal, vertical, "x", "y", marks)
 
 
 def _log_log(
@@ -149,11 +151,11 @@ def _log_log(
     """A curve on logarithmic axes, beside a line of that slope through its middle."""
     x, y = np.log10(np.array(x_values, dtype=np.float64)), np.log10(np.array(y_values, dtype=np.float64))
     horizontal, vertical = logarithmic_axis(float(x[-1])), logarithmic_axis(float(y.max()))
-    marks = _path(horizontal, vertical, x, y, "smooth")
+    marks = path_of(horizontal, vertical, x, y, "smooth")
     if slope is not None:
         law, middle = np.array([0.0, float(x[-1])]), len(x) // 2
-        marks = _path(horizontal, vertical, law, y[middle] + slope * (law - x[middle]), "law") + marks
-    return _plot(name, title, described, horizontal, vertical, *labels, marks)
+        marks = path_of(horizontal, vertical, law, y[middle] + slope * (law - x[middle]), "law") + marks
+    return framed(name, title, described, horizontal, vertical, *labels, marks)
 
 
 def strip(value: float, baselines: Sequence[float], *, reverse: bool) -> Markup | None:
@@ -208,28 +210,28 @@ def _limits(values: np.ndarray, mean: np.ndarray) -> tuple[float, float]:
     return float(low - room), float(high + room)
 
 
-def _all_of(values: np.ndarray) -> tuple[float, float]:
+def range_of(values: np.ndarray) -> tuple[float, float]:
     """The range of all values, with some room."""
     room = 0.04 * float(np.ptp(values)) or 0.5
     return float(values.min()) - room, float(values.max()) + room
 
 
-def _x(axis: Axis, value: float) -> float:
+def to_x(axis: Axis, value: float) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * axis.place(value)
 
 
-def _y(axis: Axis, value: float) -> float:
+def to_y(axis: Axis, value: float) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * axis.place(value)
 
 
-def _path(horizontal: Axis, vertical: Axis, x: np.ndarray, y: np.ndarray, kind: str) -> Markup:
-    points = [f"{_x(horizontal, a):.1f} {_y(vertical, b):.1f}" for a, b in zip(x, y, strict=True)]
+def path_of(horizontal: Axis, vertical: Axis, x: np.ndarray, y: np.ndarray, kind: str) -> Markup:
+    points = [f"{to_x(horizontal, a):.1f} {to_y(vertical, b):.1f}" for a, b in zip(x, y, strict=True)]
     return Markup('<path class="{}" d="M{}"/>').format(kind, "L".join(points))
 
 
 def _end(horizontal: Axis, vertical: Axis, x: float, y: float, falling: bool) -> Markup:
     """A dot where the curve ends, and its value on the side that the curve does not come from."""
-    left, top = _x(horizontal, x), _y(vertical, y)
+    left, top = to_x(horizontal, x), to_y(vertical, y)
     below = top < TOP + 24 or (falling and top < HEIGHT - BOTTOM - 24)
     return Markup(
         '<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3.5"/>'
@@ -237,7 +239,7 @@ def _end(horizontal: Axis, vertical: Axis, x: float, y: float, falling: bool) ->
     ).format(left, top, left, top + 20 if below else top - 10, figure(y))
 
 
-def _plot(
+def framed(
     name: str,
     title: str,
     described: str,
@@ -258,8 +260,8 @@ def _plot(
         "</svg>"
     ).format(
         w=WIDTH, h=HEIGHT, i=identifier, title=title, described=described, x_label=x_label, y_label=y_label,
-        rows=Markup("").join(_row_tick(_y(vertical, value), text) for value, text in vertical.ticks),
-        columns=Markup("").join(_column_tick(_x(horizontal, value), text) for value, text in horizontal.ticks),
+        rows=Markup("").join(_row_tick(to_y(vertical, value), text) for value, text in vertical.ticks),
+        columns=Markup("").join(_column_tick(to_x(horizontal, value), text) for value, text in horizontal.ticks),
         right=WIDTH - RIGHT, bottom=HEIGHT - 4, marks=marks, **CLIP,
     )  # fmt: skip
 

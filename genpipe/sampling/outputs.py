@@ -27,5 +27,8 @@ SAMPLES = (
     "conditioned.tsv",
     "fillings.tsv",
     "neighbours.tsv",
+    "trajectories.tsv",
+    "phase.tsv",
+    "parameters.tsv",
     "panels.json",
 )

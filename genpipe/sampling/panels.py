@@ -18,12 +18,14 @@ from genpipe.capabilities import (
     Energy,
     Example,
     Fills,
+    Infers,
     Invertible,
     LogProb,
     NextToken,
     Restores,
     Samples,
     Scores,
+    Solves,
     Tags,
 )
 from genpipe.errors import BadInput
@@ -60,6 +62,7 @@ from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_sco
 from genpipe.sampling.showing import Output, Panel, Row, Showing
 from genpipe.sampling.tables import SHOWN, write_table
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
+from genpipe.sampling.trajectories import parameters, trajectories
 
 
 def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:
@@ -258,4 +261,6 @@ PANELS = (
     Panel((Tags,), ("pairs",), answers),
     Panel((Tags,), ("tagged",), tags),
     Panel((Embeds,), ("groups",), neighbours),
+    Panel((Solves,), ("trajectory",), trajectories),
+    Panel((Infers,), ("trajectory",), parameters),
 )

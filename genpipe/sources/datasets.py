@@ -29,13 +29,14 @@ from genpipe.sources.squad import prepare_squad
 from genpipe.sources.text import prepare_text
 from genpipe.sources.titles import prepare_titles
 from genpipe.sources.toys import prepare_toys
+from genpipe.sources.trajectories import prepare_equation, prepare_table
 from genpipe.sources.verses import prepare_verses
 
 
 class Kind(NamedTuple):
     """What a kind of source becomes, as data.json names it, and the function that makes it: (source, directory, block)."""
 
-    makes: Literal["images", "points", "text", "network", "weights"]
+    makes: Literal["images", "points", "trajectory", "text", "network", "weights"]
     prepare: Callable[[Path, Path, Any], Prepared]
 
 
@@ -50,6 +51,8 @@ KINDS: dict[str, Kind] = {
     "checkpoint": Kind("weights", prepare_checkpoint),
     "toys": Kind("points", prepare_toys),
     "points": Kind("points", prepare_points),
+    "equation": Kind("trajectory", prepare_equation),
+    "trajectory": Kind("trajectory", prepare_table),
     "text": Kind("text", prepare_text),
     "poems": Kind("text", prepare_poems),
     "records": Kind("text", prepare_records),

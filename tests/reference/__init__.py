@@ -16,6 +16,7 @@ from genpipe.recipe import Recipe
 from tests.reference.conditional_vae import ConditionalVAE
 from tests.reference.plane_flow import PlaneFlow
 from tests.reference.reader import Reader
+from tests.reference.relaxation import Relaxation
 from tests.reference.sentences import Sentences
 from tests.reference.stream_model import StreamModel
 from tests.reference.tagger import Tagger
@@ -42,6 +43,7 @@ REFERENCE = {
     "reader": Row(Reader, "passages", "texts.txt", "exact_match"),
     "sentences": Row(Sentences, "groups", "neighbours.tsv", "unseen.top_1"),
     "tagger": Row(Tagger, "tagged", "tags.tsv", "tag_accuracy"),
+    "relaxation": Row(Relaxation, "trajectory", "trajectories.tsv", "later.trajectory_error"),
 }
 
 

@@ -88,6 +88,10 @@ def write_raw_data(data: Path) -> None:
     write_lines(data / "poems.jsonl", (_poem(text) for _ in range(60)))
     write_lines(data / "questions.jsonl", (_question(text) for _ in range(60)))
     write_lines(data / "tags.jsonl", (_tagged(text(2, 6)) for _ in range(60)))
+    (data / "cooling.csv").write_text(
+        "minutes,cup,pot\n"
+        + "".join(f"{t},{20 + 60 * 0.8**t:.4f},{20 + 70 * 0.9**t:.4f}\n" for t in range(24))
+    )
     for split, groups in (("train", range(6)), ("test", range(6)), ("unseen", range(6, 9))):
         sayings = [_saying(group, text(1, 3)) for group in groups for _ in range(4)]
         write_lines(data / "sayings" / f"{split}.jsonl", sayings)
