@@ -215,6 +215,20 @@ class LabelledText(Source):
     test_share: Share = 0.1
 
 
+class GroupedText(Source):
+    """Texts in groups of the same meaning: a .jsonl or .tsv file with a text a line and its group, or with a group of texts a line."""
+
+    kind: Literal["grouped_text"]
+    line: Literal["text", "group"] = Field(
+        "text", description="what a line is: a group and a text, or two or more texts of one group"
+    )
+    min_han: int = Field(0, ge=0, description="Chinese characters that a text needs; others are left out")
+    train_groups: int | None = Field(
+        None, ge=1, description="groups to train on at most; the groups to test stay the same"
+    )
+    test_share: Share = 0.1
+
+
 class Squad(Source):
     """Questions about paragraphs in the format of SQuAD, version 1 or 2: a .json file, or a folder with one for each split."""
 
@@ -241,6 +255,7 @@ Dataset = Annotated[
     | Verses
     | Biographies
     | LabelledText
+    | GroupedText
     | Squad,
     Field(discriminator="kind"),
 ]
