@@ -38,6 +38,7 @@ VOID = frozenset(
 def unpack_bible(kjv: Path, web: Path, directory: Path) -> None:
     """Write verses.jsonl: group, book:chapter:verse, and its text in the King James and in the World English Bible.
 
+    A verse that one of them has in a note only is left out.
     Raises BadInput where they do not have the same verses.
     """
     old, new = dict(_king_james(kjv)), dict(_world_english(web))
@@ -48,6 +49,7 @@ def unpack_bible(kjv: Path, web: Path, directory: Path) -> None:
     records = (
         {"group": ":".join(map(str, verse)), "text": text, "version": version}
         for verse in sorted(old)
+        if old[verse] and new[verse]
         for text, version in ((old[verse], "KJV"), (new[verse], "WEB"))
     )
     with (directory / "verses.jsonl").open("w", encoding="utf-8", newline="\n") as file:
@@ -64,10 +66,14 @@ def _king_james(wheel: Path) -> Iterator[tuple[Verse, str]]:
             connection.close()
     for testament, book, first, second in rows:
         text = f"{first} {second}"
-        numbers = list(NUMBER.finditer(text))
-        for own, after in zip(numbers, [*numbers[1:], None], strict=True):
-            verse = text[own.end() : after.start() if after else None]
-            yield (book + OLD_BOOKS * (testament - 1), int(own[1]), int(own[2])), " ".join(verse.split())
+        numbers = list(NUMBER.finditer(text))  # none in one row, which holds no verse
+        ends = [*(number.start() for number in numbers[1:]), len(text)]
+        for number, end in zip(numbers, ends, strict=False):
+            verse = text[number.end() : end]
+            yield (
+                (book + OLD_BOOKS * (testament - 1), int(number[1]), int(number[2])),
+                " ".join(verse.split()),
+            )
 
 
 def _world_english(archive: Path) -> Iterator[tuple[Verse, str]]:
