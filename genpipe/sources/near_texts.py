@@ -16,6 +16,7 @@ from genpipe.sources.verse import HAN
 
 # Read: of verses of the Bible, pairs from here on are the same sentence with another name or particle; at 0.5 other verses come in.
 NEAR = 0.7
+ROUNDING = 1e-9  # so that 0.7 · 10 is 7, also where it is a little more
 WORD = re.compile(rf"[{HAN}]|[^\W{HAN}_]+")
 Pairs = frozenset[tuple[str, str]]
 
@@ -39,7 +40,7 @@ def near_copies(texts: Sequence[Pairs]) -> Iterator[tuple[int, int]]:
     for number in sorted(range(len(texts)), key=lambda i: len(texts[i])):
         own, size = texts[number], len(texts[number])
         # A near copy that is no longer has at least this many pairs, and as many in common: it shares one of the first ones.
-        least = math.ceil(NEAR * size)
+        least = math.ceil(NEAR * size - ROUNDING)
         rare = ordered[number][: size - least + 1]
         seen = {other for pair in rare for other in holders[pair] if len(texts[other]) >= least}
         for other in seen:
@@ -47,5 +48,5 @@ def near_copies(texts: Sequence[Pairs]) -> Iterator[tuple[int, int]]:
             if common >= NEAR * (size + len(texts[other]) - common):
                 yield min(number, other), max(number, other)
         # One that is no shorter has more in common, so fewer of these pairs can be the first that both have.
-        for pair in rare[: size - math.ceil(2 * NEAR / (1 + NEAR) * size) + 1]:
+        for pair in rare[: size - math.ceil(2 * NEAR / (1 + NEAR) * size - ROUNDING) + 1]:
             holders[pair].append(number)
