@@ -158,14 +158,36 @@ METRICS: dict[str, Metric] = {
         "Nearest text",
         "%",
         "maximise",
-        "Share of texts whose nearest other text is of the same group.",
-        {"top_1_random": "a text at random"},
+        "Share of texts whose nearest other text, among all of the split, is of the same group.",
+        {
+            "top_1_tf_idf": "counts of tokens, weighed by their rarity",
+            "top_1_bag": "counts of tokens",
+            "top_1_random": "a text at random",
+        },
     ),
     "top_5": Metric(
         "Five nearest texts",
         "%",
         "maximise",
         "Share of texts with one of the same group among the five nearest.",
+        {"top_5_tf_idf": "counts of tokens, weighed by their rarity", "top_5_bag": "counts of tokens"},
+    ),
+    "top_10": Metric(
+        "Ten nearest texts",
+        "%",
+        "maximise",
+        "Share of texts with one of the same group among the ten nearest.",
+        {"top_10_tf_idf": "counts of tokens, weighed by their rarity", "top_10_bag": "counts of tokens"},
+    ),
+    "mean_reciprocal_rank": Metric(
+        "Mean reciprocal rank",
+        "",
+        "maximise",
+        "The mean of 1/r, where the nearest text of the same group is the r-th nearest of all.",
+        {
+            "mean_reciprocal_rank_tf_idf": "counts of tokens, weighed by their rarity",
+            "mean_reciprocal_rank_bag": "counts of tokens",
+        },
     ),
     "bits_per_dim": Metric(
         "Bits per dimension",
@@ -592,6 +614,18 @@ CURVES: dict[str, Metric] = {
         "It rests at the entropy of single tokens first, and falls further once the network looks at neighbours.",
     ),
     "masked.accuracy": Metric("Accuracy of hidden tokens", "%", "maximise"),
+    "similarity.loss": Metric(
+        "Loss of similarity",
+        "nats",
+        "minimise",
+        "What a text costs, by the loss of its block; values of two losses, scales or margins cannot be compared.",
+    ),
+    "similarity.accuracy": Metric(
+        "Texts whose group is found",
+        "%",
+        "maximise",
+        "Of a loss of classes: whose group has the nearest vector. Of a loss of pairs: whose nearest text of the slice is of the same group.",
+    ),
     "replaced.loss": Metric(
         "Surprise at whether a token was replaced",
         "nats",
@@ -680,6 +714,8 @@ BASELINE_SUFFIXES = {
     "_random": "at random",
     "_pixelwise": "independent pixels",
     "_raw": "the pixels or coordinates themselves",
+    "_tf_idf": "counts of tokens, weighed by their rarity",
+    "_bag": "counts of tokens",
 }
 
 

@@ -61,6 +61,7 @@ POEMS = {
     if block["kind"] in ("poems", "couplets", "titles", "verses")
 }
 VERSES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
+SIMILAR = {name for name, block in PARAMS["recipes"].items() if block["model"] == "similarity"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
 
@@ -145,7 +146,10 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/causal.py", of(RASTER)),
         ("evaluation/likelihood.py", of(RASTER | FLOWS & PICTURES, ["evaluate"])),
         ("evaluation/inversion.py", of(FLOWS, ["evaluate"])),
-        ("evaluation/retrieval.py", set()),
+        ("evaluation/retrieval.py", of(SIMILAR, ["evaluate"])),
+        ("data/groups.py", of(SIMILAR)),
+        ("nn/margins.py", of(SIMILAR)),
+        ("sources/near_texts.py", {"prepare@bible", "prepare@bible_full", "prepare@help"}),
         ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
         ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"])),
         ("sources/poems.py", POEMS),

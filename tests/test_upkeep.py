@@ -387,7 +387,7 @@ def test_the_doctor_finds_nothing_in_an_empty_directory_and_says_so(tmp_path):
     done = genpipe(tmp_path, "doctor")
     assert done.returncode == 1
     assert "missing  project: no .dvc/config, dvc.yaml, params.yaml in" in done.stdout
-    parts = "data/digits, data/poems, data/authors, data/reviews, data/minilm, data/glyphs, data/emoji"
+    parts = "data/digits, data/poems, data/authors, data/reviews, data/daily, data/minilm, data/bible, data/help, data/glyphs, data/emoji"
     assert f"missing  data: no {parts}; genpipe data" in done.stdout
 
 

@@ -109,6 +109,11 @@ BLOCKS = {
         "how": {"method": "greedy", "max_tokens": 6},
         "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
     },
+    "similarity": {
+        "kind": "groups",
+        "network": {"dim": 16, "loss": "am", "scale": 10},
+        "solvers": {"similarity": {"lr": 1e-2}},
+    },
     "masked_lm": {
         "kind": "stream",
         "batches": {"time": 12},
@@ -156,6 +161,9 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "pixelcnn_levels": "nll.loss",
     "pixelcnn_logistics": "nll.loss",
     "pixelrnn": "nll.loss",
+    "similarity": "similarity.loss",
+    "similarity_centre": "similarity.loss",
+    "similarity_pairs": "similarity.loss",
     "unilm": "nll.loss",
     "unilm_passages": "nll.loss",
     "vae": "bound.loss",
@@ -454,6 +462,27 @@ VARIANTS: Mapping[str, dict] = {
         "how": {"method": "beam", "max_tokens": 4},
         "solvers": {"nll": {"lr": 1e-2}},
     },
+    "similarity_pairs": {  # of a transformer, by the pairs of a slice: two groups in each
+        "model": "similarity",
+        "kind": "groups",
+        "batch_size": 16,
+        "network": {
+            "encoder": "transformer",
+            "dim": 16,
+            "num_blocks": 2,
+            "num_heads": 2,
+            "embedding_dim": 8,
+            "loss": "info_nce",
+            "hardest": 2,
+        },
+        "solvers": {"similarity": {"lr": 1e-2}},
+    },
+    "similarity_centre": {
+        "model": "similarity",
+        "kind": "groups",
+        "network": {"dim": 16, "loss": "centre", "num_blocks": 2, "dropout": 0.1},
+        "solvers": {"similarity": {"lr": 1e-2}},
+    },
     "unilm_passages": {  # reading comprehension by a vote, with every part of the attention
         "model": "unilm",
         "kind": "passages",
@@ -608,7 +637,7 @@ def write_groups(directory: Path) -> Path:
         texts = [[2 + g % 9, 3 + g // 2, *rng.integers(2, 11, 1 + i % 3)] for i, g in enumerate(groups)]
         write_texts(directory, split, "text", texts)
         np.save(directory / f"{split}.group.npy", groups)
-    return describe(directory, "groups", token_facts(num_groups=6), ("train", "test", "unseen"))
+    return describe(directory, "groups", token_facts(num_groups=6, max_length=5), ("train", "test", "unseen"))
 
 
 def write_tagged(directory: Path) -> Path:

@@ -24,6 +24,8 @@ class Groups(Described):
         self.groups = {split: read_array(directory / f"{split}.group.npy") for split in self.splits}
         for split, texts in self.texts.items():
             self.require_rows(split, len(texts))
+        if max_length and "max_length" in self.facts:
+            self.facts["max_length"] = min(self.facts["max_length"], max_length)
         self.rows_together = per_group
         order = np.argsort(self.groups["train"], kind="stable")
         _, starts = np.unique(self.groups["train"][order], return_index=True)

@@ -20,6 +20,7 @@ from genpipe.models.ogan import OGAN
 from genpipe.models.pixelcnn import PixelCNN
 from genpipe.models.pixelrnn import PixelRNN
 from genpipe.models.residual_flow import ResidualFlow
+from genpipe.models.similarity import Similarity
 from genpipe.models.unilm import UniLM
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
@@ -45,6 +46,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "residual_flow": ResidualFlow,
     "pixelcnn": PixelCNN,
     "pixelrnn": PixelRNN,
+    "similarity": Similarity,
     "unilm": UniLM,
     "vae": VAE,
 }

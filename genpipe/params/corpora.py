@@ -228,6 +228,20 @@ class Segmented(Source):
     )
 
 
+class GroupedText(Source):
+    """Texts in groups of the same meaning: a .jsonl or .tsv file with a text a line and its group, or with a group of texts a line."""
+
+    kind: Literal["grouped_text"]
+    line: Literal["text", "group"] = Field(
+        "text", description="what a line is: a group and a text, or two or more texts of one group"
+    )
+    min_han: int = Field(0, ge=0, description="Chinese characters that a text needs; others are left out")
+    train_groups: int | None = Field(
+        None, ge=1, description="groups to train on at most; the groups to test stay the same"
+    )
+    test_share: Share = 0.1
+
+
 class Squad(Source):
     """Questions about paragraphs in the format of SQuAD, version 1 or 2: a .json file, or a folder with one for each split."""
 
@@ -257,6 +271,7 @@ Dataset = Annotated[
     | Biographies
     | LabelledText
     | Segmented
+    | GroupedText
     | Squad,
     Field(discriminator="kind"),
 ]

@@ -15,6 +15,7 @@ from genpipe.sources.checkpoints import prepare_checkpoint
 from genpipe.sources.couplets import prepare_couplets
 from genpipe.sources.emoji import prepare_emoji
 from genpipe.sources.glyphs import prepare_glyphs
+from genpipe.sources.grouped_text import prepare_grouped_text
 from genpipe.sources.hugging_face import prepare_hugging_face
 from genpipe.sources.hugging_face_text import prepare_hugging_face_text
 from genpipe.sources.images import prepare_digits, prepare_image_folder
@@ -62,6 +63,7 @@ KINDS: dict[str, Kind] = {
     "biographies": Kind("text", prepare_biographies),
     "labelled_text": Kind("text", prepare_labelled_text),
     "segmented": Kind("text", prepare_segmented),
+    "grouped_text": Kind("text", prepare_grouped_text),
     "squad": Kind("text", prepare_squad),
     "hugging_face_text": Kind("text", prepare_hugging_face_text),
 }

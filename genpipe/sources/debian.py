@@ -31,6 +31,18 @@ def read_deb(path: Path, name: str) -> bytes:
     raise BadInput(f"{path}: no file {name} can be read in it; fetch it again, or name another package")
 
 
+def read_all(path: Path) -> Iterator[tuple[str, bytes]]:
+    """All files of a package, named as ./usr/…. Raises BadInput where it is not one."""
+    data = next((content for member, content in _members(path) if member.startswith("data.tar")), None)
+    if data is None:
+        raise BadInput(f"{path}: not a Debian package: there is no data.tar in it; fetch it again")
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None:
+                yield member.name, file.read()
+
+
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     content = path.read_bytes()
     place = len(MAGIC)

