@@ -100,7 +100,7 @@ BLOCKS = {
     },
     "crf_tagger": {
         "kind": "tagged",
-        "network": {"embedding_dim": 16, "num_layers": 2, "num_pairs": 20},
+        "network": {"embedding_dim": 16, "num_layers": 2, "num_pairs": 20, "pair_dim": 4},
         "solvers": {"nll": {"lr": 1e-2}},
     },
     "unilm": {

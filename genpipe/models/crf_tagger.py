@@ -23,18 +23,16 @@ class CRFTagger(Recipe, Tags):
 
     def __init__(
         self, num_tokens: int, num_tags: int, classes: Sequence[str] = (), embedding_dim: Count = 128, num_layers: Count = 4,
-        num_pairs: Count = 65_536, dropout: DecayRate = 0.2,
+        num_pairs: Count = 16_384, pair_dim: Count = 32, dropout: DecayRate = 0.2,
     ) -> None:  # fmt: skip
-        """`num_pairs` is the size of the table of pairs of neighbouring tokens, whose ids are hashed into it.
+        """`num_pairs` is the size of the table of pairs of neighbouring tokens, whose ids are hashed into it, `pair_dim` its width.
 
         Where `classes`, the names of the tags, are B, E, M and S, a word that begins also ends.
         """
         super().__init__()
-        self.num_tokens, self.num_pairs = num_tokens, num_pairs
-        self.tokens, self.pairs = (
-            nn.Embedding(num_tokens, embedding_dim),
-            nn.Embedding(num_pairs, embedding_dim),
-        )
+        self.num_pairs = num_pairs
+        self.tokens, self.pairs = nn.Embedding(num_tokens, embedding_dim), nn.Embedding(num_pairs, pair_dim)
+        self.join = nn.Linear(embedding_dim + pair_dim, embedding_dim)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(GatedResidualConv(embedding_dim) for _ in range(num_layers))
         self.emissions = nn.Linear(embedding_dim, num_tags)
@@ -63,7 +61,8 @@ class CRFTagger(Recipe, Tags):
         own = _own(ids, x["lengths"]).unsqueeze(2)
         before = torch.cat([torch.zeros_like(ids[:, :1]), ids[:, :-1]], 1)
         pairs = (before * 1_000_003 + ids) % self.num_pairs
-        hidden = self.dropout((self.tokens(ids) + self.pairs(pairs)) * own)
+        read = torch.cat([self.tokens(ids), self.pairs(pairs)], 2)
+        hidden = self.join(self.dropout(read)) * own
         for layer in self.layers:
             # a convolution reads zeros behind a text, whatever its batch has there
             hidden = layer(hidden.transpose(1, 2)).transpose(1, 2) * own
