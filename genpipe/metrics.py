@@ -38,7 +38,7 @@ METRICS: dict[str, Metric] = {
         "%",
         "maximise",
         "Harmonic mean of precision and recall of the words of test texts: a word is right where it begins and ends as in the data.",
-        {"word_f1_characters": "a word for each character"},
+        {"word_f1_singles": "a word for each character"},
     ),
     "word_precision": Metric(
         "Precision of words",
@@ -716,6 +716,7 @@ BASELINE_SUFFIXES = {
     "_raw": "the pixels or coordinates themselves",
     "_tf_idf": "counts of tokens, weighed by their rarity",
     "_bag": "counts of tokens",
+    "_singles": "a word for each character",
 }
 
 

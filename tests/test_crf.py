@@ -168,4 +168,4 @@ def test_words_are_those_between_the_tags():
     assert scores["word_recall"] == 2 / 3
     assert scores["word_f1"] == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
     # a word for each of five characters: one of three is one
-    assert scores["word_f1_characters"] == pytest.approx(2 * (1 / 5) * (1 / 3) / (1 / 5 + 1 / 3))
+    assert scores["word_f1_singles"] == pytest.approx(2 * (1 / 5) * (1 / 3) / (1 / 5 + 1 / 3))

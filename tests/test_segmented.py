@@ -19,6 +19,7 @@ from genpipe.evaluation.judge import Trial
 from genpipe.evaluation.tagging import judge_tags
 from genpipe.evaluation.words import OF_WORDS
 from genpipe.files import write_json
+from genpipe.metrics import find
 from genpipe.params.corpora import Dataset
 from genpipe.sources.datasets import prepare
 from genpipe.sources.packages import unpack_daily
@@ -142,9 +143,10 @@ def test_words_are_judged_with_their_tags(tmp_path):
             "word_precision": 1 / 3,
             "word_recall": 1 / 2,
             "word_f1": 2 / 5,
-            "word_f1_characters": 2 / 5,
+            "word_f1_singles": 2 / 5,
         }
     )
+    assert all(find(name) for name in found)
 
 
 def test_a_trained_model_answers_with_words(tmp_path, capsys):

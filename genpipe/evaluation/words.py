@@ -20,7 +20,7 @@ def score_words(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[st
         "word_f1": 2 * right / (made + real),
         "word_precision": right / made,
         "word_recall": right / real,
-        "word_f1_characters": 2 * single / (tokens + real),
+        "word_f1_singles": 2 * single / (tokens + real),
     }
 
 
