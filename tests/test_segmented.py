@@ -17,10 +17,13 @@ from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
 from genpipe.evaluation.judge import Trial
 from genpipe.evaluation.tagging import judge_tags
-from genpipe.evaluation.words import OF_WORDS
 from genpipe.files import write_json
 from genpipe.metrics import find
 from genpipe.params.corpora import Dataset
+from genpipe.sampling.panels import tags
+from genpipe.sampling.showing import Showing
+from genpipe.sampling.text import speller_in
+from genpipe.sampling.word_tags import OF_WORDS
 from genpipe.sources.datasets import prepare
 from genpipe.sources.packages import unpack_daily
 from tests import tiny
@@ -160,3 +163,15 @@ def test_a_trained_model_answers_with_words(tmp_path, capsys):
     assert main(["answer", str(model), "天地日", "山水花"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["天地 日", "山水 花"] == genpipe.answer(model, ["天地日", "山水花"])
+
+
+def test_the_panel_shows_words(tmp_path):
+    data = open_data(words_data(tmp_path), {})
+    showing = Showing(
+        Always(), speller_in(data.directory), tmp_path, data=data, kind="tagged", num=2, seed=0, how={}
+    )
+    (row,) = tags(showing)
+    header, *lines = (tmp_path / row.file).read_text(encoding="utf-8").splitlines()
+    assert (row.title, header) == ("Words", "text\twords\treal")
+    text = lines[0].split("\t")[0]
+    assert lines[0] == f"{text}\t{text[0]} {text[1]} {text[2]}\t{text[:2]} {text[2]}"

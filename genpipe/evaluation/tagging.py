@@ -3,7 +3,8 @@
 import torch
 
 from genpipe.evaluation.judge import Trial
-from genpipe.evaluation.words import OF_WORDS, score_words
+from genpipe.evaluation.words import score_words
+from genpipe.sampling.word_tags import are_of_words
 
 
 def judge_tags(trial: Trial) -> dict[str, float]:
@@ -25,7 +26,7 @@ def judge_tags(trial: Trial) -> dict[str, float]:
         "tag_accuracy_majority": float(most) / len(tags),
     }
     names = trial.data.facts.get("classes", ())
-    if tuple(sorted(names)) != OF_WORDS:
+    if not are_of_words(names):
         return accuracy
     texts = ([[names[i] for i in row.tolist()] for row in each.split(rows)] for each in (answers, tags))
     return accuracy | score_words(zip(*texts, strict=True))

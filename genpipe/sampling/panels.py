@@ -63,6 +63,7 @@ from genpipe.sampling.showing import Output, Panel, Row, Showing
 from genpipe.sampling.tables import SHOWN, write_table
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
 from genpipe.sampling.trajectories import parameters, trajectories
+from genpipe.sampling.word_tags import are_of_words, spaced
 
 
 def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:
@@ -187,18 +188,25 @@ def answer_of(model: Tags, x: Example, speller: Speller | None) -> Tensor:
 
 
 def tags(showing: Showing) -> Iterable[Row]:
-    """Texts with the tag of each token."""
+    """Texts with the tag of each token, or with their words, where tags mark those."""
     x = first(showing.data, showing.num)
     found = in_chunks(lambda part: showing.recipe.tag(part).argmax(-1), x)
     name = functools.partial(class_name, showing.data.facts)
+    texts = [ids[:length] for ids, length in zip(x["ids"], x["lengths"].tolist(), strict=True)]
+    of_words = are_of_words(showing.data.facts.get("classes", ()))
+
+    def shown(ids: Tensor, tags: Tensor) -> str:
+        names = [*map(name, tags[: len(ids)].tolist())]
+        return spaced(showing.spelled(ids.unsqueeze(1)), names) if of_words else " ".join(names)
+
     rows = [
-        (text, *(" ".join(map(name, row[:length].tolist())) for row in (made, real)))
-        for text, made, real, length in zip(
-            showing.spelled(x["ids"]), found, x["tags"], x["lengths"].tolist(), strict=True
-        )
+        (text, shown(ids, made), shown(ids, real))
+        for text, ids, made, real in zip(showing.spelled(x["ids"]), texts, found, x["tags"], strict=True)
     ]
-    write_table(showing.directory / "tags.tsv", ("text", "tags", "real"), rows)
-    yield Row("tags.tsv", "table", "Tags", "A test text, the tags of the model, and the tags in the data.")
+    what = "words" if of_words else "tags"
+    write_table(showing.directory / "tags.tsv", ("text", what, "real"), rows)
+    caption = f"A test text, the {what} of the model, and the {what} in the data."
+    yield Row("tags.tsv", "table", what.capitalize(), caption)
 
 
 def classes(showing: Showing) -> Iterable[Row]:

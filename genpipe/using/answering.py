@@ -8,11 +8,11 @@ import torch
 from genpipe.capabilities import Classifies, Embeds, Fills, NextToken, Tags
 from genpipe.corpus.codec import UNKNOWN
 from genpipe.errors import BadInput
-from genpipe.evaluation.words import OF_WORDS, spans
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.fillings import HIDDEN
 from genpipe.sampling.panels import class_name
+from genpipe.sampling.word_tags import are_of_words, spaced
 from genpipe.using.inputs import ids_of, read
 from genpipe.using.making import drawn
 from genpipe.using.model import HOW, Using, one_line, passages_of, require
@@ -77,13 +77,9 @@ def _tags(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[s
     found = in_chunks(lambda part: using.recipe.tag(part).argmax(-1), x)
     rows = zip(found.tolist(), x["lengths"].tolist(), strict=True)
     tags = [[class_name(using.facts, number) for number in row[:length]] for row, length in rows]
-    if tuple(sorted(using.facts.get("classes", ()))) != OF_WORDS:
+    if not are_of_words(using.facts.get("classes", ())):
         return [" ".join(row) for row in tags]
-    tokens = [using.text().tokenizer.split(text) for text in inputs]
-    return [
-        " ".join("".join(own[start:end]) for start, end in sorted(spans(row)))
-        for own, row in zip(tokens, tags, strict=True)
-    ]
+    return [spaced(using.text().tokenizer.split(text), row) for text, row in zip(inputs, tags, strict=True)]
 
 
 def _classes(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
