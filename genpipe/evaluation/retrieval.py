@@ -1,17 +1,19 @@
 """Whether the nearest texts have the same meaning."""
 
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from genpipe.corpus.codec import UNKNOWN
 from genpipe.data.loader import Example
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.sampling.draw import in_chunks
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 NEAREST = (1, 5, 10)
 ROWS = 500  # compared with all at once
@@ -68,15 +70,19 @@ def of_features(features: Tensor) -> Cosines:
     return lambda rows: unit[rows] @ unit.T
 
 
-def of_counts(counts: sparse.csr_array) -> Cosines:
+def of_counts(counts: "sparse.csr_array") -> Cosines:
     """The cosines of rows of weights, [n, tokens]."""
+    from scipy import sparse  # here: no other stage waits for SciPy
+
     lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(1)).ravel())
     unit = sparse.csr_array(counts.multiply(1 / np.maximum(lengths, 1e-30)[:, None]))
     return lambda rows: torch.from_numpy((unit[rows] @ unit.T).toarray())
 
 
-def token_counts(parts: Iterable[Example], num_tokens: int) -> sparse.csr_array:
+def token_counts(parts: Iterable[Example], num_tokens: int) -> "sparse.csr_array":
     """How often each text has each token, float64 [n, num_tokens]; tokens that the vocabulary lacks do not count."""
+    from scipy import sparse  # here: no other stage waits for SciPy
+
     rows = [
         row[:length]
         for x in parts
@@ -89,8 +95,10 @@ def token_counts(parts: Iterable[Example], num_tokens: int) -> sparse.csr_array:
     return sparse.csr_array(found)
 
 
-def rarities(documents: sparse.csr_array, counts: sparse.csr_array) -> sparse.csr_array:
+def rarities(documents: "sparse.csr_array", counts: "sparse.csr_array") -> "sparse.csr_array":
     """Counts times ln((1 + N) / (1 + n)) + 1, where n of the N documents have the token: what scikit-learn calls smoothed tf-idf."""
+    from scipy import sparse  # here: no other stage waits for SciPy
+
     num_documents, num_tokens = cast(tuple[int, int], documents.shape)
     number = np.bincount(documents.indices, minlength=num_tokens)
     weights = np.log((1 + num_documents) / (1 + number)) + 1
