@@ -701,6 +701,8 @@ CURVES: dict[str, Metric] = {
 
 # A metric NAME + suffix is a baseline of NAME.
 BASELINE_SUFFIXES = {
+    "_line": "straight lines between observations",
+    "_mean": "the mean of the observations",
     "_real": "real",
     "_shuffled": "shuffled",
     "_unigram": "frequencies alone",

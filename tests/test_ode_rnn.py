@@ -19,6 +19,7 @@ from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
 from genpipe.evaluation.judge import Trial
 from genpipe.evaluation.trajectories import judge_parameters, judge_trajectory
+from genpipe.metrics import find
 from genpipe.nn.solvers import METHODS, euler, heun, rk4, solve, states_at
 from genpipe.params.corpora import Dataset
 from genpipe.params.systems import SYSTEMS
@@ -432,6 +433,7 @@ def test_metrics_of_a_model_that_is_right(tmp_path: Path) -> None:
             < metrics["trajectory_error_mean"]
         )
     found = judge_parameters(trial)
+    assert all(find(name) for name in (*metrics, *found))
     assert found["fits_agreeing"] == 1
     assert found["parameter_error"] < 1e-5
     assert found["parameter_spread"] < 1e-5
