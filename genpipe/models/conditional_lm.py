@@ -18,6 +18,7 @@ from genpipe.nn import masks
 from genpipe.nn.attention import Talking
 from genpipe.nn.bert import Bert, Cache
 from genpipe.nn.sources import Part, are_tokens, ended
+from genpipe.nn.starts import Start
 from genpipe.params.blocks import Count, DecayRate
 from genpipe.recipe import Batch, Loss, Phase, Recipe, Update, mean_over
 
@@ -32,11 +33,12 @@ class ConditionalLM(Recipe, NextToken, LogProb, Attends):
         num_classes: int | None = None, max_length: Count = 128, width: Count = 128, num_blocks: Count = 4, num_heads: Count = 4,
         condition_dim: Count = 64, bottleneck: Count | None = None, key_size: Count | None = None, embedding_dim: Count | None = None,
         talking_heads: Talking = "none", pre_norm: bool = True, dropout: DecayRate = 0.0, num_positions: Count | None = None,
-        recompute: bool = False,
+        weights: Start = "bert", recompute: bool = False,
     ) -> None:  # fmt: skip
         """`max_length` is that of the data, so no text that is written is longer; BadInput where the data has no classes.
 
-        `num_positions` may be more than a text takes, as in a network to start from.
+        `num_positions` may be more than a text takes, as in a network to start from. `weights`: how the network begins
+        (genpipe/nn/starts.py).
         """
         super().__init__()
         self.start, self.end, self.max_length = start, end, max_length
@@ -56,7 +58,7 @@ class ConditionalLM(Recipe, NextToken, LogProb, Attends):
         self.bert = Bert(
             num_tokens, width, num_blocks, num_heads, max_length=positions, key_size=key_size, embedding_dim=embedding_dim,
             talking_heads=talking_heads, pre_norm=pre_norm, condition_dim=condition_dim, bottleneck=bottleneck, dropout=dropout,
-            recompute=recompute, start="scaled",
+            recompute=recompute, start=weights,
         )  # fmt: skip
         # of deviation 1, unlike the weights of the network: the gradients of the maps of a condition grow with it
         self.classes = nn.ModuleDict(
