@@ -231,7 +231,9 @@ def test_an_option_of_a_wrong_type_is_refused(tmp_path) -> None:
 
 
 def test_a_kind_that_nothing_trains_on_is_named_with_those_that_there_are(tmp_path) -> None:
-    with pytest.raises(BadInput, match=r"kind 'text' cannot be trained on.*images, points, stream"):
+    with pytest.raises(
+        BadInput, match=r"kind 'text' cannot be trained on.*images, points, trajectory, stream"
+    ):
         open_data(describe(tmp_path, "text"))
     with pytest.raises(BadState, match=r"data\.json: no such file"):
         open_data(tmp_path.parent)

@@ -61,6 +61,10 @@ POEMS = {
     if block["kind"] in ("poems", "couplets", "titles", "verses")
 }
 VERSES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
+MASKED, TAGGERS, EQUATIONS = (
+    {name for name, block in PARAMS["recipes"].items() if block["model"] == model}
+    for model in ("masked_lm", "crf_tagger", "ode_rnn")
+)
 SIMILAR = {name for name, block in PARAMS["recipes"].items() if block["model"] == "similarity"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
@@ -127,7 +131,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
     [
         ("nn/coupling.py", of(["nice"])),
         ("nn/flow_steps.py", of(FLOWS - {"nice"})),
-        ("nn/gated.py", of(["couplet"])),
+        ("nn/gated.py", of({"couplet"} | TAGGERS)),
         ("nn/langevin.py", of(ENERGIES)),
         ("nn/transformer.py", of(RESTORERS)),
         ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
@@ -135,7 +139,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of({"couplet", *TITLES})),
-        ("data/tagged.py", of(VERSES)),
+        ("data/tagged.py", of(VERSES | TAGGERS)),
         ("data/passages.py", of(BIOGRAPHIES)),
         ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of({"couplet", *VERSES}, ["sample"]) | of(["couplet"], ["evaluate"])),
         ("data/points.py", of(POINTS)),
@@ -150,8 +154,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("data/groups.py", of(SIMILAR)),
         ("nn/margins.py", of(SIMILAR)),
         ("sources/near_texts.py", {"prepare@bible", "prepare@bible_full", "prepare@help"}),
-        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
-        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"])),
+        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
+        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED, ["sample"])),
         ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(PARAMS["corpora"], ["vocabulary"])),
@@ -231,7 +235,7 @@ def test_an_import_inside_a_function_is_an_import(copy):
     )
     before = code_of(copy)
     edit(copy, "nn/gated.py", r"\Z", "\nassert True\n")
-    assert changed(copy, before) == of(["couplet", "nice"])
+    assert changed(copy, before) == of({"couplet", "nice"} | TAGGERS)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def with_file(file, *commands):
 TORCH = RECIPES | {"prepare@minilm"}
 BLEU = with_file("evaluation/texts", "evaluate")
 WORDS = {f"{command}@{name}" for command in ("count", "encode") for name in CODE[command]}
-POINTS = with_file("sources/points", "prepare")
+POINTS = with_file("sources/points", "prepare") | with_file("sources/trajectories", "prepare")
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_lock_file_is_read_as_pip_reads_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("scipy", r"genpipe/evaluation/\w+ imports scipy, and requirements.lock does not pin scipy; add the line scipy=="),
+        ("scipy", r"genpipe/\w+/\w+ imports scipy, and requirements.lock does not pin scipy; add the line scipy=="),
         ("pillow", r"genpipe/\w+/\w+ imports PIL, and requirements.lock does not pin pillow; add the line pillow=="),
     ],
 )  # fmt: skip

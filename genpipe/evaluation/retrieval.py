@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genpipe.corpus.codec import UNKNOWN
 from genpipe.data.loader import Example
 from genpipe.evaluation.judge import NotMeasured, Trial
 from genpipe.sampling.draw import in_chunks
+from genpipe.sampling.text import UNKNOWN
 
 if TYPE_CHECKING:
     from scipy import sparse

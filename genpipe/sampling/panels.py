@@ -192,7 +192,7 @@ def tags(showing: Showing) -> Iterable[Row]:
     x = first(showing.data, showing.num)
     found = in_chunks(lambda part: showing.recipe.tag(part).argmax(-1), x)
     name = functools.partial(class_name, showing.data.facts)
-    texts = [ids[:length] for ids, length in zip(x["ids"], x["lengths"].tolist(), strict=True)]
+    parts = [ids[:length] for ids, length in zip(x["ids"], x["lengths"].tolist(), strict=True)]
     of_words = are_of_words(showing.data.facts.get("classes", ()))
 
     def shown(ids: Tensor, tags: Tensor) -> str:
@@ -201,7 +201,7 @@ def tags(showing: Showing) -> Iterable[Row]:
 
     rows = [
         (text, shown(ids, made), shown(ids, real))
-        for text, ids, made, real in zip(showing.spelled(x["ids"]), texts, found, x["tags"], strict=True)
+        for text, ids, made, real in zip(showing.spelled(x["ids"]), parts, found, x["tags"], strict=True)
     ]
     what = "words" if of_words else "tags"
     write_table(showing.directory / "tags.tsv", ("text", what, "real"), rows)
