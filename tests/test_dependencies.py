@@ -61,9 +61,9 @@ POEMS = {
     if block["kind"] in ("poems", "couplets", "titles", "verses")
 }
 VERSES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
-MASKED, TAGGERS, EQUATIONS = (
+MASKED, TAGGERS = (
     {name for name, block in PARAMS["recipes"].items() if block["model"] == model}
-    for model in ("masked_lm", "crf_tagger", "ode_rnn")
+    for model in ("masked_lm", "crf_tagger")
 )
 SIMILAR = {name for name, block in PARAMS["recipes"].items() if block["model"] == "similarity"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
@@ -154,7 +154,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("data/groups.py", of(SIMILAR)),
         ("nn/margins.py", of(SIMILAR)),
         ("sources/near_texts.py", {"prepare@bible", "prepare@bible_full", "prepare@help"}),
-        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
+        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
         ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED, ["sample"])),
         ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
