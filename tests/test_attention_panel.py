@@ -53,4 +53,4 @@ def test_the_picture_has_a_map_a_head_with_its_largest_weight_in_black(tmp_path)
             assert np.abs(shown - 255 * (1 - expected / expected.max())).max() <= 0.5 + 1e-3
             assert shown.min() == 0
             assert (shown[np.triu_indices(number, 1)] == 255).all()
-    assert f"Its {number} tokens, without marks: " in row.caption
+    assert f"The {number} tokens, marks left out: " in row.caption

@@ -30,6 +30,7 @@ from genpipe.params.project import Params, RecipeParams, Sampling
 from genpipe.upkeep import declared
 from genpipe.upkeep.declared import check, dynamic_imports, entries, model_imports, stages_of
 from tests.repository import make_repository
+from tests.stale import changed_since as changed
 
 PROJECT = Path(__file__).resolve().parents[1]
 PARAMS = yaml_text.read(PROJECT / "params.yaml")
@@ -105,17 +106,6 @@ def edit(root, file, pattern, replacement):
     text, count = re.subn(pattern, replacement, path.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     assert count, f"{pattern} is not in {file}"
     path.write_text(text, encoding="utf-8")
-
-
-def changed(root, before):
-    """The stages whose code is not what it was, as command@item."""
-    now = code_of(root)
-    return {
-        f"{stage}@{name}"
-        for stage, items in now.items()
-        for name in items
-        if items[name] != before[stage][name]
-    }
 
 
 def of(names, commands=RECIPES):

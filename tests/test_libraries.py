@@ -21,6 +21,7 @@ from genpipe.libraries import LOCK, locked, normalised, versions_of
 from genpipe.registry.lock import read_lock
 from genpipe.syntax import Source
 from tests.repository import as_somebody, make_repository
+from tests.stale import changed_since
 
 PROJECT = Path(__file__).resolve().parents[1]
 CODE = code_of(PROJECT)
@@ -68,13 +69,7 @@ def without(root, name):
 
 def changed(root):
     """The stages whose entry is not what it is in this project, as command@item."""
-    now = code_of(root)
-    return {
-        f"{command}@{name}"
-        for command, items in now.items()
-        for name in items
-        if items[name] != CODE[command][name]
-    }
+    return changed_since(root, CODE)
 
 
 def test_the_sets_of_stages_below_are_not_empty():

@@ -22,7 +22,7 @@ from genpipe.evaluation.trajectories import judge_parameters, judge_trajectory
 from genpipe.metrics import find
 from genpipe.nn.solvers import METHODS, euler, heun, rk4, solve, states_at
 from genpipe.params.corpora import Dataset
-from genpipe.params.systems import SYSTEMS
+from genpipe.params.systems import SYSTEMS, SystemName
 from genpipe.report.curves import curves_plot
 from genpipe.sampling.panels import Showing, show_all
 from genpipe.sources.datasets import prepare, prepare_from
@@ -115,8 +115,8 @@ def model_of(facts: dict[str, Any], seed: int = 0, **network: Any) -> Any:
     return build("ode_rnn", network, facts, seed)
 
 
-def facts_of(system: str, last: float, num: int = 6, **more: Any) -> dict[str, Any]:
-    known = SYSTEMS[system]  # type: ignore[index]
+def facts_of(system: SystemName, last: float, num: int = 6, **more: Any) -> dict[str, Any]:
+    known = SYSTEMS[system]
     return {
         "system": system,
         "dim": len(known.coordinates),
@@ -192,9 +192,9 @@ def test_the_last_observations_weigh_less_at_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_the_network_follows_the_equations(system: str) -> None:
+def test_the_network_follows_the_equations(system: SystemName) -> None:
     """Written out here a second time, and solved by SciPy's LSODA."""
-    p = SYSTEMS[system].parameters  # type: ignore[index]
+    p = SYSTEMS[system].parameters
 
     def derivative(t: float, x: np.ndarray) -> list[float]:
         if system == "logistic":
@@ -207,7 +207,7 @@ def test_the_network_follows_the_equations(system: str) -> None:
         ]
 
     times = np.array([0.7, 3.0, 11.2, 20.0])
-    start = SYSTEMS[system].start  # type: ignore[index]
+    start = SYSTEMS[system].start
     found = solve_ivp(derivative, (0, 20), start, "LSODA", t_eval=times, rtol=1e-10, atol=1e-10).y.T
     model = with_true_parameters(model_of(facts_of(system, 20.0), step=0.05, num_fits=2).double())
     model.units = model.units.double()

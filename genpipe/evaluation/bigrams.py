@@ -18,12 +18,11 @@ class Bigrams:
 
     def __init__(self, parts: Iterable[Example], num_ordinary: int, num_tokens: int) -> None:
         """`parts`: examples with `ids`, int64 [n, time], in which `num_ordinary` is the id of <pad>."""
-        self.pad, size = num_ordinary, num_tokens
-        self.is_ordinary = (np.arange(size) > 0) & (
-            np.arange(size) < num_ordinary
-        )  # what a hidden token can be
         from scipy.sparse import csr_matrix  # here: no other stage waits for SciPy
 
+        self.pad, size = num_ordinary, num_tokens
+        numbers = np.arange(size)
+        self.is_ordinary = (numbers > 0) & (numbers < num_ordinary)  # what a hidden token can be
         seen = np.zeros(size, np.int64)
         codes = [np.zeros(0, np.int64)]
         for x in parts:

@@ -48,7 +48,7 @@ def judge_retrieval(trial: Trial) -> dict[str, float]:
 
 
 def ranks(cosines: Cosines, groups: Tensor) -> Tensor:
-    """The place of the nearest text of the same group among all other texts, int64 [n], from 1 on; n where there is none.
+    """The place of the nearest text of the same group among all other texts, int64 [n], from 1 on; n if its group has no other text.
 
     A text of another group that is just as near comes first, so that features which are all alike find nothing.
     """

@@ -53,7 +53,7 @@ class ODERNN(Recipe, Infers):
         resample: bool = False,
         favour_early: Factor = 0.0,
     ) -> None:
-        """`rate`: the guess how fast states change, of themselves in a unit of time; 5 over the observed time where there is none.
+        """`rate`: a guess of the relative change of states in a unit of time; by default 5 divided by the observed time.
 
         A parameter of a fit begins within a factor `spread` of its unit. Derivatives are clipped to `bound` sizes of a coordinate.
         `learn_start`: the first state is fitted too. `resample`: each fit weighs the observations by random numbers of its own.

@@ -142,6 +142,6 @@ def info_nce(pairs: Compared, scale: float) -> Tensor:
 
 
 def mean_where(values: Tensor, keep: Tensor) -> Tensor:
-    """The mean of each row of `values` where `keep` is true, both [n, m]: [n]; 0 where there is none."""
+    """The mean of each row of `values` where `keep` is true, both [n, m]: [n]; 0 for a row without any."""
     keep = keep.to(values.dtype)
     return (values * keep).sum(1) / keep.sum(1).clamp_min(1)

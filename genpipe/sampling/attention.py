@@ -30,7 +30,7 @@ def attention(showing: Showing) -> Iterable[Row]:
     )
     text = showing.spelled(ids[:, shown])[0]
     caption = (
-        "What each token of a test text (a row, from top to bottom) takes from each other (a column): a map a head, a line of "
-        f"maps a block. Black is the largest weight of a map. Its {len(shown)} tokens, without marks: {text}"
+        "What the heads look at in a test text. Each map is a head, each line of maps a block. A row of a map is a token, from top to bottom; "
+        f"a column is a token that it takes from. Black is the largest weight of the map. The {len(shown)} tokens, marks left out: {text}"
     )
     yield Row("attention.png", "picture", "Attention", caption)

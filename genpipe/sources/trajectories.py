@@ -57,7 +57,10 @@ def prepare_equation(source: Path, directory: Path, dataset: Equation) -> Prepar
 
 
 def solution(system: System, parameters: Array, start: Array, times: Array) -> Array:
-    """States, [times, dim], at times after 0, in any order, from `start`, [dim], at the time 0; BadInput where there is none."""
+    """States, [times, dim], at times after 0, in any order, from `start`, [dim], at the time 0.
+
+    Raises BadInput if the solution ends before the last time.
+    """
     from scipy.integrate import solve_ivp  # here: no other stage waits for SciPy
 
     derivative = _derivative(system, parameters)
@@ -144,7 +147,7 @@ def _normal(seed: int, shape: tuple[int, ...]) -> Array:
 
 
 def _read(source: Path, time: str | None) -> tuple[list[str], Observed]:
-    """The names of the coordinates, and all rows of a table; BadInput where it is none of times and numbers."""
+    """The names of the coordinates, and all rows of a table. Raises BadInput if it is not a table of times and numbers."""
     if source.suffix not in SEPARATORS:
         raise BadInput(f"{source}: not a .csv or .tsv file; name one as the source")
     try:
