@@ -191,6 +191,14 @@ def test_the_last_observations_weigh_less_at_first(tmp_path: Path) -> None:
         assert torch.allclose(-weights.log(), torch.tensor(expected).float().expand(2, 3), atol=1e-6)
 
 
+def test_times_count_from_the_first_one() -> None:
+    """ẋ = t, so x(t) = x₀ + (t² − t₀²)/2, which Heun's method has exactly, from t₀ = 3 on and between its steps."""
+    times = torch.tensor([3.0, 3.2, 4.0, 4.7], dtype=torch.float64)
+    x = torch.ones(1, dtype=torch.float64)
+    found = states_at(heun, lambda t, y: t + 0 * y, x, 3.0, 0.5, times, 4)
+    assert torch.allclose(found[:, 0], 1 + (times.square() - 9) / 2, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_network_follows_the_equations(system: SystemName) -> None:
     """Written out here a second time, and solved by SciPy's LSODA."""

@@ -178,6 +178,16 @@ def test_every_near_copy_is_found_and_no_other_text():
     assert {*found} == expected
 
 
+def test_a_text_that_is_part_of_a_longer_one_is_a_near_copy_at_the_least_share():
+    """What the longer one has more comes first in the order of rarity, so that they share only the last pair that is looked at."""
+    assert near_texts.NEAR == 0.7
+    whole = frozenset((str(i), "") for i in range(10))
+    part = frozenset((str(i), "") for i in range(3, 10))
+    found = [*near_copies([whole, part])]
+    # seven of ten: the three others stand in one text, so they are rarer
+    assert found == [(0, 1)]
+
+
 def test_words_are_those_of_both_scripts():
     assert words_of("Ｔhe LORD's 主。說 2x") == ["the", "lord", "s", "主", "說", "2x"]
 
