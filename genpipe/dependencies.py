@@ -27,7 +27,6 @@ NOTHING = b"nothing\n"  # its content
 
 Block = Mapping[str, Any]  # of params.yaml
 Chosen = Mapping[str, Collection[str]]  # of registries, by module: the rows that count
-Known = dict[tuple[str, frozenset[tuple[str, frozenset[str]]]], "Walk"]  # by command and chosen rows
 Recorded = dict[str, str | Versions]  # what a stage depends on: hashes by file, and LIBRARIES
 LIBRARIES = "libraries"
 NO_LOCK = f"not pinned: there is no {LOCK}"
@@ -46,6 +45,14 @@ class Walk(NamedTuple):
 
     hashes: Hashes
     libraries: dict[str, str]
+
+
+class Known(NamedTuple):
+    """The files of a package, and what many stages have in common there, so that it is walked once."""
+
+    source: Source
+    walks: dict[tuple[str, frozenset[tuple[str, frozenset[str]]]], Walk]  # by command and chosen rows
+    fitting: dict[tuple[str, str], Chosen]  # panels and judges, by model and kind of data
 
 
 ENTRANCES = {
@@ -109,11 +116,11 @@ def code_of(root: Path) -> dict[str, dict[str, Recorded]]:
     params = yaml_text.read(root / "params.yaml")
     params = params if isinstance(params, Mapping) else {}
     pins = locked(root / LOCK)
-    known: Known = {}
+    known = _known(package)
     return {
         command: {
-            name: _recorded(_code_for(command, name, params, package, known), pins)
-            for name in _items(params, entrance.block)
+            name: _recorded(_code_for(command, name, params, known), pins)
+            for name in _names(params, entrance.block)
         }
         for command, entrance in ENTRANCES.items()
     }
@@ -133,19 +140,23 @@ def code_for(command: str, name: str, params: Block) -> Hashes:
 
     Raises BadInput where the item names a model or a kind that there is no code for.
     """
-    return _code_for(command, name, params, PACKAGE, {}).hashes
+    return _code_for(command, name, params, _known(PACKAGE)).hashes
 
 
-def _code_for(command: str, name: str, params: Block, package: Path, known: Known) -> Walk:
-    """The same with its libraries; `known` keeps the code of items that choose the same rows."""
+def _known(package: Path) -> Known:
+    return Known(Source(package), {}, {})
+
+
+def _code_for(command: str, name: str, params: Block, known: Known) -> Walk:
+    """The same with its libraries."""
     entrance = ENTRANCES[command]
-    block = _items(params, entrance.block)[name]
+    block = _item(params, entrance.block, name)
     try:
-        chosen = _chosen(command, block, params, Source(package))
+        chosen = _chosen(command, block, params, known)
         key = (command, frozenset((module, frozenset(rows)) for module, rows in chosen.items()))
-        if key not in known:
-            known[key] = _closure(entrance.starts, chosen, package)
-        return known[key]
+        if key not in known.walks:
+            known.walks[key] = _closure(entrance.starts, chosen, known.source)
+        return known.walks[key]
     except LookupError as error:
         raise BadInput(f"params.yaml: {entrance.block}.{name}: {error.args[0]}") from None
 
@@ -175,11 +186,10 @@ def closure(starts: Iterable[str], chosen: Chosen = ALL, package: Path = PACKAGE
 
     Of the registries in `chosen` only those rows count. Raises LookupError where a registry lacks one.
     """
-    return _closure(starts, chosen, package).hashes
+    return _closure(starts, chosen, Source(package)).hashes
 
 
-def _closure(starts: Iterable[str], chosen: Chosen, package: Path) -> Walk:
-    source = Source(package)
+def _closure(starts: Iterable[str], chosen: Chosen, source: Source) -> Walk:
     used, (hashes, libraries) = _walk(source, starts, chosen)
     return Walk(dict(sorted((hashes | source.data_beside(used)).items())), libraries)
 
@@ -208,36 +218,52 @@ def _walk(source: Source, starts: Iterable[str], chosen: Chosen) -> tuple[dict[s
     return used, Walk(hashes, libraries)
 
 
-def _items(params: Block, block: str) -> Mapping[str, Block]:
-    """The items of a block of params.yaml; what is not valid there is refused where params.yaml is read."""
-    found = params.get(block)
-    items = found.items() if isinstance(found, Mapping) else ()
-    return {name: item if isinstance(item, Mapping) else {} for name, item in items}
+def _names(params: Block, block: str) -> Iterable[str]:
+    """The names of the items of a block of params.yaml; what is not valid there is refused where params.yaml is read."""
+    items = params.get(block)
+    return items if isinstance(items, Mapping) else ()
 
 
-def _chosen(command: str, block: Block, params: Block, source: Source) -> Chosen:
+def _item(params: Block, block: str, name: str) -> Block:
+    """One item of a block of params.yaml, empty where there is none or where it is not valid."""
+    items = params.get(block)
+    item = items.get(name) if isinstance(items, Mapping) else None
+    return item if isinstance(item, Mapping) else {}
+
+
+def _chosen(command: str, block: Block, params: Block, known: Known) -> Chosen:
     """The rows of the registries that a stage uses: its model and its judge's, its kind of data, what fits them."""
     if command == "prepare":
         return {"sources.datasets": {str(block["kind"])}} if "kind" in block else {}
     if "model" not in block:
         return {}
-    model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, source)
+    model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, known.source)
     of = {"evaluate": "judge", "sample": "judge", "train": "validator"}.get(command, "")
-    judge = _items(params, "recipes").get(str(block.get(of)).removeprefix("models/"), {}).get("model")
+    judge = _item(params, "recipes", str(block.get(of)).removeprefix("models/")).get("model")
     chosen = {"models": {model, str(judge)} if judge else {model}}
     chosen["evaluation.validation"] = (
-        _validation(block) & source.table("evaluation.validation", "VALIDATIONS").keys()
+        _validation(block) & known.source.table("evaluation.validation", "VALIDATIONS").keys()
     )
     if kind is None:
         return chosen
+    if (model, kind) not in known.fitting:
+        known.fitting[model, kind] = _fitting(model, kind, known.source)
+    return (
+        chosen
+        | known.fitting[model, kind]
+        | {"data.opening": {kind} & known.source.table("data.opening", "KINDS").keys()}
+    )
+
+
+def _fitting(model: str, kind: str, source: Source) -> Chosen:
+    """The panels and the judges for a model and a kind of data."""
     can = _capabilities(model, source)
-    fitting = {
+    return {
         module: {
             text for text, row in source.table(module, REGISTRIES[module]).items() if _fits(row, can, kind)
         }
         for module in ("sampling.panels", "evaluation.judges")
     }
-    return chosen | fitting | {"data.opening": {kind} & source.table("data.opening", "KINDS").keys()}
 
 
 def _validation(block: Block) -> set[str]:
@@ -251,7 +277,7 @@ def _validation(block: Block) -> set[str]:
 def _kind_of_data(data: str, params: Block, source: Source) -> str | None:
     """The kind of the data at `data`, below artifacts/, as its data.json will say; None where params.yaml does not."""
     folder, _, name = data.partition("/")
-    kind = _items(params, {"encoded": "encodings"}.get(folder, folder)).get(name, {}).get("kind")
+    kind = _item(params, {"encoded": "encodings"}.get(folder, folder), name).get("kind")
     if folder == "encoded" or kind is None:
         return kind
     row = source.table("sources.datasets", "KINDS").get(kind)

@@ -19,6 +19,9 @@ Rows = tuple[
 ]  # the name of a registry, a dict or a tuple, and those of its keys that count
 
 
+Stamp = tuple[int, int]  # when a file was changed, in nanoseconds, and its size in bytes
+
+
 class Module(NamedTuple):
     """A module, or the part of one that counts: its hash, and what it imports of genpipe and of libraries."""
 
@@ -29,34 +32,38 @@ class Module(NamedTuple):
     libraries: frozenset[str]  # as they are imported: PIL, not pillow
 
 
-class Source(NamedTuple):
-    """The files of a package."""
+class Source:
+    """The files of a package, each as it is when this object first looks at it."""
 
-    package: Path
+    def __init__(self, package: Path) -> None:
+        self.package = package
+        self._paths: dict[str, Path] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._data: dict[Path, Hashes] = {}
 
     def part(self, name: str, names: frozenset[str], rows: Rows | None) -> Module:
         """A module; with names, only what those use there; of a registry, only the chosen rows."""
-        return _part(self.package, name, names, rows, _stamp(self.path(name)))
+        return _part(self.package, name, names, rows, self._stamp(name))
 
     def path(self, name: str) -> Path:
         """The file of a module, named below the package."""
-        place = self.package.joinpath(*name.split(".")) if name else self.package
-        return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if name not in self._paths:
+            place = self.package.joinpath(*name.split(".")) if name else self.package
+            self._paths[name] = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        return self._paths[name]
 
     def docstring(self, name: str) -> str:
         """What a module says of itself."""
-        path = self.path(name)
-        return ast.get_docstring(_tree(path, _stamp(path))) or ""
+        return ast.get_docstring(_tree(self.path(name), self._stamp(name))) or ""
 
     def table(self, name: str, registry: str) -> dict[str, ast.expr]:
         """The rows of a registry of a module by their keys; those of a tuple by their own text."""
-        path = self.path(name)
-        return _table(path, registry, _stamp(path))
+        return _table(self.path(name), registry, self._stamp(name))
 
     def bases(self, name: str) -> dict[str, list[str]]:
         """The classes of a module, each with the names of its bases."""
-        path = self.path(name)
-        classes = [node for node in _tree(path, _stamp(path)).body if isinstance(node, ast.ClassDef)]
+        tree = _tree(self.path(name), self._stamp(name))
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
         return {node.name: [ast.unparse(base) for base in node.bases] for node in classes}
 
     def has(self, name: str) -> bool:
@@ -65,32 +72,40 @@ class Source(NamedTuple):
 
     def data_beside(self, names: Iterable[str]) -> Hashes:
         """The hashes of the files that are not code in the directories of modules, as the template of a page."""
-        folders = {self.path(name).parent for name in names}
-        files = [
-            path
-            for folder in folders
-            for path in folder.iterdir()
-            if path.suffix not in NOT_DATA and not path.name.startswith(".") and not path.name.endswith("~")
-        ]
-        return {
-            path.relative_to(self.package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            for path in files
-            if path.is_file()
-        }
+        hashes: Hashes = {}
+        for folder in {self.path(name).parent for name in names}:
+            if folder not in self._data:
+                self._data[folder] = _data_in(folder, self.package)
+            hashes |= self._data[folder]
+        return hashes
+
+    def _stamp(self, name: str) -> Stamp:
+        if name not in self._stamps:
+            found = self.path(name).stat()
+            self._stamps[name] = found.st_mtime_ns, found.st_size
+        return self._stamps[name]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_mtime_ns, found.st_size
+def _data_in(folder: Path, package: Path) -> Hashes:
+    files = [
+        path
+        for path in folder.iterdir()
+        if path.suffix not in NOT_DATA and not path.name.startswith(".") and not path.name.endswith("~")
+    ]
+    return {
+        path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in files
+        if path.is_file()
+    }
 
 
 @cache
-def _tree(path: Path, stamp: tuple[int, int]) -> ast.Module:
+def _tree(path: Path, stamp: Stamp) -> ast.Module:
     return ast.parse(path.read_bytes(), str(path))
 
 
 @cache
-def _table(path: Path, registry: str, stamp: tuple[int, int]) -> dict[str, ast.expr]:
+def _table(path: Path, registry: str, stamp: Stamp) -> dict[str, ast.expr]:
     for statement in _tree(path, stamp).body:
         if registry in _bound(statement) and isinstance(statement, ast.Assign | ast.AnnAssign):
             return {key: row for key, (_, row) in _rows(statement.value, registry).items()}
@@ -98,9 +113,7 @@ def _table(path: Path, registry: str, stamp: tuple[int, int]) -> dict[str, ast.e
 
 
 @cache
-def _part(
-    package: Path, name: str, names: frozenset[str], rows: Rows | None, stamp: tuple[int, int]
-) -> Module:
+def _part(package: Path, name: str, names: frozenset[str], rows: Rows | None, stamp: Stamp) -> Module:
     source = Source(package)
     statements: list[ast.stmt] = _tree(source.path(name), stamp).body
     if rows:

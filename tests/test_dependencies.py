@@ -97,6 +97,13 @@ def copy(originals):
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.fixture(scope="module")
+def unedited(originals):
+    """The code of that project before anything is edited."""
+    root, _ = originals
+    return code_of(root)
+
+
 def files(root):
     return {path for path in root.rglob("*") if path.is_file()}
 
@@ -154,54 +161,47 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("report/plots.py", set()),
     ],
 )  # fmt: skip
-def test_an_edit_makes_stale_what_imports_the_file_and_nothing_else(file, stale, copy):
-    before = code_of(copy)
+def test_an_edit_makes_stale_what_imports_the_file_and_nothing_else(file, stale, copy, unedited):
     path = copy / "genpipe" / file
     path.write_text(path.read_text(encoding="utf-8") + "\nassert True\n", encoding="utf-8")
-    assert changed(copy, before) == stale
+    assert changed(copy, unedited) == stale
 
 
 @pytest.mark.parametrize(
     "file", ["recipe.py", "nn/coupling.py", "corpus/tokenizers.py", "models/__init__.py"]
 )
-def test_comments_blank_lines_and_docstrings_make_nothing_stale(file, copy):
-    before = code_of(copy)
+def test_comments_blank_lines_and_docstrings_make_nothing_stale(file, copy, unedited):
     edit(copy, file, r'^"""', '"""Other words. ')
     path = copy / "genpipe" / file
     path.write_text(f"# a comment\n\n\n{path.read_text(encoding='utf-8')}\n# another\n", encoding="utf-8")
-    assert changed(copy, before) == set()
+    assert changed(copy, unedited) == set()
 
 
-def test_docstring_of_a_function_makes_nothing_stale(copy):
-    before = code_of(copy)
+def test_docstring_of_a_function_makes_nothing_stale(copy, unedited):
     edit(copy, "recipe.py", r'^    """', '    """Other words. ')
-    assert changed(copy, before) == set()
+    assert changed(copy, unedited) == set()
 
 
-def test_docstring_of_a_model_makes_nothing_stale_and_is_in_the_report(copy):
-    before = code_of(copy)
+def test_docstring_of_a_model_makes_nothing_stale_and_is_in_the_report(copy, unedited):
     edit(copy, "models/nice.py", r'^"""', '"""Other words. ')
-    assert changed(copy, before) == set()
+    assert changed(copy, unedited) == set()
     assert docstring_of(copy, "nice").startswith("Other words.")
     assert docstring_of(copy, "nicer") == ""
 
 
-def test_a_text_that_is_no_docstring_counts(copy):
-    before = code_of(copy)
+def test_a_text_that_is_no_docstring_counts(copy, unedited):
     edit(copy, "models/nice.py", r"\Z", '\nNAME = "text"\n')
     middle = code_of(copy)
     edit(copy, "models/nice.py", r'"text"', '"another"')
-    assert before["train"]["nice"] != middle["train"]["nice"] != code_of(copy)["train"]["nice"]
+    assert unedited["train"]["nice"] != middle["train"]["nice"] != code_of(copy)["train"]["nice"]
 
 
-def test_a_constant_in_a_function_of_the_contract_makes_all_trainings_stale(copy):
-    before = code_of(copy)
+def test_a_constant_in_a_function_of_the_contract_makes_all_trainings_stale(copy, unedited):
     edit(copy, "recipe.py", r"^Batch = ", "SOMETHING = 1\nBatch = ")
-    assert changed(copy, before) == of(ALL)
+    assert changed(copy, unedited) == of(ALL)
 
 
-def test_a_new_model_makes_nothing_stale(copy):
-    before = code_of(copy)
+def test_a_new_model_makes_nothing_stale(copy, unedited):
     shutil.copy(copy / "genpipe/models/nice.py", copy / "genpipe/models/newer.py")
     edit(
         copy,
@@ -210,13 +210,12 @@ def test_a_new_model_makes_nothing_stale(copy):
         "from genpipe.models.newer import NICE as Newer\nfrom genpipe.recipe",
     )
     edit(copy, "models/__init__.py", r"^}", '    "newer": Newer,\n}')
-    assert changed(copy, before) == set()
+    assert changed(copy, unedited) == set()
 
 
-def test_another_class_in_the_row_of_a_model_makes_that_model_stale(copy):
-    before = code_of(copy)
+def test_another_class_in_the_row_of_a_model_makes_that_model_stale(copy, unedited):
     edit(copy, "models/__init__.py", r'"nice": NICE', '"nice": OGAN')
-    assert changed(copy, before) == of(["nice"])
+    assert changed(copy, unedited) == of(["nice"])
 
 
 def test_an_import_inside_a_function_is_an_import(copy):
@@ -261,10 +260,9 @@ def test_data_beside_code_counts_for_what_uses_the_package(copy):
 
 
 @pytest.mark.parametrize("name", [".plots.py.swp", "plots.py~", "README.md", "plots.py.orig"])
-def test_what_editors_and_git_leave_beside_code_counts_for_nothing(name, copy):
-    before = code_of(copy)
+def test_what_editors_and_git_leave_beside_code_counts_for_nothing(name, copy, unedited):
     (copy / "genpipe/sampling" / name).write_text("a")
-    assert changed(copy, before) == set()
+    assert changed(copy, unedited) == set()
 
 
 def test_the_top_of_the_package_does_nothing_on_import(copy):
