@@ -31,7 +31,10 @@ METRICS: dict[str, Metric] = {
         "%",
         "maximise",
         "Share of test examples whose most likely answer is right.",
-        {"accuracy_majority": "always the most frequent class"},
+        {
+            "accuracy_majority": "always the most frequent class",
+            "accuracy_naive_bayes": "naive Bayes over the tokens of the training texts",
+        },
     ),
     "word_f1": Metric(
         "F1 of words",

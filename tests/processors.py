@@ -165,7 +165,7 @@ def life(name: str, directory: Path) -> Iterator[tuple[str, str]]:
     if model not in tiny.MODELS:
         return
     kind = tiny.kind_of(model)
-    place = directory / "run-data-0" / "artifacts" / "encoded" / kind
+    place = directory / "run-data-0" / "artifacts" / "encoded" / tiny.data_of(model)
     recipe, data = training.recipe.eval(), open_data(place, tiny.ALL[model].get("batches", {}))
     samples, speller = directory / "samples", speller_in(place)
     samples.mkdir()

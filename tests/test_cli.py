@@ -28,7 +28,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("project")
-    for kind in {"images", "pairs", *map(tiny.kind_of, tiny.BLOCKS)}:
+    for kind in {"images", "pairs", *map(tiny.data_of, tiny.BLOCKS)}:
         tiny.DATA[kind](root / "artifacts" / "encoded" / kind)
     tones = root / "artifacts" / "encoded" / "pairs" / "tones.tsv"
     tones.write_text("character\ttone\tcount\tshare\n天\t平\t3\t1.0\n地\t仄\t3\t1.0\n", encoding="utf-8")

@@ -66,6 +66,7 @@ MASKED, TAGGERS = (
     {name for name, block in PARAMS["recipes"].items() if block["model"] == model}
     for model in ("masked_lm", "crf_tagger")
 )
+DYNASTIES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "text_classifier"}
 SIMILAR = {name for name, block in PARAMS["recipes"].items() if block["model"] == "similarity"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
@@ -136,7 +137,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of({"couplet", *TITLES})),
-        ("data/tagged.py", of(VERSES | TAGGERS)),
+        ("data/tagged.py", of(VERSES | TAGGERS | DYNASTIES)),
+        ("evaluation/text_classes.py", of(DYNASTIES, ["evaluate"])),
         ("data/passages.py", of(BIOGRAPHIES)),
         ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of({"couplet", *VERSES}, ["sample"]) | of(["couplet"], ["evaluate"])),
         ("data/points.py", of(POINTS)),
@@ -152,7 +154,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/margins.py", of(SIMILAR)),
         ("sources/near_texts.py", {"prepare@bible", "prepare@bible_full", "prepare@help"}),
         ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
-        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED, ["sample"])),
+        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED | DYNASTIES, ["sample"])),
         ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(PARAMS["corpora"], ["vocabulary"])),

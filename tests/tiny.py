@@ -103,6 +103,12 @@ BLOCKS = {
         "network": {"embedding_dim": 16, "num_layers": 2, "num_pairs": 20, "pair_dim": 4},
         "solvers": {"nll": {"lr": 1e-2}},
     },
+    "text_classifier": {
+        "kind": "tagged",
+        "data": "labelled",
+        "network": {"dim": 16, "num_blocks": 2, "num_heads": 2},
+        "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
+    },
     "unilm": {
         "kind": "pairs",
         "network": {"width": 16, "num_blocks": 2, "num_heads": 2, "dropout": 0},
@@ -164,6 +170,7 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "similarity": "similarity.loss",
     "similarity_centre": "similarity.loss",
     "similarity_pairs": "similarity.loss",
+    "text_classifier": "nll.loss",
     "unilm": "nll.loss",
     "unilm_passages": "nll.loss",
     "vae": "bound.loss",
@@ -506,12 +513,17 @@ MODELS = {  # the laws run over these
     **{name: RECIPES[own["model"]] for name, own in VARIANTS.items()},
     **{name: row.make for name, row in REFERENCE.items()},
 }
-NOT_OF_TRAINING = ("kind", "how", "model")
+NOT_OF_TRAINING = ("kind", "data", "how", "model")
 
 
 def kind_of(name: str) -> str:
     """The kind of data that a recipe trains on."""
     return ALL[name].get("kind", "images")
+
+
+def data_of(name: str) -> str:
+    """The name of its data: that of the kind, where a kind has one."""
+    return ALL[name].get("data", kind_of(name))
 
 
 def model_of(name: str) -> str:
@@ -534,7 +546,7 @@ def block(name: str, **changes) -> dict:
     """A tiny recipe, as params.yaml says it."""
     return {
         "model": model_of(name),
-        "data": f"encoded/{kind_of(name)}",
+        "data": f"encoded/{data_of(name)}",
         "train": training(name, **changes),
         "sample": {"num": 24, "how": how_of(name)},
         "start": "none",
@@ -658,6 +670,20 @@ def write_tagged(directory: Path) -> Path:
     return describe(directory, "tagged", {**token_facts(num_tags=2, max_length=6), "conditions": names})
 
 
+def write_labelled(directory: Path) -> Path:
+    """Texts whose label says whether most of their characters are in the second half of the vocabulary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 40), ("test", 30)):
+        labels = np.arange(n) % 2
+        texts = [rng.integers(2, 8, 2 + i % 5) + 4 * label for i, label in enumerate(labels)]
+        write_texts(directory, split, "text", texts)
+        np.save(directory / f"{split}.label.npy", labels)
+    names = {"classes": ["low", "high"]}
+    return describe(directory, "tagged", {**token_facts(num_classes=2, max_length=6), **names})
+
+
 def write_trajectory(directory: Path) -> Path:
     """Two populations that approach their limits; one of them is not always observed."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -689,14 +715,15 @@ DATA: Mapping[str, Callable[[Path], Path]] = {
     "passages": write_passages,
     "groups": write_groups,
     "tagged": write_tagged,
+    "labelled": write_labelled,
     "trajectory": write_trajectory,
 }
 
 
 def data_for(name: str, root: Path) -> Data:
     """The tiny data of a recipe, written below `root`."""
-    kind = kind_of(name)
-    directory = DATA[kind](root / "artifacts" / "encoded" / kind)
+    own = data_of(name)
+    directory = DATA[own](root / "artifacts" / "encoded" / own)
     return open_data(directory, ALL[name].get("batches", {}))
 
 

@@ -41,6 +41,7 @@ from genpipe.evaluation import (
     retrieval,
     tagging,
     temperatures,
+    text_classes,
     trajectories,
     transport,
     writing,
@@ -50,6 +51,7 @@ from genpipe.evaluation.judge import Judge
 # Written out, row by row: the code that an evaluation depends on is read from here.
 JUDGES = (
     Judge((Classifies,), ("images", "tagged"), classes.judge_classes),
+    Judge((Classifies,), ("tagged",), text_classes.judge_bags),
     Judge((Tags,), ("tagged",), tagging.judge_tags),
     Judge((NextToken,), ("passages",), reading.judge_reading),
     Judge((NextToken,), ("pairs",), writing.judge_writing),
