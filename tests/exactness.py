@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -219,29 +219,44 @@ def digests(name: str, disturbances: Iterable[str] = tuple(DISTURBANCES)) -> Ite
             yield disturbance, digest(name, attempts, Path(directory))
 
 
-def table(results: Mapping[str, Mapping[str, str]]) -> str:
-    """Markdown: a row for each disturbance and processor, a column for each recipe, the first digits of each MD5."""
-    head = f"| disturbance | {' | '.join(results)} |"
+Results = Mapping[str, Mapping[str, str]]  # MD5 by recipe, and by disturbance or emulated processor
+
+
+def table(results: Results) -> str:
+    """Markdown, a row a recipe: the first digits of what it ends on, and how many others end on the same."""
+    head = "| recipe | 1 process ends on | disturbed | on emulated processors |\n|---|---|---|---|"
     rows = [
-        f"| {disturbance} | {' | '.join(result[disturbance][:8] for result in results.values())} |"
-        for disturbance in next(iter(results.values()))
+        f"| {name} | {next(iter(ends.values()))[:8]} | {_agreement(ends, DISTURBANCES)} | {_agreement(ends, ends.keys() - DISTURBANCES)} |"
+        for name, ends in results.items()
     ]
-    return "\n".join([head, "|---|" + "---|" * len(results), *rows])
+    return "\n".join([head, *rows])
+
+
+def _agreement(ends: Mapping[str, str], among: Collection[str]) -> str:
+    """How many of some ends are the first of all, and what the others are."""
+    first, *_ = ends.values()
+    there = {disturbance: end for disturbance, end in [*ends.items()][1:] if disturbance in among}
+    others = [f"{disturbance} on {end[:8]}" for disturbance, end in there.items() if end != first]
+    same = f"{len(there) - len(others)} of {len(there)} the same" if there else "–"
+    return "; ".join([same, *others])
 
 
 PAGE = """# Exactness
 
 What every recipe ends on, small as in `tests/tiny.py` and `tests/toys.py`, {steps} steps with a checkpoint after every third: the first
-digits of the MD5 of all weights, averages, states of optimisers and the log of every step. A column must hold one number. Made by
+digits of the MD5 of all weights, averages, states of optimisers and the log of every step. Made by
 
-    python -m tests.exactness --processors --write docs/exactness.md
+    {command}
+
+Each recipe trains on one process, and then under each of these disturbances: {disturbances}. A recipe keeps the promise where all of
+them end on the same MD5; where one does not, its row names it.
 
 A *kill* is SIGKILL at the beginning of the steps {kills}, one after the other in one training; the group starts again from
 the last checkpoint each time. The toy has two phases, two players, batch normalisation, dropout, a gradient penalty, and a
 replay buffer whose rows belong to logical workers; its variants add what their names say. The losses over *tokens* are means
 over ragged sentences, so slices and accumulated turns weigh as many tokens as they have; two updates draw from one stream. The
-last rows are one process on emulated processors (qemu-user), all others on this one: {processor}. All have `numerics: portable`;
-with `native` the columns hold other numbers, and the rows of processors differ.
+last column is one process on emulated processors (qemu-user: {processors}), all others on this one: {processor}. All have
+`numerics: portable`; with `native` they end on other numbers, and processors differ.
 
 {table}
 """
@@ -267,18 +282,28 @@ def main() -> int:
         for disturbance, found in digests(name):
             results[name][disturbance] = found
             print(f"{name}: {disturbance}: {found}", file=sys.stderr, flush=True)
+    emulated: list[str] = []
     if arguments.processors:
         from tests.processors import trained_everywhere  # it imports this module
 
-        for emulated, ends in trained_everywhere(results):
+        for processor, ends in trained_everywhere(results):
+            emulated.append(processor)
             for name, found in ends.items():
-                results[name][f"{emulated}, emulated"] = found
+                results[name][f"{processor}, emulated"] = found
     if arguments.write:
         kills = ", ".join(map(str, KILLS))
         known = torch.cpu.get_capabilities()
         kind = f"{known.get('cpu_name', 'unknown')}, {'with' if known.get('avx512_f') else 'without'} AVX-512"
         arguments.write.write_text(
-            PAGE.format(steps=STEPS, kills=kills, table=table(results), processor=kind)
+            PAGE.format(
+                command=" ".join(["python -m tests.exactness", *sys.argv[1:]]),
+                steps=STEPS,
+                kills=kills,
+                disturbances=", ".join([*DISTURBANCES][1:]),
+                table=table(results),
+                processor=kind,
+                processors=", ".join(emulated) or "none in this table",
+            )
         )
     else:
         print(table(results))

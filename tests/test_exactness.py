@@ -109,3 +109,18 @@ def test_what_goes_wrong_on_one_process_is_told_by_both_at_the_next_checkpoint(f
         for process in group:
             process.kill()
     assert all(words in complaint for complaint in told)
+
+
+def test_the_table_names_what_ends_elsewhere():
+    results = {
+        "nice": {
+            "1 process": "a" * 32,
+            "2 processes": "a" * 32,
+            "4 processes": "a" * 32,
+            "AMD, emulated": "a" * 32,
+        },
+        "ogan": {"1 process": "b" * 32, "2 processes": "c" * 32, "4 processes": "b" * 32},
+    }
+    *_, first, second = exactness.table(results).splitlines()
+    assert first == "| nice | aaaaaaaa | 2 of 2 the same | 1 of 1 the same |"
+    assert second == "| ogan | bbbbbbbb | 1 of 2 the same; 2 processes on cccccccc | – |"
