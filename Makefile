@@ -48,6 +48,8 @@ bench: install
 	for name in chinese article english scaling memory durability; do \
 		python -m benchmarks.corpus $$name --texts $(TEXTS) --peers $(PEERS)/bin/python || exit 1; done
 	python -m benchmarks.training
+	python -m benchmarks.gan
+	python -m benchmarks.masked_lm
 	python -m benchmarks.start
 	python -m benchmarks.numerics
 	python -m benchmarks.forty

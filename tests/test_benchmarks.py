@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import flows, forty, gan, measure, noisy_digits, pipeline, start, texts, training
+from benchmarks import flows, forty, gan, masked_lm, measure, noisy_digits, pipeline, start, texts, training
 from benchmarks import numerics as numerics_benchmark
 from benchmarks.corpus import scaling_table
 from genpipe.assembly import build
@@ -180,6 +180,30 @@ def test_the_table_of_the_gan_has_every_contestant(tmp_path: Path, capsys, monke
     assert (
         "--recipe: must be a block of the model gan with a divergence and nothing" in capsys.readouterr().err
     )
+
+
+def test_the_loop_hides_tokens_as_the_trainer_does() -> None:
+    """15 % of them: four fifths marked, a tenth replaced, a tenth left; labels of these alone."""
+    torch.manual_seed(0)
+    ids = torch.randint(100, (200, 100))
+    read, labels = masked_lm.hidden_batch(ids, mark=104, num_ordinary=100)
+    is_hidden = labels != masked_lm.IGNORED
+    assert is_hidden.double().mean().item() == pytest.approx(0.15, abs=0.01)
+    assert torch.equal(labels[is_hidden], ids[is_hidden])
+    assert torch.equal(read[~is_hidden], ids[~is_hidden])
+    assert (read == 104)[is_hidden].double().mean().item() == pytest.approx(0.8, abs=0.02)
+    assert (read == ids)[is_hidden].double().mean().item() == pytest.approx(0.1, abs=0.02)
+
+
+def test_the_table_of_the_masked_model_has_every_contestant(tmp_path: Path, capsys, monkeypatch) -> None:
+    tiny.write_stream(tmp_path / "encoded" / "poems")
+    rows = masked_lm.measured(training.Setting(tmp_path, rounds=1, steps=2), "masked_lm")
+    assert [row.what for row in rows] == ["transformers, loop", "trainer, 1 slice", "trainer, 4 slices"]
+    assert all(row.seconds and row.base for row in rows)
+    monkeypatch.setattr(sys, "argv", ["masked_lm", "--recipe", "dynasty", "--artifacts", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        masked_lm.main()
+    assert "--recipe: must be a block of the model masked_lm with dim" in capsys.readouterr().err
 
 
 def test_a_clock_has_a_time_between_any_two_batches() -> None:
