@@ -31,7 +31,7 @@ def targets_of(root: Path, targets: list[str] | None, set_name: str | None) -> l
     """
     if set_name is None:
         return targets
-    return [*(targets or []), *(f"evaluate@{recipe}" for recipe in read_params(root).named("sets", set_name))]
+    return [*(targets or []), *read_params(root).stages_of_set(set_name)]
 
 
 def prepare(root: Path, targets: list[str] | None, max_parallel: int | None) -> tuple[int, Plan]:

@@ -17,7 +17,7 @@ from genpipe.files import sha256
 from genpipe.graph import layout
 from genpipe.sources.archives import Archive
 from genpipe.sources.debian import read_deb
-from genpipe.sources.fetch import PARTS, Part, fetch_data, parts_of
+from genpipe.sources.fetch import PARTS, Part, fetch_data, named_parts, parts_of
 from genpipe.sources.packages import unpack_emoji, unpack_fonts
 from tasks.publish import _was_never_fetched
 from tasks.workspace import Contents, open_workspace
@@ -61,6 +61,17 @@ def test_make_run_fetches_only_what_its_flow_reads(project: Path) -> None:
     assert data == ["data", *flow[2:]]  # python -m flows.retrain TARGETS
     targets, set_name = data[1 : data.index("--set")], data[-1]
     assert parts(project, *targets, set_name=set_name) == ["digits", "poems"]
+
+
+def test_a_folder_is_named_by_its_path_and_a_data_set_of_the_same_name_is_not() -> None:
+    assert named_parts(["data/authors", "data/poems.dvc", "./data/bible/"]) == (
+        ["data/authors", "data/poems", "data/bible"],
+        [],
+    )
+    assert named_parts(["poems", "data/letters", "evaluate@nice"]) == (
+        [],
+        ["poems", "data/letters", "evaluate@nice"],
+    )
 
 
 def test_a_source_in_a_part_or_above_it_needs_the_part() -> None:

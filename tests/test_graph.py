@@ -462,6 +462,18 @@ def test_the_command_line_shows_the_plan_in_words_and_as_json(project: Path) -> 
     assert plan == json.loads(json.dumps(read_plan(project).as_dict()))
 
 
+def test_the_plan_of_a_set_is_that_of_the_stages_that_judge_its_recipes(tmp_path, capsys):
+    root = small_project.make_project(tmp_path)
+    small_project.write_params(root, sets={"quick": ["nice"]})
+    assert main(["--root", str(root), "plan", "--set", "quick", "--json"]) == 0
+    of_set = json.loads(capsys.readouterr().out)
+    assert main(["--root", str(root), "plan", "evaluate@nice", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == of_set
+    assert "evaluate@nice" in [stage["name"] for stage in of_set["stages"]]
+    assert main(["--root", str(root), "plan", "--set", "slow"]) == 2
+    assert capsys.readouterr().err == "genpipe: no 'slow' in sets of params.yaml; it has: quick\n"
+
+
 def test_the_plan_says_what_is_not_valid_in_params_before_anything_runs(tmp_path, capsys):
     root = small_project.make_project(tmp_path)
     small_project.write_params(root, sets={"quick": ["nobody"]})

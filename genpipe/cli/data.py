@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
         "targets",
         nargs="*",
         metavar="NAME",
-        help="a data set of params.yaml, or a stage or group of stages of dvc.yaml: only the raw data that it needs",
+        help="a data set of params.yaml, a stage or group of stages of dvc.yaml, or a folder as data/poems: only the raw data that it needs",
     )
     data.add_argument(
         "--set", dest="set_name", metavar="NAME", help="the raw data that the recipes of this set need"
@@ -66,11 +66,12 @@ def add(commands: Commands) -> None:
 
 def _data(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.params.corpora import Hub
-    from genpipe.sources.fetch import fetch_data, parts_of
+    from genpipe.sources.fetch import fetch_data, named_parts, parts_of
     from genpipe.sources.hub import fetch_from_hub
 
-    datasets = _asked(root, arguments.targets, arguments.set_name)
-    parts = parts_of(dataset.source for dataset in datasets)
+    named, others = named_parts(arguments.targets)
+    datasets = _asked(root, others, arguments.set_name) if others or not named else []
+    parts = parts_of([*named, *(dataset.source for dataset in datasets)])
     of_hub = [item for item in datasets if isinstance(item, Hub) and item.name]
     if parts:
         archives = [path.resolve() for path in arguments.archive]
@@ -86,9 +87,8 @@ def _asked(root: Path, targets: list[str], set_name: str | None) -> "list[Datase
     from genpipe.params.project import read_params
 
     params = read_params(root)
-    recipes = params.named("sets", set_name) if set_name else ()
     stages = [f"prepare@{name}" if name in params.datasets else name for name in targets]
-    stages += [f"evaluate@{recipe}" for recipe in recipes]
+    stages += params.stages_of_set(set_name)
     if not stages:
         return [*params.datasets.values()]
     from genpipe.graph import read_plan  # DVC takes a second

@@ -41,6 +41,9 @@ def add(commands: Commands) -> None:
     plan.add_argument(
         "targets", nargs="*", metavar="STAGE", help="only these, or groups of them, and what they need"
     )
+    plan.add_argument(
+        "--set", dest="set_name", metavar="NAME", help="what `python -m flows.retrain --set NAME` would run"
+    )
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.set_defaults(run=_plan)
 
@@ -89,8 +92,8 @@ def _plan(root: Path, arguments: argparse.Namespace) -> None:
         from genpipe.graph import read_plan
         from genpipe.params.project import read_params
 
-        plan = read_plan(root, arguments.targets)
-        read_params(root)  # what is not valid there is said now, not after hours
+        params = read_params(root)  # what is not valid there is said now, not after hours
+        plan = read_plan(root, [*arguments.targets, *params.stages_of_set(arguments.set_name)])
         print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
 
 

@@ -161,6 +161,10 @@ class Params(Block):
             raise BadInput(f"no {name!r} in {block} of params.yaml; it has: {', '.join(items) or 'nothing'}")
         return items[name]
 
+    def stages_of_set(self, name: str | None) -> list[str]:
+        """The stages that judge the recipes of a set; none without a set. Raises BadInput where there is no such set."""
+        return [f"evaluate@{recipe}" for recipe in self.named("sets", name)] if name else []
+
 
 def read_params(root: Path) -> Params:
     """Read and validate params.yaml of the project at `root`."""

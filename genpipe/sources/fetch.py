@@ -161,6 +161,14 @@ def parts_of(sources: Iterable[str], parts: tuple[Part, ...] = PARTS) -> tuple[P
     )
 
 
+def named_parts(targets: Iterable[str], parts: tuple[Part, ...] = PARTS) -> tuple[list[str], list[str]]:
+    """Those of the targets that name a part of data/, as data/poems or data/poems.dvc, as its folder; and the others."""
+    known = {f"data/{part.directory}" for part in parts}
+    folders = {target: target.removesuffix(".dvc").rstrip("/").removeprefix("./") for target in targets}
+    named = [folder for folder in folders.values() if folder in known]
+    return named, [target for target, folder in folders.items() if folder not in known]
+
+
 def fetch_data(root: Path, archives: list[Path], force: bool, parts: tuple[Part, ...] = PARTS) -> None:
     """Write those parts of data/ that are missing (all of them if `force`) and verify each against its .dvc file.
 
