@@ -149,10 +149,10 @@ def _vectors(using: Using, ids: Mapping[str, list[int]], quiet: bool = False) ->
             found.update(zip(texts, _batch(using, [ids[text] for text in texts], time), strict=True))
         return found
     # a batch takes as long as it has tokens
-    with Progress("embed", sum(time * ROWS for time, _ in batches) / 1e6, "million tokens") as progress:
+    with Progress("embed", sum(time * ROWS for time, _ in batches), "tokens") as progress:
         for time, texts in batches:
             found.update(zip(texts, _batch(using, [ids[text] for text in texts], time), strict=True))
-            progress.reach(progress.done + time * ROWS / 1e6, f"{len(found):,} sentences")
+            progress.reach(progress.done + time * ROWS, f"{len(found):,} sentences")
     return found
 
 
