@@ -135,9 +135,11 @@ def vectors_of(using: Using, texts: Sequence[str]) -> Tensor:
 
 def _vectors(using: Using, ids: Mapping[str, list[int]], quiet: bool = False) -> dict[str, Tensor]:
     """The vector of each text, float32 [dim], in batches of one length."""
+    most = most_tokens(using)
     by_time: dict[int, list[str]] = defaultdict(list)
     for text, row in ids.items():
-        by_time[-(-len(row) // STEP) * STEP].append(text)
+        time = -(-len(row) // STEP) * STEP
+        by_time[time if most is None else min(time, most)].append(text)
     found: dict[str, Tensor] = {}
     batches = [
         (time, texts[start : start + ROWS])
