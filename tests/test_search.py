@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 import genpipe
+from benchmarks import search as benchmark
 from genpipe.cli import main
 from genpipe.errors import BadInput
 from genpipe.files import hash_of, read_json, sha256, write_json
@@ -314,3 +315,19 @@ def test_a_model_without_features_of_texts_is_refused(tmp_path):
     using = type("Using", (), {"recipe": tiny.recipe_of("couplet", tiny_data), "name": "Couplet"})()
     with pytest.raises(BadInput, match="has no features of texts"):
         embedded(using, ["天"], {})
+
+
+def test_what_the_index_is_measured_against_sorts_all():
+    vectors, queries = unit(500), unit(5, seed=1)
+    for query in queries:
+        right = np.argsort(-(vectors @ query), kind="stable")[: benchmark.NUM]
+        assert benchmark.by_numpy(vectors, query).tolist() == right.tolist()
+    times = {"a": [1.0, 2.0, 4.0], "b": [3.0, 4.0, 4.0]}
+    assert benchmark.row(times, "a", "b") == "2000.000 | 4000.000 | 2.00 (1.00-3.00)"
+
+
+def test_a_gru_is_not_measured_beside_a_transformer(model, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["search", "embed", str(model), "lines.txt"])
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main()
+    assert "no transformer; name a similarity with encoder: transformer" in capsys.readouterr().err

@@ -21,11 +21,9 @@ from genpipe.using.outputs import GRAPH, GRAPH_CARD
 
 FEW = 20_000  # vectors that are all looked at: that takes a few milliseconds
 AT_ONCE = 5_000  # vectors that are added at once; fixed, since the graph depends on it
-SETTINGS: Mapping[str, int] = {
-    "neighbours": 16,
-    "construction": 100,
-    "search": 64,
-}  # M, efConstruction, efSearch
+SETTINGS: Mapping[str, int] = {"neighbours": 24, "construction": 150}  # M and efConstruction of the paper
+BREADTH = 104  # ef of a search, at least
+CANDIDATES = 2  # for each sentence that is asked for
 
 Found = tuple[np.ndarray, np.ndarray]  # cosines, float32 [queries, num], and places, int64 [queries, num]
 
@@ -45,42 +43,45 @@ def _best(cosines: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Graph:
-    """The graph of some vectors, float32 [n, dim] of length 1, which it does not copy to disk."""
+    """The graph of some vectors, float32 [n, dim] of length 1; it holds them in 8 bits a number, and finds candidates by these."""
 
-    def __init__(self, index: Any, vectors: np.ndarray, storage: Any = None) -> None:
+    def __init__(self, index: Any, vectors: np.ndarray) -> None:
         self._index, self._vectors = index, vectors
-        self._storage = storage  # which faiss does not keep alive
 
     def nearest(self, queries: np.ndarray, num: int) -> Found:
         """About the nearest `num` vectors to each of `queries`, [queries, dim]; their cosines are exact."""
         num = min(num, len(self._vectors))
-        how = _faiss().SearchParametersHNSW(efSearch=max(SETTINGS["search"], 2 * num))
-        _, found = self._index.search(np.ascontiguousarray(queries), num, params=how)
-        rows = [
-            self._ordered(query, places[places >= 0]) for query, places in zip(queries, found, strict=True)
-        ]
+        candidates = min(CANDIDATES * num, len(self._vectors))
+        self._index.hnsw.efSearch = max(BREADTH, 2 * candidates)
+        _, found = self._index.search(np.ascontiguousarray(queries), candidates)
+        rows = [self._best(query, places, num) for query, places in zip(queries, found, strict=True)]
         return np.stack([cosines for cosines, _ in rows]), np.stack([places for _, places in rows])
 
-    def _ordered(self, query: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The cosines as a look at all vectors gives them, and in its order."""
-        places = np.sort(places)
+    def _best(self, query: np.ndarray, places: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates by their exact cosines; of two that are as near the earlier one comes first, as in a look at all."""
+        places = np.sort(places[places >= 0])
+        if len(places) < num:  # the graph leads to fewer
+            cosines, places = exact(self._vectors, query[np.newaxis], num)
+            return cosines[0], places[0]
         cosines = self._vectors[places] @ query
-        order = np.argsort(-cosines, kind="stable")
+        order = np.argsort(-cosines, kind="stable")[:num]
         return cosines[order], places[order]
 
     def write(self, directory: Path, of: str) -> None:
-        """Write the graph, without the vectors, whose SHA-256 is `of`, and what it is."""
-        faiss = _faiss()
+        """Write the graph, and that it is of the vectors with the SHA-256 `of`."""
         with new_file(directory / GRAPH) as partial:
-            faiss.write_index(self._index, str(partial), faiss.IO_FLAG_SKIP_STORAGE)
+            _faiss().write_index(self._index, str(partial))
             write_json(directory / GRAPH_CARD, {**_wanted(of), "sha256": sha256(partial)})
 
 
 def build(vectors: np.ndarray) -> Graph:
     """The graph of vectors, float32 [n, dim] of length 1, on one thread."""
     faiss = _faiss()
-    index = faiss.IndexHNSWFlat(vectors.shape[1], SETTINGS["neighbours"], faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexHNSWSQ(
+        vectors.shape[1], faiss.ScalarQuantizer.QT_8bit, SETTINGS["neighbours"], faiss.METRIC_INNER_PRODUCT
+    )
     index.hnsw.efConstruction = SETTINGS["construction"]
+    index.train(np.ascontiguousarray(vectors))  # the range of each number
     with Progress("index", len(vectors), "vectors") as progress:
         for start in range(0, len(vectors), AT_ONCE):
             index.add(np.ascontiguousarray(vectors[start : start + AT_ONCE]))
@@ -90,24 +91,13 @@ def build(vectors: np.ndarray) -> Graph:
 
 def opened(directory: Path, vectors: np.ndarray, of: str) -> Graph:
     """The graph in a directory; built, and written where that is allowed, if it is missing, damaged, or of other vectors, another faiss or settings."""
-    if (found := _read(directory, vectors, of)) is not None:
-        return found
+    if fits(directory, of):
+        return Graph(_faiss().read_index(str(directory / GRAPH)), vectors)
     print(f"{directory.name}: the index is missing or does not fit; it is built again", file=sys.stderr)
     graph = build(vectors)
     with contextlib.suppress(OSError):
         graph.write(directory, of)
     return graph
-
-
-def _read(directory: Path, vectors: np.ndarray, of: str) -> Graph | None:
-    if not fits(directory, of):
-        return None
-    faiss = _faiss()
-    index = faiss.read_index(str(directory / GRAPH), faiss.IO_FLAG_SKIP_STORAGE)
-    flat = faiss.IndexFlatIP(vectors.shape[1])
-    flat.add(np.ascontiguousarray(vectors))
-    index.storage, index.own_fields = flat, False
-    return Graph(index, vectors, flat)
 
 
 def fits(directory: Path, of: str) -> bool:
@@ -121,7 +111,7 @@ def fits(directory: Path, of: str) -> bool:
 def _wanted(of: str) -> dict[str, Any]:
     return {
         "library": f"faiss {metadata.version('faiss-cpu')}",
-        "kind": "HNSW, inner product",
+        "kind": "HNSW, 8 bits a number, inner product",
         "settings": {**SETTINGS, "at_once": AT_ONCE},
         "vectors": of,
     }
