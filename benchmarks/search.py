@@ -3,7 +3,7 @@
     python -m benchmarks.search nearest FOLDER SENTENCES [--queries 200] [--rounds 5] [--quiet-only]
     python -m benchmarks.search embed MODEL SENTENCES --peers PYTHON [--num 10000] [--rounds 5] [--quiet-only]
 
-`nearest`: FOLDER is what `genpipe embed` wrote, with an index; queries are sentences of a text file that are not in it, if there are enough. NumPy
+`nearest`: FOLDER is what `genpipe embed` wrote; where it has no index, one is built; queries are sentences of a text file that are not in it, if there are enough. NumPy
 multiplies all vectors by the one of a query and takes the 10 largest cosines. Recall is the share of those that the index finds.
 
 `embed`: MODEL is a similarity with `encoder: transformer`. PYTHON has the packages of benchmarks/peers/requirements-search.txt; its model has the
@@ -50,15 +50,16 @@ def nearest(given: argparse.Namespace) -> list[str]:
     """Rows of the table of queries."""
     from genpipe.using.embedding import Index
     from genpipe.using.model import opened
+    from genpipe.using.nearest import opened as opened_graph
+    from genpipe.using.outputs import VECTORS
     from genpipe.using.sentences import vectors_of
 
-    index = Index(opened(Path(given.model).resolve()))
-    if index.graph is None:
-        raise BadInput(f"{given.model}: it has few sentences and no index; embed more than 20,000")
-    vectors = index.folder.vectors
+    index = Index(opened(Path(given.model).resolve()), exact=True)
+    vectors, of = index.folder.vectors, index.folder.card["sha256"][VECTORS]
+    graph = opened_graph(index.folder.directory, vectors, of)
     queries = vectors_of(index.using, sentences_of(given, given.queries, set(index.folder.sentences))).numpy()
     ways = {
-        "index": lambda query: index.nearest(query[np.newaxis], NUM)[1][0],
+        "index": lambda query: graph.nearest(query[np.newaxis], NUM)[1][0],
         "numpy": lambda query: by_numpy(vectors, query),
     }
     found = {name: [find(query) for query in queries] for name, find in ways.items()}

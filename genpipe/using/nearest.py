@@ -19,7 +19,7 @@ from genpipe.files import new_file, sha256, write_json
 from genpipe.progress import Progress
 from genpipe.using.outputs import GRAPH, GRAPH_CARD
 
-FEW = 20_000  # vectors that are all looked at: that takes a few milliseconds
+FEW = 100_000  # vectors that are all looked at: with 128 numbers each that takes about 5 milliseconds
 AT_ONCE = 5_000  # vectors that are added at once; fixed, since the graph depends on it
 SETTINGS: Mapping[str, int] = {"neighbours": 24, "construction": 150}  # M and efConstruction of the paper
 BREADTH = 104  # ef of a search, at least
