@@ -98,6 +98,44 @@ def answer(
         return answers(opened(directory), inputs, how or {}, passages)
 
 
+def embed(
+    model: str | Path,
+    names: Sequence[str | Path],
+    out: str | Path,
+    *,
+    field: str = "text",
+    root: str | Path = ".",
+) -> None:
+    """Write the folder `out` with the sentences of files and their vectors, as `genpipe embed` does.
+
+        genpipe.embed("similarity_am", ["lines.txt"], "build/sentences")
+
+    Raises BadInput where the model has no features of texts, a file cannot be read, or `out` holds other files.
+    """
+    from genpipe.using.embedding import embed
+    from genpipe.using.model import found, opened
+    from genpipe.using.sentences import lines_of
+
+    words = [str(name) for name in names]
+    with found(Path(root), str(model)) as directory:
+        embed(opened(directory), lines_of(words, field), Path(out).resolve(), [Path(word) for word in words])
+
+
+def open_index(folder: str | Path, *, exact: bool = False) -> Any:  # using.embedding.Index
+    """The sentences of a folder that `genpipe embed` wrote, ready for queries.
+
+        index = genpipe.open_index("build/sentences")
+        ((cosine, text), *others) = index.search(["in the beginning"], num=10)[0]
+
+    With `exact` it looks at all sentences, else at those to which its graph of neighbours leads. Raises BadState where a file of the
+    folder is missing or damaged.
+    """
+    from genpipe.using.embedding import Index
+    from genpipe.using.model import opened
+
+    return Index(opened(Path(folder).resolve()), exact)
+
+
 def interpolate(
     model: str | Path,
     inputs: Sequence[str | Path] | Any = (),

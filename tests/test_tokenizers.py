@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 import rjieba
 import tokenizers
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.torch import save
 from tokenizers import models, pre_tokenizers, trainers
 
 from genpipe import cli
@@ -27,10 +29,12 @@ from genpipe.corpus import chinese, hidden_markov, training
 from genpipe.corpus.chinese import split_chinese
 from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
-from genpipe.corpus.tokenizers import NAMES, corpus_tokenizer, tokenizer
+from genpipe.corpus.tokenizers import DEFINED, NAMES, corpus_tokenizer, tokenizer
 from genpipe.errors import BadInput
+from genpipe.files import write_json
+from genpipe.models.crf_tagger import CRFTagger
 from genpipe.params.corpora import NO_FILE, Corpus
-from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep
+from genpipe.params.tokenizers import NormalisationStep
 
 CHINESE = ["床前明月光，疑是地上霜。", "舉頭望明月，低頭思故鄉。", "明月幾時有，把酒問青天。"]
 ENGLISH = [
@@ -85,6 +89,22 @@ def write_lexicon(path: Path, counts: dict[str, int]) -> Path:
     return path
 
 
+def write_tagger(folder: Path) -> Path:
+    """A model that cuts words, with random weights, as a training leaves it."""
+    network = {"embedding_dim": 8, "num_layers": 2, "num_pairs": 20, "pair_dim": 4}
+    vocabulary = ["<unk>", *"明月光"]
+    torch.manual_seed(0)
+    recipe = CRFTagger(len(vocabulary) + 5, 4, ["B", "E", "M", "S"], **network)
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(save(recipe.state_dict()))
+    write_json(folder / "recipe.json", {"model": "crf_tagger", "train": {"network": network}})
+    facts = {"num_tokens": len(vocabulary) + 5, "num_tags": 4, "classes": ["B", "E", "M", "S"]}
+    write_json(folder / "data.json", {"kind": "tagged", "splits": ["train"], "facts": facts})
+    write_json(folder / "vocabulary.json", vocabulary)
+    write_json(folder / "codec.json", {"tokenizer": "char", "normalise": [], "tokenizer_file": None})
+    return folder
+
+
 def word_counts(name: str, documents: list[str]) -> pa.Table:
     counts = Counter(token for tokens in tokenizer(name).split_all(documents) for token in tokens)
     return pa.table({"token": list(counts), "count": list(counts.values())})
@@ -99,7 +119,8 @@ def train(path: Path, kind: training.Kind, documents=ENGLISH, size: int = 70, **
 def files(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tokenizers")
     made = {kind: train(folder / f"{kind}.json", kind) for kind in training.KINDS}
-    return {**made, "lexicon": write_lexicon(folder / "lexicon.tsv", {"明月": 5, "月": 2, "光": 1})}
+    lexicon = write_lexicon(folder / "lexicon.tsv", {"明月": 5, "月": 2, "光": 1})
+    return {**made, "lexicon": lexicon, "tagged": write_tagger(folder / "tagger")}
 
 
 # jieba
@@ -601,7 +622,7 @@ def test_a_corpus_names_a_file_exactly_where_one_is_needed(tmp_path):
     chosen = corpus(tokenizer="lexicon", tokenizer_file="l.tsv", normalise=["simplified"])
     assert corpus_tokenizer(tmp_path, chosen).split("明月頭") == ["明月", "头"]
     for name in NAMES:
-        file = NO_FILE if name in FILE_TOKENIZERS else "l.tsv"
+        file = NO_FILE if name in DEFINED else "l.tsv"
         with pytest.raises(ValidationError, match=f"tokenizer_file: the tokenizer {name} (needs|takes no)"):
             corpus(tokenizer=name, tokenizer_file=file)
 

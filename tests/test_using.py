@@ -23,7 +23,7 @@ from tests.repository import be_somebody, commit, dvc, make_repository
 
 __all__ = ["registered"]
 pytestmark = pytest.mark.usefixtures("registered")
-PARTS = ("sample", "encode", "decode", "interpolate", "answer", "search")
+PARTS = ("sample", "encode", "decode", "interpolate", "answer", "embed", "search")
 
 
 @pytest.fixture(scope="module")

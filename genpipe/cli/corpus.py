@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genpipe.params.cluster import Cluster
 
 # written out, since genpipe.params takes a while to import; a test compares
-TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon"
+TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon, tagged"
 NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
 
 NOT_OF_A_CORPUS = (  # what `genpipe count` has no use for where params.yaml says how a corpus is counted
@@ -68,7 +68,7 @@ def _add_count(commands: Commands) -> None:
         "--tokenizer-file",
         type=Path,
         metavar="FILE",
-        help="what defines it: a Hugging Face file, or word<TAB>count a line (lexicon)",
+        help="what defines it: a Hugging Face file, word<TAB>count a line (lexicon), or the folder of a trained crf_tagger (tagged)",
     )
     _add_counting(count)
     count.set_defaults(run=_count, unused={name: count.get_default(name) for name in NOT_OF_A_CORPUS})

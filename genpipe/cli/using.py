@@ -1,4 +1,4 @@
-"""A trained model and your own input, without training data: sample, encode, decode, interpolate, answer, search."""
+"""A trained model and your own input, without training data: sample, encode, decode, interpolate, answer, embed, search."""
 
 import argparse
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from genpipe.cli.arguments import Commands, named, new_directory, new_png, pair, positive, seed, two_or_more
 from genpipe.errors import BadInput
 from genpipe.sampling.outputs import SAMPLES
+from genpipe.using.outputs import EMBEDDED
 
 Options = argparse.ArgumentParser | argparse._ArgumentGroup
 NUM = 16  # examples that are drawn where nobody says how many
@@ -23,6 +24,8 @@ def add(commands: Commands) -> None:
     _add_decode(commands)
     _add_interpolate(commands)
     _add_answers(commands)
+    _add_embed(commands)
+    _add_search(commands)
 
 
 def add_sample(sample: argparse.ArgumentParser) -> None:
@@ -94,20 +97,54 @@ def _add_answers(parts: Commands) -> None:
     )
     answer.add_argument("--passages", type=Path, metavar="FILE", help="such passages, one a line")
     _add_how(answer)
+
+
+def _add_embed(parts: Commands) -> None:
+    embed = _part(
+        parts,
+        "embed",
+        "write a folder with the vectors of many sentences, which genpipe search then searches",
+        _embed,
+        "example: genpipe embed similarity_am lines.txt --out build/sentences. Equal lines are one sentence. Sentences "
+        "that the folder has already, by the same model, keep their vectors.",
+    )
+    embed.add_argument(
+        "names",
+        nargs="*",
+        metavar="FILE",
+        help="as genpipe count reads it: .txt (a sentence a line), .jsonl, .parquet, a folder; default: standard input",
+    )
+    embed.add_argument("--field", default="text", help="field or column that holds the text; default: text")
+    embed.add_argument(
+        "--out",
+        type=new_directory(EMBEDDED),
+        required=True,
+        metavar="DIR",
+        help="new, empty, or written by this command before",
+    )
+
+
+def _add_search(parts: Commands) -> None:
     search = _part(
         parts,
         "search",
-        "print the inputs that are nearest to a query, with their cosines",
+        "print the inputs, or the sentences of a folder, that are nearest to a query, with their cosines",
         _search,
         "examples: genpipe search classifier digit.png pictures/*.png; "
-        "genpipe search MODEL 明月 --texts lines.txt --num 3",
+        "genpipe search MODEL 明月 --texts lines.txt --num 3; genpipe search ./sentences 明月 春風 --num 10",
     )
     search.add_argument("query", metavar="QUERY", help="a text, or a file of a picture")
     search.add_argument(
-        "among", nargs="*", metavar="INPUT", help="what is searched: texts, or files of pictures"
+        "among",
+        nargs="*",
+        metavar="INPUT",
+        help="what is searched: texts, or files of pictures; with a folder that genpipe embed wrote, in place of MODEL: more queries",
     )
     search.add_argument("--texts", type=Path, metavar="FILE", help="search these texts too, one a line")
     search.add_argument("--num", type=positive, default=5, metavar="N", help="default: 5")
+    search.add_argument(
+        "--exact", action="store_true", help="look at all sentences of a folder, without its index"
+    )
 
 
 def _part(
@@ -225,9 +262,29 @@ def _answer(using: "Using", arguments: argparse.Namespace) -> None:
     answer(using, arguments.inputs, named(arguments.how, "--how"), passages)
 
 
+def _embed(using: "Using", arguments: argparse.Namespace) -> None:
+    from genpipe.using.embedding import embed
+    from genpipe.using.sentences import lines_of
+
+    named = [Path(name) for name in arguments.names if "://" not in name]
+    embed(using, lines_of(arguments.names, arguments.field), arguments.out, named)
+
+
 def _search(using: "Using", arguments: argparse.Namespace) -> None:
+    from genpipe.using import embedding
     from genpipe.using.answering import search
 
+    if embedding.is_folder(using.directory):
+        if arguments.texts:
+            raise BadInput(
+                f"--texts: {arguments.model} has its own sentences; leave it out, or name the model to search other texts"
+            )
+        embedding.search(using, [arguments.query, *arguments.among], arguments.num, arguments.exact)
+        return
+    if arguments.exact:
+        raise BadInput(
+            "--exact: of use with a folder that genpipe embed wrote; a look at your own inputs is exact"
+        )
     search(using, arguments.query, [*arguments.among, *_texts(arguments.texts)], arguments.num)
 
 

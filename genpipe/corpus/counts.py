@@ -18,7 +18,7 @@ from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.corpus.runs import TOKEN, Part, Run
 from genpipe.corpus.shards import Shard, cut
 from genpipe.corpus.tasks import Executor
-from genpipe.corpus.tokenizers import corpus_tokenizer, inputs_of
+from genpipe.corpus.tokenizers import corpus_tokenizer, definition_sha256, inputs_of
 from genpipe.progress import Progress
 
 if TYPE_CHECKING:  # Pydantic takes a while to import
@@ -73,7 +73,7 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
             counts.write(directory / "counts.parquet")
             write_figures(counts, directory)
             if corpus.file:  # what is made of these counts depends on the content of that file too
-                sha256 = file_tools.sha256(root / corpus.file)
+                sha256 = definition_sha256(corpus.tokenizer, root / corpus.file)
                 file_tools.write_json(directory / file_tools.TOKENIZER_HASH, {"sha256": sha256})
         print(summary(counts))
 

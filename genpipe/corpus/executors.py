@@ -14,7 +14,7 @@ IN_PROCESS_S = 2.0  # work that is done before a second process would have helpe
 LOCAL_S = 60.0  # work for which Ray's start (9 s, 0.5 GB) is too dear
 MB_PER_S = {  # of one core with counting, about: what `auto` goes by
     "jieba": 12, "jieba_python": 0.8, "char": 25, "word": 30, "whitespace": 50, "bpe": 8, "wordpiece": 8,
-    "unigram": 6, "lexicon": 4,
+    "unigram": 6, "lexicon": 4, "tagged": 0.2,
 }  # fmt: skip
 
 

@@ -24,14 +24,18 @@ import polars as pl
 from genpipe.corpus.lexicon import Lexicon, read_lexicon
 from genpipe.corpus.normalisation import normalisation_version, normaliser
 from genpipe.errors import BadInput
+from genpipe.files import sha256
 from genpipe.params.tokenizers import FILE_TOKENIZERS, TokenizerName
+from genpipe.params.word_taggers import TAGGED
 
 if TYPE_CHECKING:
     import tokenizers
 
+    from genpipe.corpus.tagger import Definition, Tagger
     from genpipe.params.corpora import Corpus
 
-NAMES: tuple[str, ...] = get_args(TokenizerName)
+NAMES: tuple[str, ...] = (*get_args(TokenizerName), TAGGED)
+DEFINED = (*FILE_TOKENIZERS, TAGGED)  # those that need a file, or a folder
 BATCH = 256  # texts that a Hugging Face model holds at once
 
 
@@ -166,17 +170,27 @@ class WithLexicon(Tokenizer):
         return [lexicon.split(text) for text in texts]
 
 
+@dataclass(frozen=True)
+class Tagged(Tokenizer):
+    """The words of a trained tagger (see genpipe.corpus.tagger); its weights travel along."""
+
+    definition: "Definition"
+
+    def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
+        return _tagger(self.definition).split_all(texts)
+
+
 def tokenizer(name: str, *, normalise: Sequence[str] = (), file: Path | None = None) -> Tokenizer:
-    """The tokenizer of that name, one of NAMES; `file` is the model or lexicon of those that have one."""
+    """The tokenizer of that name, one of NAMES; `file` is the model, the lexicon or the folder of a tagger of those that have one."""
     if name not in NAMES:
         raise BadInput(f"no tokenizer {name!r}; there are: {', '.join(NAMES)}")
-    if name in FILE_TOKENIZERS:
+    if name in DEFINED:
         if file is None:
             raise BadInput(f"tokenizer {name}: needs the file that defines it; name a tokenizer file")
         return _from_file(name, tuple(normalise), file)
     if file is not None:
         raise BadInput(
-            f"tokenizer {name}: takes no file, got {file}; drop it, or take one of: {', '.join(FILE_TOKENIZERS)}"
+            f"tokenizer {name}: takes no file, got {file}; drop it, or take one of: {', '.join(DEFINED)}"
         )
     return _built_in(name, tuple(normalise))
 
@@ -191,6 +205,15 @@ def corpus_tokenizer(root: Path, corpus: "Corpus") -> Tokenizer:
     """The tokenizer that a corpus of the project at `root` asks for."""
     file = root / corpus.file if corpus.file else None
     return tokenizer(corpus.tokenizer, normalise=corpus.normalise, file=file)
+
+
+def definition_sha256(tokenizer: str, file: Path) -> str:
+    """The SHA-256 of what defines a tokenizer: its file, or what is read of the folder of a tagger."""
+    if tokenizer != TAGGED:
+        return sha256(file)
+    from genpipe.corpus.tagger import read_definition
+
+    return read_definition(file).sha256
 
 
 def _exploded(documents: Sequence[Sequence[str]]) -> pl.DataFrame:
@@ -228,6 +251,13 @@ def _lexicon(definition: str, file: Path) -> Lexicon:
     return read_lexicon(definition, file)
 
 
+@functools.lru_cache(1)
+def _tagger(definition: "Definition") -> "Tagger":
+    from genpipe.corpus.tagger import Tagger
+
+    return Tagger(definition)
+
+
 def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
     if name in _CUTS:
         return Vectorised(name, _version(name, _needs("polars"), normalise), normalise)
@@ -238,6 +268,8 @@ def _built_in(name: str, normalise: tuple[str, ...]) -> Tokenizer:
 
 
 def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
+    if name == TAGGED:
+        return _of_tagger(name, normalise, file)
     definition = _read(file)
     content = f"file {hashlib.sha256(definition.encode()).hexdigest()}"
     if name == "lexicon":
@@ -247,6 +279,18 @@ def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
     _check_model(name, definition, file)
     version = _version(name, f"{content} {_needs('tokenizers')}", normalise)
     return HuggingFace(name, version, normalise, definition)
+
+
+def _of_tagger(name: str, normalise: tuple[str, ...], folder: Path) -> Tokenizer:
+    from genpipe.corpus.tagger import read_definition
+    from genpipe.numerics import are_set
+
+    definition = read_definition(folder)
+    # the last bits of its sums are those of NumPy's kernels
+    kernels = f"{_needs('numpy')} {'portable' if are_set('portable') else 'native'} {_UNICODE}"
+    return Tagged(
+        name, _version(name, f"folder {definition.sha256} {kernels}", normalise), normalise, definition
+    )
 
 
 def _needs(package: str) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from genpipe.params.blocks import Block, Name, RelativePath
 from genpipe.params.tokenizers import FILE_TOKENIZERS, NormalisationStep, TokenizerName
 from genpipe.params.trajectories import Equation, TrajectoryFile
+from genpipe.params.word_taggers import TAGGED, TaggerName
 
 # what a stage depends on where a block names no file: written out, since dvc.yaml has no defaults
 NO_FILE = "artifacts/none"
@@ -284,10 +285,10 @@ class Corpus(Block):
     files: tuple[str, ...] = Field(description="files of the data set to count")
     field: str = "text"
     normalise: tuple[NormalisationStep, ...] = Field((), description="steps before the tokenizer, in order")
-    tokenizer: TokenizerName = "jieba"
+    tokenizer: TokenizerName | TaggerName = "jieba"
     tokenizer_file: RelativePath = Field(
         NO_FILE,
-        description="bpe, wordpiece, unigram: a Hugging Face file; lexicon: word<TAB>count a line; else "
+        description="bpe, wordpiece, unigram: a Hugging Face file; lexicon: word<TAB>count a line; tagged: the folder of a trained crf_tagger; else "
         + NO_FILE,
     )
     shard_bytes: int = Field(1 << 20, ge=1)
@@ -300,7 +301,7 @@ class Corpus(Block):
 
     @model_validator(mode="after")
     def _file_fits_tokenizer(self) -> Self:
-        if (self.tokenizer in FILE_TOKENIZERS) != (self.file is not None):
+        if (self.tokenizer in (*FILE_TOKENIZERS, TAGGED)) != (self.file is not None):
             takes = "needs a file" if self.file is None else f"takes no file; write {NO_FILE}"
             raise ValueError(f"tokenizer_file: the tokenizer {self.tokenizer} {takes}")
         return self

@@ -17,6 +17,7 @@ from genpipe.params.corpora import Corpus, Dataset
 from genpipe.params.encodings import Encoding
 from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
+from genpipe.params.word_taggers import TAGGED
 
 
 class Sampling(Block):
@@ -152,6 +153,17 @@ class Params(Block):
             for file in corpus.files:
                 if Path(file).is_absolute() or ".." in Path(file).parts:
                     raise ValueError(f"corpora.{name}: a file is named below its data set, not {file!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _words_of_a_tagger_are_counted_only(self) -> Self:
+        for name, encoding in self.encodings.items():
+            corpus = self.corpora.get(encoding.corpus)
+            if corpus and corpus.tokenizer == TAGGED:
+                raise ValueError(
+                    f"encodings.{name}.corpus: {encoding.corpus} has the tokenizer {TAGGED}, by which text is counted and not encoded; "
+                    "name another corpus"
+                )
         return self
 
     def named(self, block: Literal["datasets", "corpora", "encodings", "recipes", "sets"], name: str) -> Any:
