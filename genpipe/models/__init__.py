@@ -21,6 +21,7 @@ from genpipe.models.pixelcnn import PixelCNN
 from genpipe.models.pixelrnn import PixelRNN
 from genpipe.models.residual_flow import ResidualFlow
 from genpipe.models.similarity import Similarity
+from genpipe.models.title_lstm import TitleLSTM
 from genpipe.models.unilm import UniLM
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
@@ -47,6 +48,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "pixelcnn": PixelCNN,
     "pixelrnn": PixelRNN,
     "similarity": Similarity,
+    "title_lstm": TitleLSTM,
     "unilm": UniLM,
     "vae": VAE,
 }
