@@ -18,10 +18,9 @@ class LSTM(nn.Module):
         super().__init__()
         self.dim = dim
         self.cells = nn.LSTM(inputs, dim, batch_first=True)
-        with torch.no_grad():
-            # torch adds up two biases of each gate; the gates are: in, forget, new, out
-            self.cells.bias_ih_l0[dim : 2 * dim] = 1
-            self.cells.bias_hh_l0[dim : 2 * dim] = 0
+        # torch adds up two biases of each gate; the gates are: in, forget, new, out
+        for name, value in (("bias_ih_l0", 1.0), ("bias_hh_l0", 0.0)):
+            nn.init.constant_(self.cells.get_parameter(name)[dim : 2 * dim], value)
 
     def forward(self, x: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
         """Outputs and the last state, from `state` on, or from zeros."""
