@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from genpipe.capabilities import NextToken
 from genpipe.errors import BadInput
 from genpipe.models.title_lstm import CopyPrior, Decoder, Source, TitleLSTM
+from genpipe.nn import portable
 from genpipe.nn.cross_attention import CrossAttention
 from genpipe.nn.recurrent import LSTM, BiLSTM, turned
 from genpipe.nn.self_modulated import SelfModulatedNorm
@@ -188,6 +190,32 @@ def test_an_lstm_is_its_equations_and_forgets_nothing_at_first():
     assert torch.allclose(cell, c, atol=1e-14)
     half, state = layer(x[:, :2])
     assert torch.allclose(torch.cat([half, layer(x[:, 2:], state)[0]], 1), found, atol=1e-14)
+
+
+class Operations(TorchDispatchMode):
+    """The names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **kwargs or {})
+
+
+def test_a_portable_lstm_takes_torchs_own_kernel_and_leaves_onednn_as_it_was(monkeypatch):
+    torch.set_default_dtype(torch.float32)
+    layer, x, found, names = LSTM(3, 4), torch.randn(2, 5, 3), {}, {}
+    for is_portable in (False, True):
+        monkeypatch.setattr(portable, "is_portable", lambda answer=is_portable: answer)
+        with Operations() as operations, torch.no_grad():
+            found[is_portable], _ = layer(x)
+        names[is_portable] = operations.names
+        assert torch.backends.mkldnn.enabled
+    assert torch.allclose(found[True], found[False], atol=1e-6)
+    assert "mkldnn_rnn_layer" in names[False]
+    assert "mkldnn_rnn_layer" not in names[True]
 
 
 def test_a_norm_is_plain_at_first_and_then_scaled_and_shifted_by_its_condition():
