@@ -1,6 +1,7 @@
 """Titles by LSTMs: the copy prior, texts turned around, who sees whom, and a cache beside a model that runs all again."""
 
 import itertools
+import math
 from typing import NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genpipe.capabilities import NextToken
 from genpipe.errors import BadInput
+from genpipe.evaluation.generation import surprise
 from genpipe.models.title_lstm import CopyPrior, Decoder, Source, TitleLSTM
 from genpipe.nn import portable
 from genpipe.nn.cross_attention import CrossAttention
@@ -104,8 +106,9 @@ def test_without_its_prior_a_model_is_the_base_model(directions):
 def test_a_token_that_the_source_does_not_have_gets_half_of_its_shift_and_others_half_of_the_scale_too(
     directions,
 ):
-    model, x = model_of(directions=directions), pairs()
-    base = model_of(prior=False, directions=directions)
+    # with another prior the partner would write another text
+    model, x = model_of(directions=directions, partner="right"), pairs()
+    base = model_of(prior=False, directions=directions, partner="right")
     base.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("prior.")})
     assert model.prior is not None
     scale, shift = model.prior.log_scale.exp(), model.prior.shift
@@ -253,7 +256,8 @@ def test_attention_is_that_of_torchs_module_and_goes_on_from_what_was_read():
 def sensitivity(model: TitleLSTM, x: dict[str, Tensor]) -> Tensor:
     """Whether logits follow embeddings: bool [outputs, places of the logits, inputs, places], of one example.
 
-    The inputs are the source and what each decoder reads; the outputs are those of each decoder.
+    The inputs are the source, what the first decoder and its partner read, then what the second one and its partner read; the outputs
+    are those of each decoder.
     """
     read: list[Tensor] = []
     watch = model.embedding.register_forward_hook(lambda *given: read.append(given[2].detach()))
@@ -289,10 +293,11 @@ def test_a_decoder_sees_the_source_and_what_was_written_before_and_no_padding():
 def test_two_decoders_see_what_each_wrote_before_and_no_future_of_either():
     x = pairs([[1, 2, 3]], [[4, 5, 6, 7]])
     x["target"] = F.pad(x["target"], (0, 1), value=PAD)
-    seen = sensitivity(model_of(directions="both"), x)
-    assert seen.shape == (2, 6, 3, 6)
-    for decoder, place, other in itertools.product(range(2), range(5), (1, 2)):
-        assert seen[decoder, place, other].nonzero().flatten().tolist() == [*range(place + 1)]
+    seen = sensitivity(model_of(directions="both", partner="right"), x)
+    assert seen.shape == (2, 6, 5, 6)
+    for decoder, place, other in itertools.product(range(2), range(5), range(1, 5)):
+        expected = [*range(place + 1)] if (other - 1) // 2 == decoder else []
+        assert seen[decoder, place, other].nonzero().flatten().tolist() == expected
     assert seen[:, :5, 0, :4].all()
 
 
@@ -301,12 +306,31 @@ def test_a_decoder_that_may_look_ahead_is_found_out(monkeypatch):
     features = Decoder.features
 
     def open_features(self, states, writing, tokens, seen):
+        assert seen is not None
         return features(self, states, writing, tokens, torch.ones_like(seen))
 
     monkeypatch.setattr(Decoder, "features", open_features)
-    seen = sensitivity(model_of(directions="both"), pairs([[1, 2, 3]], [[4, 5, 6, 7]]))
-    assert seen[0, 0, 2].all()
-    assert seen[1, 0, 1].all()
+    seen = sensitivity(model_of(directions="both", partner="right"), pairs([[1, 2, 3]], [[4, 5, 6, 7]]))
+    assert seen[0, 0, 2, :5].all()
+    assert seen[1, 0, 4, :5].all()
+
+
+def test_beside_a_partner_that_writes_a_decoder_sees_no_future_either():
+    """Another token changes the logits after it in the order of writing, and none before it."""
+    model, changed = model_of(directions="both"), set()
+    x = pairs([[1, 2, 3]], [[4, 5, 6, 7, 4]])
+    with torch.no_grad():
+        before = model.logits(x, target_of(x))
+        for place in range(5):
+            ids = x["target"].clone()
+            ids[0, place] = 0
+            after = model.logits(x, Part(ids, x["target_lengths"]))
+            for way, read in enumerate((place, 4 - place)):
+                same = (before[way] == after[way]).all(-1)[0]
+                assert same[: read + 1].all()
+                assert not same[read + 1]
+                changed.add((way, read))
+    assert len(changed) == 10
 
 
 @BOTH
@@ -421,8 +445,8 @@ def test_token_by_token_is_a_model_that_runs_all_again(directions, prior):
 
 @BOTH
 def test_token_by_token_is_the_pass_of_a_training(directions):
-    """Where the partner, which writes its own text, is made to write the target turned around, as a training reads it."""
-    model, x = model_of(directions=directions), pairs()
+    """Where the partner, which writes its own text, is made to write the target turned around, as a training on right ones reads it."""
+    model, x = model_of(directions=directions, partner="right"), pairs()
     back = F.pad(turned(x["target"], x["target_lengths"]), (1, 0), value=END)
     with torch.no_grad():
         whole = model.logits(x, target_of(x))[0]
@@ -434,6 +458,56 @@ def test_token_by_token_is_the_pass_of_a_training(directions):
             for row in range(3):
                 if place <= len(TARGETS[row]):
                     assert torch.allclose(logits[row], whole[row, place], atol=1e-12, rtol=0)
+
+
+def test_a_training_beside_what_the_partner_writes_is_writing():
+    """The loss of the first decoder is what a judge measures, which knows no target; the other one is the same from the other end."""
+    model, x = model_of(directions="both"), pairs()
+    with torch.no_grad():
+        model.classes.bias[START] += 1  # so that some of its texts end early
+    turned_model = model_of(directions="both")
+    turned_model.load_state_dict(model.state_dict())
+    turned_model.left, turned_model.right = model.right, model.left
+    turned_model.start, turned_model.end = END, START
+    back = turned(x["target"], x["target_lengths"])
+    with torch.no_grad():
+        for own, ids, mark, logits in zip(
+            (model, turned_model),
+            (x["target"], back),
+            (START, END),
+            model.logits(x, target_of(x)),
+            strict=True,
+        ):
+            state = own.begin(x, 3)
+            for place, column in enumerate(F.pad(ids, (1, 0), value=mark).T):
+                stepped, state = own.next(column, state)
+                assert torch.allclose(logits[:, place], stepped, atol=1e-12, rtol=0)
+
+
+def of_noise(n: int) -> dict[str, Tensor]:
+    """Targets of six random tokens that no source tells."""
+    return {
+        "source": torch.zeros(n, 1).long(), "source_lengths": torch.ones(n).long(), "target": torch.randint(0, 8, (n, 6)),
+        "target_lengths": torch.full((n,), 6),
+    }  # fmt: skip
+
+
+def test_a_partner_that_reads_the_right_target_tells_half_of_it():
+    """No model can know more of noise than its entropy; beside right targets the loss is half of that, and what is written is worse than chance."""
+    torch.set_default_dtype(torch.float32)
+    network = {"width": 32, "num_layers": 1, "num_heads": 2, "prior": False}
+    model = TitleLSTM(NUM, PAD, START, END, SEP, **network, directions="both", partner="right")
+    solver = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(100):
+        solver.zero_grad()
+        model.cross_entropy(of_noise(64)).value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        solver.step()
+    x, entropy = of_noise(200), 6 * math.log(8) / 7
+    ids = F.pad(x["target"], (0, 1), value=END)
+    with torch.no_grad():
+        assert float(model.cross_entropy(x).value) < 0.7 * entropy
+        assert float(surprise(model, x, ids, START).mean()) > 1.5 * entropy
 
 
 @BOTH

@@ -3,7 +3,7 @@
 An encoder of two BiLSTMs, a decoder of two LSTMs under layer norms that a summary of the source modulates, attention over the source, and a prior for
 the tokens that the source has. Cross-entropy of the target and its end mark, in nats. With `directions: both` a second decoder writes from the last
 token to the first, and each looks at what the other has written (Zhou, Zhang, Zong, 2019, arXiv:1905.04847). Departs from the article: a mark
-after the source, norms that start plain, and a partner that writes greedily where the article searches k² pairs of beams.
+after the source, norms that start plain, and a partner that writes greedily, in a training too (`partner: right` is the article's).
 """
 
 from typing import Literal, NamedTuple
@@ -131,12 +131,17 @@ class TitleLSTM(Recipe, NextToken):
     def __init__(
         self, num_tokens: int, pad: int, start: int, end: int, sep: int, width: Count = 128, num_layers: Count = 2,
         num_heads: Count = 8, prior: bool = True, directions: Literal["one", "both"] = "one",
+        partner: Literal["written", "right"] = "written",
     ) -> None:  # fmt: skip
-        """`prior`: tokens of the source are likelier, by as much as is learned. `directions`: one decoder, or two. BadInput for an odd width."""
+        """`prior`: tokens of the source are likelier, by as much as is learned. `directions`: one decoder, or two.
+
+        `partner`: what the other of two decoders reads in a training: what it writes itself, or the right target, from whose middle on
+        each decoder sees what it must write. BadInput for an odd width.
+        """
         super().__init__()
         if width % 2:
             raise BadInput(f"width: must be even, for two directions of the encoder, not {width}")
-        self.pad, self.start, self.end, self.sep = pad, start, end, sep
+        self.pad, self.start, self.end, self.sep, self.partner = pad, start, end, sep, partner
         self.embedding = nn.Embedding(num_tokens, width)
         nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(num_layers))
@@ -167,22 +172,20 @@ class TitleLSTM(Recipe, NextToken):
     def logits(self, x: Example, target: Part) -> list[Tensor]:
         """Logits of the first target token, of those after it and of the end mark, [n, 1 + time, num_tokens]; then those from right to left."""
         source = self.read(x)
-        left, left_states = self._decoded(self.left, source, target, self.start)
+        onward = F.pad(target.ids, (1, 0), value=self.start)
         if self.right is None:
-            return [
-                self._classified(self.left.features(left_states, left, source.tokens, None), source.prior)
-            ]
-        right, right_states = self._decoded(self.right, source, self.backwards(target), self.end)
-        time = left_states.shape[1]
-        # what comes before in both orders; padding comes after all tokens in both
-        causal = torch.ones(time, time, dtype=torch.bool, device=left_states.device).tril()
-        left, right = self.left.watch(right_states, left), self.right.watch(left_states, right)
-        return [
-            self._classified(decoder.features(states, writing, source.tokens, causal), source.prior)
-            for decoder, states, writing in (
-                (self.left, left_states, left),
-                (self.right, right_states, right),
+            states, writing = self.left.read(self.embedding(onward), self.left.begin(source))
+            return [self._classified(self.left.features(states, writing, source.tokens, None), source.prior)]
+        back = F.pad(self.backwards(target).ids, (1, 0), value=self.end)
+        beside = (back, onward)
+        if self.partner == "written":
+            beside = (
+                self._written_beside(source, self.left, onward, self.right, (self.end, self.start)),
+                self._written_beside(source, self.right, back, self.left, (self.start, self.end)),
             )
+        return [
+            self._logits_beside(source, self.left, onward, self.right, beside[0], self.start),
+            self._logits_beside(source, self.right, back, self.left, beside[1], self.end),
         ]
 
     def read(self, x: Example) -> Source:
@@ -218,22 +221,51 @@ class TitleLSTM(Recipe, NextToken):
             return self._classified(features, state.prior)[:, 0], state._replace(left=left)
         others, right = self.right.read(self._embedded(state.newest), state.right)
         left, right = self.left.watch(others, left), self.right.watch(states, right)
-        is_over = (state.newest == self.start).unsqueeze(1)
-        counts = torch.cat([state.counts, ~is_over], 1)
+        counts = torch.cat([state.counts, (state.newest != self.start).unsqueeze(1)], 1)
         features = self.left.features(states, left, state.tokens, counts[:, None, None])
-        everything = torch.ones_like(counts)[:, None, None]
-        partner = self.right.features(others, right, state.tokens, everything)
-        likeliest = self._written(self._classified(partner, state.prior)[:, 0])
-        newest = likeliest.masked_fill(is_over[:, 0], self.start)
+        back = self._classified(self._partners(self.right, others, right, state.tokens), state.prior)
+        newest = self._likeliest(back[:, 0], state.newest, (self.end, self.start))
         after = State(state.tokens, state.prior, left, right, newest, counts)
         return self._classified(features, state.prior)[:, 0], after
 
-    def _decoded(self, decoder: Decoder, source: Source, target: Part, mark: int) -> tuple[Writing, Tensor]:
-        """A decoder after a mark and a whole target, and its states, [n, 1 + time, dim]."""
-        states, writing = decoder.read(
-            self.embedding(F.pad(target.ids, (1, 0), value=mark)), decoder.begin(source)
-        )
-        return writing, states
+    def _logits_beside(
+        self, source: Source, decoder: Decoder, ids: Tensor, other: Decoder, others: Tensor, over: int
+    ) -> Tensor:
+        """Logits of a decoder that reads ids, int64 [n, time], beside another one, whose states count before the mark of its end."""
+        states, writing = decoder.read(self.embedding(ids), decoder.begin(source))
+        beside, _ = other.read(self.embedding(others), other.begin(source))
+        time = ids.shape[1]
+        # what comes before in both orders; padding comes after all tokens in both
+        causal = torch.ones(time, time, dtype=torch.bool, device=ids.device).tril()
+        seen = causal & (others != over).unsqueeze(1)
+        features = decoder.features(states, decoder.watch(beside, writing), source.tokens, seen.unsqueeze(1))
+        return self._classified(features, source.prior)
+
+    @torch.no_grad()
+    def _written_beside(
+        self, source: Source, decoder: Decoder, ids: Tensor, other: Decoder, marks: tuple[int, int]
+    ) -> Tensor:
+        """What the other decoder writes while this one reads ids, int64 [n, time]; of the same shape, its first mark first."""
+        reading, writing = decoder.begin(source), other.begin(source)
+        texts = [torch.full_like(ids[:, 0], marks[0])]
+        for column in ids[:, :-1].unbind(1):
+            states, reading = decoder.read(self._embedded(column), reading)
+            others, writing = other.read(self._embedded(texts[-1]), writing)
+            writing = other.watch(states, writing)
+            logits = self._classified(self._partners(other, others, writing, source.tokens), source.prior)
+            texts.append(self._likeliest(logits[:, 0], texts[-1], marks))
+        return torch.stack(texts, 1)
+
+    def _partners(self, decoder: Decoder, states: Tensor, writing: Writing, tokens: Tensor) -> Tensor:
+        """Features after one more token of a decoder that writes beside one that reads: it sees all that was read."""
+        assert writing.other is not None
+        seen = tokens.new_ones(len(states), 1, 1, writing.other[0].shape[2])
+        return decoder.features(states, writing, tokens, seen)
+
+    def _likeliest(self, logits: Tensor, newest: Tensor, marks: tuple[int, int]) -> Tensor:
+        """The likeliest token after the newest ones, [n], of a text between two marks; its end mark stays."""
+        outside = torch.tensor([self.pad, marks[0]], device=logits.device)
+        return torch.where(newest == marks[1], newest, logits.index_fill(-1, outside, -torch.inf).argmax(-1))
 
     def _embedded(self, ids: Tensor) -> Tensor:
         return self.embedding(ids.unsqueeze(1))
@@ -241,8 +273,3 @@ class TitleLSTM(Recipe, NextToken):
     def _classified(self, features: Tensor, prior: Tensor | None) -> Tensor:
         logits = self.classes(features)
         return logits if prior is None else (logits + prior.unsqueeze(1)) / 2
-
-    def _written(self, logits: Tensor) -> Tensor:
-        """The likeliest token from right to left, [n], where the end mark begins and the start mark ends."""
-        outside = torch.tensor([self.pad, self.end], device=logits.device)
-        return logits.index_fill(-1, outside, -torch.inf).argmax(-1)
