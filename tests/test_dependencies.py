@@ -43,6 +43,7 @@ TITLES, BIOGRAPHIES = (
     {name for name, block in PARAMS["recipes"].items() if block["data"] == f"encoded/{data}"}
     for data in ("titles", "biographies")
 )
+VOTERS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "unilm"}
 CLASSIFIERS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "classifier"}
 JUDGED = {
     name for name, block in PARAMS["recipes"].items() if block["judge"].removeprefix("models/") in CLASSIFIERS
@@ -131,6 +132,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/flow_steps.py", of(FLOWS - {"nice"})),
         ("nn/gated.py", of({"couplet"} | TAGGERS)),
         ("nn/langevin.py", of(ENERGIES)),
+        ("nn/recurrent.py", of(TITLES - VOTERS)),
         ("nn/transformer.py", of(RESTORERS)),
         ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
@@ -140,7 +142,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("data/tagged.py", of(VERSES | TAGGERS | DYNASTIES)),
         ("evaluation/text_classes.py", of(DYNASTIES, ["evaluate"])),
         ("data/passages.py", of(BIOGRAPHIES)),
-        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of({"couplet", *VERSES}, ["sample"]) | of(["couplet"], ["evaluate"])),
+        ("nn/votes.py", of(VOTERS) | of({"couplet", *VERSES, *TITLES}, ["sample"]) | of({"couplet", *TITLES}, ["evaluate"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),

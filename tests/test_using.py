@@ -169,19 +169,33 @@ def test_a_version_of_the_registry_answers_from_the_cache_of_dvc(tmp_path, monke
     assert not (tmp_path / "new").exists()
 
 
-def make_project(root: Path) -> Path:
+def test_a_version_of_the_registry_writes_targets_of_own_texts(tmp_path, monkeypatch, capsys):
+    """From the command line and from Python, without its data; each text as if it were alone."""
+    be_somebody(monkeypatch)
+    root = make_project(tmp_path / "project", "title_lstm")
+    for gone in ("models", "encoded"):
+        shutil.rmtree(root / "artifacts" / gone)
+    monkeypatch.chdir(root)
+    texts, how = ["天地日", "山水花鳥春", "月"], {"max_tokens": 4, "beam": 2}
+    words = [f"--how={name}={value}" for name, value in how.items()]
+    lines = use(capsys, "answer", "title_lstm@prod", *texts, *words).splitlines()
+    assert lines == genpipe.answer("title_lstm@prod", texts, how=how)
+    assert lines == [genpipe.answer("title_lstm@prod", [text], how=how)[0] for text in texts]
+
+
+def make_project(root: Path, name: str = "ogan") -> Path:
     """A project of Git and DVC whose one model is in production."""
     root.mkdir()
     make_repository(root)
-    tiny.data_for("ogan", root)
-    write_params(root, "ogan")
-    stage = {"cmd": "genpipe train ogan", "outs": ["artifacts/models/ogan"]}
+    tiny.data_for(name, root)
+    write_params(root, name)
+    stage = {"cmd": f"genpipe train {name}", "outs": [f"artifacts/models/{name}"]}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
     (root / ".gitignore").write_text("/artifacts/models/\n/artifacts/curves/\n/.genpipe/\n")
     dvc(root, "repro", "-q")
     made = commit(root, "begin")
-    register(root, "ogan", made)
-    assign(root, read_model(root, "ogan").named("v0.0.1"), "first")
+    register(root, name, made)
+    assign(root, read_model(root, name).named("v0.0.1"), "first")
     return root
 
 

@@ -115,6 +115,12 @@ BLOCKS = {
         "how": {"method": "greedy", "max_tokens": 6},
         "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
     },
+    "title_lstm": {
+        "kind": "pairs",
+        "network": {"width": 16, "num_heads": 2},
+        "how": {"method": "greedy", "max_tokens": 6},
+        "solvers": {"nll": {"optimiser": "adamw", "lr": 1e-2}},
+    },
     "similarity": {
         "kind": "groups",
         "network": {"dim": 16, "loss": "am", "scale": 10},
@@ -171,6 +177,8 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "similarity_centre": "similarity.loss",
     "similarity_pairs": "similarity.loss",
     "text_classifier": "nll.loss",
+    "title_lstm": "nll.loss",
+    "title_lstm_both": "nll.loss",
     "unilm": "nll.loss",
     "unilm_passages": "nll.loss",
     "vae": "bound.loss",
@@ -489,6 +497,13 @@ VARIANTS: Mapping[str, dict] = {
         "kind": "groups",
         "network": {"dim": 16, "loss": "centre", "num_blocks": 2, "dropout": 0.1},
         "solvers": {"similarity": {"lr": 1e-2}},
+    },
+    "title_lstm_both": {  # two decoders that look at each other, without the prior
+        "model": "title_lstm",
+        "kind": "pairs",
+        "network": {"width": 16, "num_layers": 1, "num_heads": 2, "prior": False, "directions": "both"},
+        "how": {"method": "beam", "max_tokens": 4},
+        "solvers": {"nll": {"lr": 1e-2}},
     },
     "unilm_passages": {  # reading comprehension by a vote, with every part of the attention
         "model": "unilm",

@@ -22,6 +22,7 @@ from genpipe.models.pixelrnn import PixelRNN
 from genpipe.models.residual_flow import ResidualFlow
 from genpipe.models.similarity import Similarity
 from genpipe.models.text_classifier import TextClassifier
+from genpipe.models.title_lstm import TitleLSTM
 from genpipe.models.unilm import UniLM
 from genpipe.models.vae import VAE
 from genpipe.recipe import Recipe
@@ -49,6 +50,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "pixelrnn": PixelRNN,
     "similarity": Similarity,
     "text_classifier": TextClassifier,
+    "title_lstm": TitleLSTM,
     "unilm": UniLM,
     "vae": VAE,
 }
