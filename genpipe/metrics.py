@@ -420,6 +420,18 @@ METRICS: dict[str, Metric] = {
         "maximise",
         "Where the upper line has a colour, how often the lower line answers it with a colour.",
     ),
+    "direction_antithesis": Metric(
+        "Direction antithesis",
+        "%",
+        "maximise",
+        "Where the upper line has a direction (東, 上, 前, …), how often the lower line answers it with a direction.",
+    ),
+    "level_ending": Metric(
+        "Level ending",
+        "%",
+        "maximise",
+        "Share of lower lines that end in a level tone, as regulated verse asks.",
+    ),
     "shared_character": Metric(
         "Shared characters",
         "%",
@@ -705,6 +717,7 @@ BASELINE_SUFFIXES = {
     "_mean": "the mean of the observations",
     "_real": "real",
     "_shuffled": "shuffled",
+    "_singly": "each character by itself",
     "_unigram": "frequencies alone",
     "_bigram": "bigrams alone",
     "_mean_image": "always the mean image",
