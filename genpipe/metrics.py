@@ -601,6 +601,21 @@ CURVES: dict[str, Metric] = {
         "Of images it is minus the logarithm of a density, which can be above 1: a healthy one falls below 0.",
     ),
     "loss": Metric("Loss", "", "minimise", "What the optimiser minimises."),
+    "ngram": Metric(
+        "n-grams of lower lines",
+        "nats a character",
+        "minimise",
+        "Surprise at a character after the two before it.",
+    ),
+    "unigram": Metric(
+        "Frequencies of characters", "nats a character", "minimise", "The same by frequency alone."
+    ),
+    "tones": Metric(
+        "Rules of tones",
+        "nats a character",
+        "minimise",
+        "Surprise at the tones that the rules ask for, where the tone of each character is learned.",
+    ),
     "grad_norm": Metric(
         "Norm of the gradients",
         "",

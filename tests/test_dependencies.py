@@ -66,6 +66,7 @@ MASKED, TAGGERS = (
     {name for name, block in PARAMS["recipes"].items() if block["model"] == model}
     for model in ("masked_lm", "crf_tagger")
 )
+COUPLETS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "couplet"}
 SIMILAR = {name for name, block in PARAMS["recipes"].items() if block["model"] == "similarity"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
@@ -121,17 +122,20 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
     [
         ("nn/coupling.py", of(["nice"])),
         ("nn/flow_steps.py", of(FLOWS - {"nice"})),
-        ("nn/gated.py", of({"couplet"} | TAGGERS)),
+        ("nn/gated.py", of(COUPLETS | TAGGERS)),
+        ("nn/lines.py", of(COUPLETS)),
+        ("sampling/lines.py", of(COUPLETS, ["sample", "evaluate"])),
+        ("sources/near_lines.py", {"prepare@couplets", "prepare@couplets_full"}),
         ("nn/langevin.py", of(ENERGIES)),
         ("nn/transformer.py", of(RESTORERS)),
         ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
-        ("data/pairs.py", of({"couplet", *TITLES})),
+        ("data/pairs.py", of(COUPLETS | TITLES)),
         ("data/tagged.py", of(VERSES | TAGGERS)),
         ("data/passages.py", of(BIOGRAPHIES)),
-        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of({"couplet", *VERSES}, ["sample"]) | of(["couplet"], ["evaluate"])),
+        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of(COUPLETS | VERSES, ["sample"]) | of(COUPLETS, ["evaluate"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
@@ -225,7 +229,7 @@ def test_an_import_inside_a_function_is_an_import(copy):
     )
     before = code_of(copy)
     edit(copy, "nn/gated.py", r"\Z", "\nassert True\n")
-    assert changed(copy, before) == of({"couplet", "nice"} | TAGGERS)
+    assert changed(copy, before) == of({"nice"} | COUPLETS | TAGGERS)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Near copies among texts of few lengths, as lines of verse: all but some characters are the same in the same places."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +26,7 @@ def _of_one_length(texts: Sequence[str], numbers: Sequence[int], most: int) -> s
     found: set[Pair] = set()
     edges = [len(texts[0]) * piece // (most + 1) for piece in range(most + 2)]
     points = np.array([[ord(character) for character in text] for text in texts], np.int32)
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         holders: dict[str, list[int]] = defaultdict(list)
         for place, text in enumerate(texts):
             holders[text[start:stop]].append(place)
