@@ -135,7 +135,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("data/pairs.py", of(COUPLETS | TITLES)),
         ("data/tagged.py", of(VERSES | TAGGERS)),
         ("data/passages.py", of(BIOGRAPHIES)),
-        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of(COUPLETS | VERSES, ["sample"]) | of(COUPLETS, ["evaluate"])),
+        ("nn/votes.py", of(TITLES | BIOGRAPHIES) | of(VERSES, ["sample"]) | of(COUPLETS, ["evaluate"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),

@@ -31,7 +31,7 @@ from genpipe.capabilities import (
 from genpipe.errors import BadInput
 from genpipe.files import write_json
 from genpipe.nn.pixels import SCALED, Pixels
-from genpipe.sampling import decoding, lines
+from genpipe.sampling import decoding
 from genpipe.sampling.attention import attention
 from genpipe.sampling.conditioned import under_classes
 from genpipe.sampling.draw import as_values as as_values  # judges take it from here
@@ -56,6 +56,7 @@ from genpipe.sampling.images import (
     walks_between_samples,
     walks_of_a_flow,
 )
+from genpipe.sampling.lines import search as search_lines
 from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
@@ -166,7 +167,7 @@ def write_ids(ids: Tensor, output: Output, pixels: Pixels) -> Row:
 
 def answers(showing: Showing) -> Iterable[Row]:
     """A line, the line of the same length that answers it, and the one in the data."""
-    options = checked_options(lines.search, showing.how, ("model", "x", "forbidden"))
+    options = checked_options(search_lines, showing.how, ("model", "x", "forbidden"))
     parts = [
         (x["source"], lines_of(showing.recipe, x, showing.speller, **options), x["target"])
         for x in showing.data.split("test")
@@ -184,7 +185,7 @@ def answer_of(model: Tags, x: Example, speller: Speller | None) -> Tensor:
 
 def lines_of(model: Tags, x: Example, speller: Speller | None, **options: Any) -> Tensor:
     """The best lines of a search, [n, time], out of the same tokens."""
-    return lines.search(model, x, no_answer(model, x, speller), **options).ids[:, 0]
+    return search_lines(model, x, no_answer(model, x, speller), **options).ids[:, 0]
 
 
 def no_answer(model: Tags, x: Example, speller: Speller | None) -> set[int]:
