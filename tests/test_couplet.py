@@ -1,11 +1,10 @@
-"""Couplets: the search for lines beside all lines there are, tones that couplets teach, near copies, scripts, several answers."""
+"""Couplets: the search for lines beside all lines there are, tones that couplets teach, near copies, several answers."""
 
 import itertools
 import json
 import math
 from pathlib import Path
 
-import opencc
 import pytest
 import torch
 
@@ -18,7 +17,6 @@ from genpipe.sampling import lines
 from genpipe.sources.couplets import is_regulated, poem_couplets
 from genpipe.sources.near_lines import near_lines
 from genpipe.sources.poems import Poem
-from genpipe.using import scripts
 from genpipe.using.couplets import pseudo_log_likelihoods
 from tests import tiny
 
@@ -261,24 +259,6 @@ def test_a_folder_gives_the_couplets_of_its_dynasties_and_near_copies_are_on_one
     assert sides[0][0] & sides[0][1]
     assert not sides[2][0] & sides[2][1]
     assert "240 pairs of couplets differ in 2 characters or fewer" in capsys.readouterr().out
-
-
-def test_a_text_is_converted_once_and_an_answer_once_back():
-    reader = scripts.Reader(["<unk>", "\n", "髮", "發", "風", "搖", "樹", "還", "國", "峯", "里"])
-    assert reader.script == "traditional"
-    assert reader.read("风摇树还") == reader.read("風搖樹還") == "風搖樹還"
-    assert reader.read("头发") == opencc.OpenCC("s2t").convert("头发")  # a phrase decides: 髮, not 發
-    assert reader.read("出发")[1] == "發"
-    assert reader.read("峰") == "峯"  # a variant that the vocabulary lacks
-    # to and fro is not the same: 发 is both, and 后 a word of traditional texts too
-    assert [scripts.script_of(text) for text in ("风", "風", "山水")] == [
-        "simplified",
-        "traditional",
-        "either",
-    ]
-    assert scripts.converted("髮發", "simplified") == "发发"
-    assert scripts.traditional(scripts.simplified("髮")) != "髮"
-    assert scripts.converted("山水", "traditional") == "山水"
 
 
 def test_numerals_colours_and_directions_answer_their_kind():
