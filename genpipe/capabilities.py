@@ -158,6 +158,29 @@ class Tags(abc.ABC):
         """Logits of the answer at each position, [n, time, num_tags], to `source` (pairs) or `ids` (tagged)."""
 
 
+class RanksLines(Tags):
+    """Answers each token with a token, and may know which of these make a line together, and their tones in verse.
+
+    A model without n-grams has a history of 0, and its other methods are not called.
+    """
+
+    @abc.abstractmethod
+    def history(self) -> int:
+        """How many tokens an n-gram looks back at; 0 without n-grams."""
+
+    @abc.abstractmethod
+    def histories(self, lines: Tensor) -> Tensor:
+        """The tokens before each place of lines, [n, time] → [n, time, history], the nearest one last."""
+
+    @abc.abstractmethod
+    def follow(self, history: Tensor) -> Tensor:
+        """How much likelier each token is after these than anywhere: log-ratios, [..., history] → [..., num_tokens]."""
+
+    @abc.abstractmethod
+    def levels(self) -> Tensor:
+        """The logit of the level tone of each token, [num_tokens]; near 0 where it is not known."""
+
+
 class Embeds(abc.ABC):
     """Has features in which examples can be compared."""
 
@@ -233,6 +256,6 @@ class Infers(Solves):
 
 
 CAPABILITIES: tuple[type, ...] = (
-    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, Embeds, Classifies, Restores, Masks, Fills,
+    Samples, LogProb, Invertible, Bounds, Energy, Scores, Encodes, Decodes, NextToken, Votes, Tags, RanksLines, Embeds, Classifies, Restores, Masks, Fills,
     Attends, Solves, Infers,
 )  # fmt: skip

@@ -423,6 +423,18 @@ METRICS: dict[str, Metric] = {
         "maximise",
         "Where the upper line has a colour, how often the lower line answers it with a colour.",
     ),
+    "direction_antithesis": Metric(
+        "Direction antithesis",
+        "%",
+        "maximise",
+        "Where the upper line has a direction (東, 上, 前, …), how often the lower line answers it with a direction.",
+    ),
+    "level_ending": Metric(
+        "Level ending",
+        "%",
+        "maximise",
+        "Share of lower lines that end in a level tone, as regulated verse asks.",
+    ),
     "shared_character": Metric(
         "Shared characters",
         "%",
@@ -592,6 +604,21 @@ CURVES: dict[str, Metric] = {
         "Of images it is minus the logarithm of a density, which can be above 1: a healthy one falls below 0.",
     ),
     "loss": Metric("Loss", "", "minimise", "What the optimiser minimises."),
+    "ngram": Metric(
+        "n-grams of lower lines",
+        "nats a character",
+        "minimise",
+        "Surprise at a character after the two before it.",
+    ),
+    "unigram": Metric(
+        "Frequencies of characters", "nats a character", "minimise", "The same by frequency alone."
+    ),
+    "tones": Metric(
+        "Rules of tones",
+        "nats a character",
+        "minimise",
+        "Surprise at the tones that the rules ask for, where the tone of each character is learned.",
+    ),
     "grad_norm": Metric(
         "Norm of the gradients",
         "",
@@ -708,6 +735,7 @@ BASELINE_SUFFIXES = {
     "_mean": "the mean of the observations",
     "_real": "real",
     "_shuffled": "shuffled",
+    "_singly": "each character by itself",
     "_unigram": "frequencies alone",
     "_bigram": "bigrams alone",
     "_mean_image": "always the mean image",

@@ -68,6 +68,7 @@ MASKED, TAGGERS = (
     for model in ("masked_lm", "crf_tagger")
 )
 DYNASTIES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "text_classifier"}
+COUPLETS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "couplet"}
 SIMILAR = {name for name, block in PARAMS["recipes"].items() if block["model"] == "similarity"}
 WITHOUT_CONV = RASTER | FLOWS | RESTORERS  # except where a classifier judges them
 CONVOLVED = (PICTURES | POINTS) - WITHOUT_CONV
@@ -130,7 +131,10 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
     [
         ("nn/coupling.py", of(["nice"])),
         ("nn/flow_steps.py", of(FLOWS - {"nice"})),
-        ("nn/gated.py", of({"couplet"} | TAGGERS)),
+        ("nn/gated.py", of(COUPLETS | TAGGERS)),
+        ("nn/lines.py", of(COUPLETS)),
+        ("sampling/lines.py", of(COUPLETS, ["sample", "evaluate"])),
+        ("sources/near_lines.py", {"prepare@couplets", "prepare@couplets_full"}),
         ("nn/langevin.py", of(ENERGIES)),
         ("nn/recurrent.py", of(TITLES - VOTERS)),
         ("nn/transformer.py", of(RESTORERS)),
@@ -138,11 +142,11 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("models/nice.py", of(["nice"])),
         ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
-        ("data/pairs.py", of({"couplet", *TITLES})),
+        ("data/pairs.py", of(COUPLETS | TITLES)),
         ("data/tagged.py", of(VERSES | TAGGERS | DYNASTIES)),
         ("evaluation/text_classes.py", of(DYNASTIES, ["evaluate"])),
         ("data/passages.py", of(BIOGRAPHIES)),
-        ("nn/votes.py", of(VOTERS) | of({"couplet", *VERSES, *TITLES}, ["sample"]) | of({"couplet", *TITLES}, ["evaluate"])),
+        ("nn/votes.py", of(VOTERS) | of(VERSES | TITLES, ["sample"]) | of(COUPLETS | TITLES, ["evaluate"])),
         ("data/points.py", of(POINTS)),
         ("recipe.py", of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
@@ -228,7 +232,7 @@ def test_an_import_inside_a_function_is_an_import(copy):
     )
     before = code_of(copy)
     edit(copy, "nn/gated.py", r"\Z", "\nassert True\n")
-    assert changed(copy, before) == of({"couplet", "nice"} | TAGGERS)
+    assert changed(copy, before) == of({"nice"} | COUPLETS | TAGGERS)
 
 
 @pytest.mark.parametrize(

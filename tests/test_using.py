@@ -110,7 +110,7 @@ def test_a_directory_with_nothing_but_the_model_is_enough(models, tmp_path):
     run("sample", "./ogan", "--num", "3", "--out", "drawn")
     (tmp_path / "codes.tsv").write_text(run("encode", "./ogan", "a.png"))
     run("decode", "ogan", "codes.tsv", "--out", "decoded")
-    assert len(run("answer", "couplet", "天地日").strip()) == 3
+    assert set(map(len, run("answer", "couplet", "天地日").strip().split("\t"))) == {3}
     assert {path.name for path in tmp_path.iterdir()} == {
         "ogan", "couplet", "a.png", "drawn", "codes.tsv", "decoded",
     }  # fmt: skip
@@ -399,8 +399,8 @@ def test_classes_without_names_are_numbers(models, tmp_path, capsys):
 
 
 def test_texts_are_answered_tagged_and_classified(models, tmp_path, capsys):
-    lines = use(capsys, "answer", model(models, "couplet"), "天地日", "山水花鳥春").splitlines()
-    assert list(map(len, lines)) == [3, 5]
+    lines = use(capsys, "answer", model(models, "couplet"), "天地日", "山水花鳥春", "--num", "2").splitlines()
+    assert [[len(answer) for answer in line.split("\t")] for line in lines] == [[3, 3], [5, 5]]
     assert (
         len(use(capsys, "answer", model(models, "translator"), "天地日", "--how", "max_tokens=4").strip("\n"))
         <= 4
@@ -528,7 +528,10 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("encode", ogan, tmp_path / "words"), "words: not a picture that can be read"),
         (("answer", couplet, "天地", "xyz"), "'xyz': no token of it is in the vocabulary; give text like"),
         (("sample", ogan, "--how", "heat=1", *out), "--how heat: not an option of OGAN.sample; its options"),
-        (("answer", couplet, "天地", "--how", "heat=1"), "--how heat: Couplet takes no options where it"),
+        (("answer", couplet, "天地", "--how", "heat=1"), "--how heat: not an option of search; its options: num, cand"),
+        (("answer", couplet, "天地", "--how", "tones=true"), "tones: Couplet knows none; take a model that was trained"),
+        (("answer", couplet, "天地", "--how", "masked_lm=none"), "none: no such directory; name a trained masked_lm"),
+        (("answer", tagger, "天地", "--num", "3"), "--how num: Tagger takes no options where it answers"),
         (("answer", ogan, grey), "OGAN answers nothing: it cannot tag, classify, fill gaps, or write"),
         (("sample", ogan, "--how", "a=1", "--how", "a=2", *out), "--how a: given twice, as 1 and 2; leave one of them"),
         (("sample", ogan, "--given", "labels=1", "--given", "labels=2", *out), "--given labels: given twice, as 1 and 2"),

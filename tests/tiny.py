@@ -150,6 +150,7 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "classifier": "nll.loss",
     "conditional_lm": "nll.loss",
     "couplet": "nll.loss",
+    "couplet_lines": "lines.loss",
     "coupling_flow": "nll.loss",
     "crf_tagger": "nll.loss",
     "coupling_flow_batch": "nll.loss",
@@ -190,6 +191,13 @@ SHARED = {"batch_size": 8, "steps": 6, "checkpoint_every": 2}
 # Another network or another loss of a recipe, as a block of params.yaml is: a name, with the name of its recipe in `model`.
 PLAYERS = {"critic": {"lr": 1e-3}, "generator": {"lr": 1e-3}}
 VARIANTS: Mapping[str, dict] = {
+    "couplet_lines": {
+        "model": "couplet",
+        "kind": "pairs",
+        "batches": {"aligned": True},
+        "network": {"embedding_dim": 16, "num_layers": 2, "ngram": 3},
+        "solvers": {"nll": {"lr": 1e-2, "warmup": 3}, "lines": {"lr": 1e-2, "lr_multipliers": {"level": 10}}},
+    },
     "masked_lm_permuted": {
         "model": "masked_lm",
         "kind": "stream",

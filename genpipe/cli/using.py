@@ -85,7 +85,7 @@ def _add_answers(parts: Commands) -> None:
         "answer",
         "print an answer a line: a text, tags, a class and its probability, or a text with its gaps filled",
         _answer,
-        "examples: genpipe answer couplet 明月松間照 春風; genpipe answer classifier@prod digit.png; genpipe answer masked_lm 床前明＿光",
+        "examples: genpipe answer couplet 明月松間照 春風 --num 3; genpipe answer classifier@prod digit.png; genpipe answer masked_lm 床前明＿光",
     )
     answer.add_argument("inputs", nargs="+", metavar="INPUT", help="texts, or files of pictures")
     answer.add_argument(
@@ -96,6 +96,12 @@ def _add_answers(parts: Commands) -> None:
         help="a passage that the inputs are questions about; may be repeated",
     )
     answer.add_argument("--passages", type=Path, metavar="FILE", help="such passages, one a line")
+    answer.add_argument(
+        "--num",
+        type=positive,
+        metavar="N",
+        help="answers to each line of verse, the best first, with tabs between them; default: 5",
+    )
     _add_how(answer)
 
 
@@ -259,7 +265,8 @@ def _answer(using: "Using", arguments: argparse.Namespace) -> None:
     from genpipe.using.answering import answer
 
     passages = [*arguments.passage, *_texts(arguments.passages)]
-    answer(using, arguments.inputs, named(arguments.how, "--how"), passages)
+    how = named(arguments.how, "--how") | ({"num": arguments.num} if arguments.num else {})
+    answer(using, arguments.inputs, how, passages)
 
 
 def _embed(using: "Using", arguments: argparse.Namespace) -> None:

@@ -13,11 +13,13 @@ from genpipe.capabilities import Example, Tags
 from genpipe.errors import BadState
 from genpipe.evaluation.judge import Trial
 from genpipe.sampling.draw import rows_of
-from genpipe.sampling.panels import answer_of
+from genpipe.sampling.panels import answer_of, lines_of
 
 NUMERALS = frozenset("一二三四五六七八九十百千萬万兩两雙双半孤獨独數数")
 COLOURS = frozenset("紅红綠绿青黃黄白黑碧翠蒼苍丹朱紫素金銀银")
-CLASSES = {"numeral": NUMERALS, "colour": COLOURS}
+LEVEL = "平"
+DIRECTIONS = frozenset("東东西南北上下前後后左右中內内外邊边")
+CLASSES = {"numeral": NUMERALS, "colour": COLOURS, "direction": DIRECTIONS}
 Line = Sequence[str]
 
 
@@ -39,9 +41,10 @@ def judge_couplets(trial: Trial) -> dict[str, float]:
 def form(
     trial: Trial, test: list[Example], mixed: list[Example], tones: Mapping[str, str]
 ) -> dict[str, float]:
-    """The form of generated, real and shuffled couplets."""
-    made = [{**x, "target": answer_of(trial.recipe, x, trial.speller)} for x in test]
-    sets = {"": made, "_real": test, "_shuffled": mixed}
+    """The form of generated couplets, by a search of lines and token by token, and of real and shuffled ones."""
+    found = [{**x, "target": lines_of(trial.recipe, x, trial.speller)} for x in test]
+    singly = [{**x, "target": answer_of(trial.recipe, x, trial.speller)} for x in test]
+    sets = {"": found, "_singly": singly, "_real": test, "_shuffled": mixed}
     rates: dict[str, float] = {}
     for suffix, parts in sets.items():
         rates |= judge_form([pair for x in parts for pair in spelled(trial, x)], tones, suffix)
@@ -63,7 +66,7 @@ def read_tones(path: Path) -> dict[str, str]:
 
 def judge_form(pairs: Sequence[tuple[Line, Line]], tones: Mapping[str, str], suffix: str) -> dict[str, float]:
     """Tones, antithesis and repetition of couplets; the names end with `suffix`."""
-    rates = {"tone_opposition": tone_opposition(pairs, tones)}
+    rates = {"tone_opposition": tone_opposition(pairs, tones), "level_ending": level_endings(pairs, tones)}
     rates |= {f"{kind}_antithesis": antithesis(pairs, kind) for kind in CLASSES}
     rates |= {"shared_character": shared_characters(pairs), "repeated_character": repeated_characters(pairs)}
     return {f"{name}{suffix}": rate for name, rate in rates.items()}
@@ -109,8 +112,14 @@ def tone_opposition(pairs: Sequence[tuple[Line, Line]], tones: Mapping[str, str]
     return opposite / known if known else float("nan")
 
 
+def level_endings(pairs: Sequence[tuple[Line, Line]], tones: Mapping[str, str]) -> float:
+    """Share of lower lines that end in a level tone, of those whose last tone is known."""
+    found = [tones[lower[-1]] == LEVEL for _, lower in pairs if lower[-1] in tones]
+    return sum(found) / len(found) if found else float("nan")
+
+
 def antithesis(pairs: Sequence[tuple[Line, Line]], kind: str) -> float:
-    """Where the upper line has a numeral (or colour), how often the lower line has one in the same place."""
+    """Where the upper line has a numeral (or a colour, or a direction), how often the lower line has one in the same place."""
     characters = CLASSES[kind]
     found = [
         b in characters

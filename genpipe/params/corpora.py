@@ -169,10 +169,16 @@ class Records(Source):
 
 
 class Couplets(Source):
-    """Couplets out of poems with their tones."""
+    """Couplets out of poems with their tones: a .jsonl file, or a folder of them, as `genpipe data` unpacks it."""
 
     kind: Literal["couplets"]
     test_share: Share = 0.1
+    dynasties: tuple[str, ...] = Field(
+        ("tang", "song"), min_length=1, description="of a folder: NAME for NAME.jsonl"
+    )
+    near: int = Field(
+        0, ge=0, le=4, description="couplets that differ in so many characters or fewer are on one side"
+    )
 
 
 class Titles(Source):

@@ -56,6 +56,7 @@ from genpipe.sampling.images import (
     walks_between_samples,
     walks_of_a_flow,
 )
+from genpipe.sampling.lines import search as search_lines
 from genpipe.sampling.over_training import over_training
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.plane import map_of_densities, map_of_energies, map_of_scores
@@ -166,8 +167,9 @@ def write_ids(ids: Tensor, output: Output, pixels: Pixels) -> Row:
 
 def answers(showing: Showing) -> Iterable[Row]:
     """A line, the line of the same length that answers it, and the one in the data."""
+    options = checked_options(search_lines, showing.how, ("model", "x", "forbidden"))
     parts = [
-        (x["source"], answer_of(showing.recipe, x, showing.speller), x["target"])
+        (x["source"], lines_of(showing.recipe, x, showing.speller, **options), x["target"])
         for x in showing.data.split("test")
     ]
     rows = [row for part in parts for row in zip(*map(showing.spelled, part), strict=True)]
@@ -177,14 +179,23 @@ def answers(showing: Showing) -> Iterable[Row]:
 
 
 def answer_of(model: Tags, x: Example, speller: Speller | None) -> Tensor:
-    """The likeliest answers, [n, time]; never an unknown token, a line break or a special id."""
+    """The likeliest token at each place by itself, [n, time]; never an unknown token, a line break or a special id."""
+    return decoding.answer(model, x, no_answer(model, x, speller))
+
+
+def lines_of(model: Tags, x: Example, speller: Speller | None, **options: Any) -> Tensor:
+    """The best lines of a search, [n, time], out of the same tokens."""
+    return search_lines(model, x, no_answer(model, x, speller), **options).ids[:, 0]
+
+
+def no_answer(model: Tags, x: Example, speller: Speller | None) -> set[int]:
+    """The ids that answer nothing: an unknown token, a line break, the special ones."""
     vocabulary = speller.vocabulary if speller else []
     with torch.no_grad():
         num_tags = model.tag({name: value[:1] for name, value in x.items()}).shape[-1]
     special = range(len(vocabulary) or num_tags, num_tags)
     line_breaks = [i for i, token in enumerate(vocabulary) if token == "\n"]
-    forbidden = {UNKNOWN, *line_breaks, *special}
-    return decoding.answer(model, x, forbidden)
+    return {UNKNOWN, *line_breaks, *special}
 
 
 def tags(showing: Showing) -> Iterable[Row]:

@@ -6,20 +6,19 @@ from typing import Any
 import torch
 
 from genpipe.capabilities import Classifies, Embeds, Fills, NextToken, Tags
-from genpipe.corpus.codec import UNKNOWN
 from genpipe.errors import BadInput
-from genpipe.sampling import decoding
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.fillings import HIDDEN
 from genpipe.sampling.panels import class_name
 from genpipe.sampling.word_tags import are_of_words, spaced
+from genpipe.using.couplets import lines_for_lines
 from genpipe.using.inputs import ids_of, read
 from genpipe.using.making import drawn
 from genpipe.using.model import HOW, Using, one_line, passages_of, require
 
 
 def answer(using: Using, inputs: Sequence[str], how: Mapping[str, Any], passages: Sequence[str] = ()) -> None:
-    """Print an answer a line: a line for a line, a text, tags, or a class."""
+    """Print an answer a line: lines for a line, a text, tags, or a class."""
     for line in answers(using, inputs, how, passages):
         print(line)
 
@@ -39,19 +38,6 @@ def answers(
         f"{using.name} answers nothing: it cannot tag, classify, fill gaps, or write under the condition of a text; "
         "genpipe recipes lists what can"
     )
-
-
-def _lines_for_lines(using: Using, inputs: Sequence[str], how: Mapping[str, Any]) -> list[str]:
-    refuse_options(using, how)
-    codec = using.text()
-    answers: list[str] = []
-    line_breaks = {number for number, token in enumerate(codec.vocabulary) if token == "\n"}
-    special = set(range(codec.pad, using.facts["num_tokens"]))
-    for text in inputs:
-        x = {"source": torch.tensor([codec.encode(text)])}
-        ids = decoding.answer(using.recipe, x, {UNKNOWN, *line_breaks, *special})
-        answers.append(codec.decode(ids[0].tolist()))
-    return answers
 
 
 def _written_texts(
@@ -118,7 +104,7 @@ def refuse_options(using: Using, how: Mapping[str, Any]) -> None:
 
 Answer = Callable[[Using, Sequence[str], Mapping[str, Any]], list[str]]
 ANSWERS: tuple[tuple[type, tuple[str, ...], Answer], ...] = (
-    (Tags, ("pairs",), _lines_for_lines),
+    (Tags, ("pairs",), lines_for_lines),
     (Tags, ("tagged",), _tags),
     (NextToken, ("pairs",), _written_texts),
     (Classifies, ("images", "tagged"), _classes),
