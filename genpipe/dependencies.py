@@ -248,11 +248,8 @@ def _chosen(command: str, block: Block, params: Block, known: Known) -> Chosen:
         return chosen
     if (model, kind) not in known.fitting:
         known.fitting[model, kind] = _fitting(model, kind, known.source)
-    return (
-        chosen
-        | known.fitting[model, kind]
-        | {"data.opening": {kind} & known.source.table("data.opening", "KINDS").keys()}
-    )
+    opened = {kind} & known.source.table("data.opening", "KINDS").keys()
+    return {**chosen, **known.fitting[model, kind], "data.opening": opened}
 
 
 def _fitting(model: str, kind: str, source: Source) -> Chosen:
