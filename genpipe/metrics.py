@@ -749,6 +749,7 @@ BASELINE_SUFFIXES = {
     "_raw": "the pixels or coordinates themselves",
     "_tf_idf": "counts of tokens, weighed by their rarity",
     "_bag": "counts of tokens",
+    "_naive_bayes": "naive Bayes over tokens",
     "_singles": "a word for each character",
 }
 
