@@ -92,8 +92,9 @@ def _plan(root: Path, arguments: argparse.Namespace) -> None:
         from genpipe.graph import read_plan
         from genpipe.params.project import read_params
 
-        params = read_params(root)  # what is not valid there is said now, not after hours
-        plan = read_plan(root, [*arguments.targets, *params.stages_of_set(arguments.set_name)])
+        of_set = read_params(root).stages_of_set(arguments.set_name) if arguments.set_name else []
+        plan = read_plan(root, [*arguments.targets, *of_set])
+        read_params(root)  # what is not valid there is said now, not after hours
         print(json.dumps(plan.as_dict(), ensure_ascii=False, indent=2) if arguments.json else plan.describe())
 
 
