@@ -7,10 +7,7 @@ loops are what one would write for one model with torch alone. `cut gradients` i
 has it (archives/6387): the critic sees the generated images twice, once cut off from the generator.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,13 +26,11 @@ from benchmarks.training import (
     alternated,
     changed,
     mean_step,
-    table,
+    print_table,
     trainer_steps,
 )
-from genpipe.assembly import keep_freed_memory
 from genpipe.data.loader import Batches
-from genpipe.errors import BadInput, GenpipeError
-from genpipe.files import existing
+from genpipe.errors import BadInput
 from genpipe.models.gan import GAN
 from genpipe.params.project import read_params
 from genpipe.params.training import Training
@@ -165,24 +160,7 @@ def measured(setting: Setting, name: str) -> list[Row]:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--recipe", default="gan", metavar="NAME")
-    parser.add_argument("--artifacts", type=Path, default=PROJECT / "artifacts", metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60, help="counted, of each training")
-    parser.add_argument("--quiet-only", action="store_true", help="wait until other programs are quiet")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()  # for the loops, too, which gain as much by it
-    try:
-        artifacts = existing(given.artifacts, "run the stage prepare").resolve()
-        setting = Setting(artifacts, given.rounds, given.steps, given.quiet_only)
-        print(table(measured(setting, given.recipe)))
-    except GenpipeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    print_table(__doc__, "gan", measured)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,7 @@ The loop hides 15 % of the tokens by itself and computes the logits of all token
 hidden tokens, and keeps the documents of a window apart. Each contestant has one process and one thread.
 """
 
-import argparse
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,12 +27,10 @@ from benchmarks.training import (
     alternated,
     changed,
     mean_step,
-    table,
+    print_table,
     trainer_steps,
 )
-from genpipe.assembly import keep_freed_memory
-from genpipe.errors import BadInput, GenpipeError
-from genpipe.files import existing
+from genpipe.errors import BadInput
 from genpipe.params.project import read_params
 
 RATE = 0.15
@@ -120,24 +115,7 @@ def measured(setting: Setting, name: str) -> list[Row]:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--recipe", default="masked_lm", metavar="NAME")
-    parser.add_argument("--artifacts", type=Path, default=PROJECT / "artifacts", metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30, help="counted, of each training")
-    parser.add_argument("--quiet-only", action="store_true", help="wait until other programs are quiet")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()  # for the loop, too, which gains as much by it
-    try:
-        artifacts = existing(given.artifacts, "run the stage encode").resolve()
-        setting = Setting(artifacts, given.rounds, given.steps, given.quiet_only)
-        print(table(measured(setting, given.recipe)))
-    except GenpipeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    print_table(__doc__, "masked_lm", measured, steps=30)
 
 
 if __name__ == "__main__":

@@ -345,6 +345,37 @@ def log_seconds(metrics: Mapping[str, float], step: float) -> float:
         return (time.perf_counter() - started) / (FLUSHES * lines)
 
 
+def print_table(
+    doc: str | None, recipe: str, measured: Callable[[Setting, str], list[Row]], steps: int = 60
+) -> None:
+    """The command line of a benchmark of one recipe of params.yaml: measure and print its table."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default=recipe, metavar="NAME")
+    add_setting(parser, steps)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # for loops by hand, too, which gain as much by it
+    try:
+        print(table(measured(setting_of(given), given.recipe)))
+    except GenpipeError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def add_setting(parser: argparse.ArgumentParser, steps: int = 60) -> None:
+    """The options of a setting."""
+    parser.add_argument("--artifacts", type=Path, default=PROJECT / "artifacts", metavar="DIR")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=steps, help="counted, of each training")
+    parser.add_argument("--quiet-only", action="store_true", help="wait until other programs are quiet")
+
+
+def setting_of(given: argparse.Namespace) -> Setting:
+    """The setting that the options say."""
+    artifacts = existing(given.artifacts, "run the stages prepare and encode").resolve()
+    return Setting(artifacts, given.rounds, given.steps, given.quiet_only)
+
+
 PARTS: dict[str, Callable[[Setting], list[Row]]] = {
     "loop": loop,
     "processes": processes,
@@ -359,17 +390,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", metavar="PART")
-    parser.add_argument("--artifacts", type=Path, default=PROJECT / "artifacts", metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60, help="counted, of each training")
-    parser.add_argument("--quiet-only", action="store_true", help="wait until other programs are quiet")
+    add_setting(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # for the bare loop, too, which gains as much by it
     try:
         parts = measure.chosen(given.parts, PARTS)
-        artifacts = existing(given.artifacts, "run the stages prepare and encode").resolve()
-        setting = Setting(artifacts, given.rounds, given.steps, given.quiet_only)
+        setting = setting_of(given)
         print(table([row for part in parts for row in PARTS[part](setting)]))
     except GenpipeError as error:
         print(error, file=sys.stderr)

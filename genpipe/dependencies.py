@@ -225,7 +225,7 @@ def _names(params: Block, block: str) -> Iterable[str]:
 
 
 def _item(params: Block, block: str, name: str) -> Block:
-    """One item of a block of params.yaml, empty where there is none or where it is not valid."""
+    """One item of a block of params.yaml; an empty one where it is missing or not valid."""
     items = params.get(block)
     item = items.get(name) if isinstance(items, Mapping) else None
     return item if isinstance(item, Mapping) else {}

@@ -38,6 +38,36 @@ def one_torch_thread_and_seed(request):
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture
+def in_double_precision():
+    """New tensors are float64, and seeded."""
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """A command that ends with status 2 and one line, which it returns; the directory of the test stays as it is."""
+    from genpipe.cli import main
+    from genpipe.files import hash_of
+
+    def refused(*words: object) -> str:
+        capsys.readouterr()
+        before = hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))
+        assert main([*map(str, words)]) == 2
+        assert (hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))) == before
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.splitlines()
+        return line
+
+    return refused
+
+
 @pytest.fixture(scope="session")
 def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("small"))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from genpipe.capabilities import Example
+from genpipe.corpus.word_tags import spans
 from genpipe.evaluation.words import score_words
 from genpipe.models.crf_tagger import CRFTagger
 from genpipe.nn.crf import LinearChainCRF
-from genpipe.sampling.word_tags import spans
 
 TAGS = 3
 

@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def parts(root: Path, *targets: str, set_name: str | None = None) -> list[str]:
-    return [part.directory for part in parts_of(item.source for item in _asked(root, [*targets], set_name))]
+    return [part.directory for part in _asked(root, [*targets], set_name)[0]]
 
 
 # which parts
@@ -61,6 +61,12 @@ def test_make_run_fetches_only_what_its_flow_reads(project: Path) -> None:
     assert data == ["data", *flow[2:]]  # python -m flows.retrain TARGETS
     targets, set_name = data[1 : data.index("--set")], data[-1]
     assert parts(project, *targets, set_name=set_name) == ["digits", "poems"]
+
+
+def test_folders_are_fetched_beside_what_stages_and_a_set_need(project: Path) -> None:
+    assert parts(project, "data/authors") == ["authors"]
+    assert parts(project, "data/authors", "glyphs") == ["authors", "glyphs"]
+    assert parts(project, "data/authors", set_name="quick") == ["digits", "poems", "authors"]
 
 
 def test_a_folder_is_named_by_its_path_and_a_data_set_of_the_same_name_is_not() -> None:

@@ -252,23 +252,6 @@ def test_an_index_is_a_cache(model, tmp_path, monkeypatch, capsys):
     assert "index" not in capsys.readouterr().err
 
 
-@pytest.fixture
-def refused(tmp_path, capsys):
-    """A command that ends with status 2 and one line, which it returns; the directory of the test stays as it is."""
-
-    def refused(*words: object) -> str:
-        capsys.readouterr()
-        before = hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))
-        assert main([*map(str, words)]) == 2
-        assert (hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))) == before
-        out, err = capsys.readouterr()
-        assert out == ""
-        (line,) = err.splitlines()
-        return line
-
-    return refused
-
-
 def test_what_cannot_be_embedded_or_searched_is_one_line(model, tmp_path, refused, monkeypatch):
     path, out = write(tmp_path / "a.txt", texts(20)), tmp_path / "out"
     embed(model, path, "--out", out)

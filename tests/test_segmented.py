@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 import genpipe
 from genpipe.cli import main
+from genpipe.corpus.word_tags import OF_WORDS
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
 from genpipe.evaluation.judge import Trial
@@ -23,7 +24,6 @@ from genpipe.params.corpora import Dataset
 from genpipe.sampling.panels import tags
 from genpipe.sampling.showing import Showing
 from genpipe.sampling.text import speller_in
-from genpipe.sampling.word_tags import OF_WORDS
 from genpipe.sources.datasets import prepare
 from genpipe.sources.packages import unpack_daily
 from tests import tiny

@@ -1,5 +1,7 @@
 """The words of a trained tagger as a tokenizer: those of the model itself, the same beside any text, counted the same by any number of workers."""
 
+import importlib.metadata
+import math
 import random
 import shutil
 import sys
@@ -15,7 +17,7 @@ import genpipe
 from genpipe import cli
 from genpipe.assembly import build
 from genpipe.corpus import tagger as tagger_module
-from genpipe.corpus.tagger import FINE, Tagger, read_definition
+from genpipe.corpus.tagger import FINE, STEEP, Tagger, read_definition
 from genpipe.corpus.tokenizers import tokenizer
 from genpipe.errors import BadInput, BadState
 from genpipe.files import hash_of, read_json, sha256, write_json
@@ -201,6 +203,13 @@ def test_a_corpus_names_the_folder_of_a_tagger(folder, tmp_path, capsys):
     assert "encodings.own.corpus: own has the tokenizer tagged, by which" in capsys.readouterr().err
 
 
+def test_no_rounding_of_exponentials_changes_the_table():
+    """No value is so near to the middle between two multiples that another library's last bits would round it otherwise."""
+    steps = round(STEEP / FINE)
+    values = [1 / (1 + math.exp(-number * FINE)) / FINE for number in range(-steps, steps + 1)]
+    assert min(abs(value % 1 - 0.5) for value in values) > 100 * math.ulp(1 / FINE)
+
+
 def test_the_version_names_the_weights_and_the_vocabulary(folder, wild, tmp_path):
     other = tmp_path / "tagger"
     shutil.copytree(folder, other)
@@ -208,6 +217,13 @@ def test_the_version_names_the_weights_and_the_vocabulary(folder, wild, tmp_path
     words = read_json(other / "vocabulary.json")
     write_json(other / "vocabulary.json", [*words[:-1], "新"])
     assert len({tokenizer("tagged", file=each).version for each in (folder, wild, other)}) == 3
+
+
+def test_the_version_names_no_library_that_rounds(folder, monkeypatch):
+    """Sums are exact, so words counted with one NumPy are those of another."""
+    before = tokenizer("tagged", file=folder).version
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "99")
+    assert tokenizer("tagged", file=folder).version == before
 
 
 def changed(name: str, **values):

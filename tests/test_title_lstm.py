@@ -28,14 +28,7 @@ NUM = VOCABULARY + 5
 MARKS = Marks((START,), END, PAD)
 SOURCES, TARGETS = ([1, 2, 3, 1], [4], [5, 6, 7]), ([1], [2, 3, 4], [5, 6])
 BOTH = pytest.mark.parametrize("directions", ["one", "both"])
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_double_precision")
 
 
 def model_of(seed: int = 0, **network) -> TitleLSTM:
@@ -407,7 +400,7 @@ class Rerun(NextToken):
         if other is not None:
             beside, _ = other.read(self.model.embedding(others), other.begin(source))
             writing = decoder.watch(beside, writing)
-            # the start mark ends a text from right to left; as the first token from left to right it is none of it
+            # the start mark ends a text that is written from right to left; from left to right it comes before the text
             seen = (others != START if other is self.model.right else torch.ones_like(others).bool())[
                 :, None, None
             ]

@@ -26,14 +26,7 @@ VARIANTS = [
     {"attention": ("factorised_random", "fixed_random"), "embedding_dim": 10},
     {"condition_dim": 5, "bottleneck": 3},
 ]
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_double_precision")
 
 
 def network(num_blocks: int = 2, **options) -> Bert:

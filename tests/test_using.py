@@ -15,7 +15,7 @@ from PIL import Image
 import genpipe
 from genpipe.cli import build_parser, main
 from genpipe.errors import BadInput, BadState
-from genpipe.files import hash_of, write_json
+from genpipe.files import write_json
 from genpipe.registry.tags import assign, read_model, register
 from tests import tiny
 from tests.reference import REFERENCE, registered
@@ -61,23 +61,6 @@ def use(capsys, *words: object) -> str:
     capsys.readouterr()
     assert main([*map(str, words)]) == 0, capsys.readouterr().err
     return capsys.readouterr().out
-
-
-@pytest.fixture
-def refused(tmp_path, capsys):
-    """A command that ends with status 2 and one line, which it returns; the directory of the test stays as it is."""
-
-    def refused(*words: object) -> str:
-        capsys.readouterr()
-        before = hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))
-        assert main([*map(str, words)]) == 2
-        assert (hash_of([tmp_path], tmp_path), sorted(tmp_path.rglob("*"))) == before
-        out, err = capsys.readouterr()
-        assert out == ""
-        (line,) = err.splitlines()
-        return line
-
-    return refused
 
 
 def picture(path, mode="L"):

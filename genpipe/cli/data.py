@@ -9,7 +9,8 @@ from genpipe.errors import BadInput
 from genpipe.files import TABLES
 
 if TYPE_CHECKING:
-    from genpipe.params.corpora import Dataset
+    from genpipe.params.corpora import Hub
+    from genpipe.sources.fetch import Part
 
 
 def add(commands: Commands) -> None:
@@ -65,14 +66,10 @@ def add(commands: Commands) -> None:
 
 
 def _data(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.params.corpora import Hub
-    from genpipe.sources.fetch import fetch_data, named_parts, parts_of
+    from genpipe.sources.fetch import fetch_data
     from genpipe.sources.hub import fetch_from_hub
 
-    named, others = named_parts(arguments.targets)
-    datasets = _asked(root, others, arguments.set_name) if others or not named else []
-    parts = parts_of([*named, *(dataset.source for dataset in datasets)])
-    of_hub = [item for item in datasets if isinstance(item, Hub) and item.name]
+    parts, of_hub = _asked(root, arguments.targets, arguments.set_name)
     if parts:
         archives = [path.resolve() for path in arguments.archive]
         fetch_data(root, archives, force=arguments.force, parts=parts)
@@ -82,19 +79,29 @@ def _data(root: Path, arguments: argparse.Namespace) -> None:
         print("nothing to fetch: these data sets read no raw data that genpipe fetches")
 
 
-def _asked(root: Path, targets: list[str], set_name: str | None) -> "list[Dataset]":
-    """The data sets asked for: all of params.yaml, or those that the targets or a set need."""
+def _asked(root: Path, targets: list[str], set_name: str | None) -> "tuple[tuple[Part, ...], list[Hub]]":
+    """The folders of data/ and the data sets of Hugging Face that are asked for: all, or what the targets and a set need."""
+    from genpipe.params.corpora import Hub
     from genpipe.params.project import read_params
+    from genpipe.sources.fetch import named_parts, parts_of
 
     params = read_params(root)
-    stages = [f"prepare@{name}" if name in params.datasets else name for name in targets]
+    folders, names = named_parts(targets)
+    stages = [f"prepare@{name}" if name in params.datasets else name for name in names]
     stages += params.stages_of_set(set_name)
-    if not stages:
-        return [*params.datasets.values()]
+    datasets = params.datasets
+    if stages or folders:
+        needed = _needed(root, stages) if stages else set[str]()
+        datasets = {name: dataset for name, dataset in datasets.items() if f"prepare@{name}" in needed}
+    of_hub = [item for item in datasets.values() if isinstance(item, Hub) and item.name]
+    return parts_of([*folders, *(dataset.source for dataset in datasets.values())]), of_hub
+
+
+def _needed(root: Path, stages: list[str]) -> set[str]:
+    """These stages and what they need."""
     from genpipe.graph import read_plan  # DVC takes a second
 
-    needed = {stage.name for stage in read_plan(root, stages).stages}
-    return [dataset for name, dataset in params.datasets.items() if f"prepare@{name}" in needed]
+    return {stage.name for stage in read_plan(root, stages).stages}
 
 
 def _prepare(root: Path, arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """A trained model and your own input, without training data: sample, encode, decode, interpolate, answer, embed, search."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,13 +121,7 @@ def _add_embed(parts: Commands) -> None:
         help="as genpipe count reads it: .txt (a sentence a line), .jsonl, .parquet, a folder; default: standard input",
     )
     embed.add_argument("--field", default="text", help="field or column that holds the text; default: text")
-    embed.add_argument(
-        "--out",
-        type=new_directory(EMBEDDED),
-        required=True,
-        metavar="DIR",
-        help="new, empty, or written by this command before",
-    )
+    _add_out(embed, EMBEDDED)
 
 
 def _add_search(parts: Commands) -> None:
@@ -196,10 +190,11 @@ def _add_given(part: Options) -> None:
     )
 
 
-def _add_out(part: argparse.ArgumentParser) -> None:
+def _add_out(part: argparse.ArgumentParser, written: Sequence[str] = SAMPLES) -> None:
+    """Where a command writes the files named `written`."""
     part.add_argument(
         "--out",
-        type=new_directory(SAMPLES),
+        type=new_directory(written),
         required=True,
         metavar="DIR",
         help="new, empty, or written by this command before",

@@ -19,11 +19,11 @@ from safetensors.numpy import load
 
 from genpipe.codec_files import read_about, read_vocabulary
 from genpipe.corpus.normalisation import normaliser
+from genpipe.corpus.word_tags import OF_WORDS, are_of_words, spans
 from genpipe.errors import BadInput, BadState
 from genpipe.files import WEIGHTS, read_json
 
 UNKNOWN = 0  # id of <unk>
-CLASSES = ("B", "E", "M", "S")  # begins a word, ends it, is inside, is a word by itself
 FOLLOWING = {"B": "ME", "M": "ME", "E": "BS", "S": "BS"}
 FORBIDDEN = -1e4  # the score of a tag that may not follow
 PRIME = 1_000_003  # of the hash of pairs of characters
@@ -66,9 +66,9 @@ def read_definition(folder: Path) -> Definition:
         raise BadInput(f"{folder}: a model {card.get('model')}, and words come from a crf_tagger; {REMEDY}")
     facts = data.get("facts")
     classes = facts.get("classes") if isinstance(facts, dict) else None
-    if not isinstance(classes, list) or sorted(map(str, classes)) != list(CLASSES):
+    if not isinstance(classes, list) or not are_of_words([*map(str, classes)]):
         raise BadInput(
-            f"{folder}: its tags are {classes}, and words are marked by {', '.join(CLASSES)}; take a tagger that was trained on words"
+            f"{folder}: its tags are {classes}, and words are marked by {', '.join(OF_WORDS)}; take a tagger that was trained on words"
         )
     again = "train the model again"
     codec, vocabulary = read_about(folder, again), read_vocabulary(folder, again)
@@ -124,8 +124,7 @@ class Tagger:
 
     def _words(self, run: str, numbers: Sequence[int]) -> list[str]:
         tags = [self._classes[number] for number in numbers]
-        begins = [i for i, tag in enumerate(tags) if i == 0 or tag in "BS" or tags[i - 1] in "ES"]
-        return [run[start:end] for start, end in zip(begins, [*begins[1:], len(run)], strict=True)]
+        return [run[start:end] for start, end in spans(tags)]
 
     def tags(self, runs: Sequence[str]) -> list[list[int]]:
         """The number of the tag of each character of each run; a run has one character or more, and no white space."""

@@ -283,14 +283,11 @@ def _from_file(name: str, normalise: tuple[str, ...], file: Path) -> Tokenizer:
 
 def _of_tagger(name: str, normalise: tuple[str, ...], folder: Path) -> Tokenizer:
     from genpipe.corpus.tagger import read_definition
-    from genpipe.numerics import are_set
 
     definition = read_definition(folder)
-    # the last bits of its sums are those of NumPy's kernels
-    kernels = f"{_needs('numpy')} {'portable' if are_set('portable') else 'native'} {_UNICODE}"
-    return Tagged(
-        name, _version(name, f"folder {definition.sha256} {kernels}", normalise), normalise, definition
-    )
+    # its sums are exact, so no version of NumPy and no processor is part of it; white space is Python's
+    content = f"folder {definition.sha256} {_UNICODE}"
+    return Tagged(name, _version(name, content, normalise), normalise, definition)
 
 
 def _needs(package: str) -> str:

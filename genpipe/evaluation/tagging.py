@@ -2,9 +2,9 @@
 
 import torch
 
+from genpipe.corpus.word_tags import are_of_words
 from genpipe.evaluation.judge import Trial
 from genpipe.evaluation.words import score_words
-from genpipe.sampling.word_tags import are_of_words
 
 
 def judge_tags(trial: Trial) -> dict[str, float]:

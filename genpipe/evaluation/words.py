@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from genpipe.sampling.word_tags import spans
+from genpipe.corpus.word_tags import spans
 
 
 def score_words(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, float]:

@@ -66,7 +66,7 @@ class CopyPrior(nn.Module):
         self.shift = nn.Parameter(torch.zeros(num_tokens))
 
     def of(self, source: Part) -> Tensor:
-        """exp(a) ⊙ χ + t of a source, [n, num_tokens]; its padding is none of it."""
+        """exp(a) ⊙ χ + t of a source, [n, num_tokens]; padding counts as no token."""
         found = self.log_scale.new_zeros(len(source.ids), len(self.log_scale))
         tokens = are_tokens(source.ids, source.lengths).to(found.dtype)
         found = found.scatter_reduce(1, source.ids, tokens, "amax")

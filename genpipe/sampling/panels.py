@@ -28,6 +28,7 @@ from genpipe.capabilities import (
     Solves,
     Tags,
 )
+from genpipe.corpus.word_tags import are_of_words, spaced
 from genpipe.errors import BadInput
 from genpipe.files import write_json
 from genpipe.nn.pixels import SCALED, Pixels
@@ -64,7 +65,6 @@ from genpipe.sampling.showing import Output, Panel, Row, Showing
 from genpipe.sampling.tables import SHOWN, write_table
 from genpipe.sampling.text import UNKNOWN, Speller, marks_of
 from genpipe.sampling.trajectories import parameters, trajectories
-from genpipe.sampling.word_tags import are_of_words, spaced
 
 
 def show_all(showing: Showing, panels: Sequence[Panel] | None = None) -> list[Row]:

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from genpipe.capabilities import Classifies, Embeds, Fills, NextToken, Tags
+from genpipe.corpus.word_tags import are_of_words, spaced
 from genpipe.errors import BadInput
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.fillings import HIDDEN
 from genpipe.sampling.panels import class_name
-from genpipe.sampling.word_tags import are_of_words, spaced
 from genpipe.using.couplets import lines_for_lines
 from genpipe.using.inputs import ids_of, read
 from genpipe.using.making import drawn

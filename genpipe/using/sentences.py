@@ -4,6 +4,7 @@ Sentences of one length are embedded together, always as many at once: the bits 
 vectors that are known already are kept.
 """
 
+import contextlib
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -146,15 +147,14 @@ def _vectors(using: Using, ids: Mapping[str, list[int]], quiet: bool = False) ->
         for time, texts in sorted(by_time.items())
         for start in range(0, len(texts), ROWS)
     ]
-    if quiet or not batches:
-        for time, texts in batches:
-            found.update(zip(texts, _batch(using, [ids[text] for text in texts], time), strict=True))
-        return found
     # a batch takes as long as it has tokens
-    with Progress("embed", sum(time * ROWS for time, _ in batches), "tokens") as progress:
+    tokens = sum(time * ROWS for time, _ in batches)
+    shown = contextlib.nullcontext() if quiet or not batches else Progress("embed", tokens, "tokens")
+    with shown as progress:
         for time, texts in batches:
             found.update(zip(texts, _batch(using, [ids[text] for text in texts], time), strict=True))
-            progress.reach(progress.done + time * ROWS, f"{len(found):,} sentences")
+            if progress:
+                progress.reach(progress.done + time * ROWS, f"{len(found):,} sentences")
     return found
 
 
