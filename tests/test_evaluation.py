@@ -194,6 +194,8 @@ def test_couplet_forms_are_counted_by_position():
     tones = dict(zip("東西南北", "平平仄仄", strict=True))
     pairs = [("東西", "南北"), ("東東", "南西")]
     assert couplets.tone_opposition(pairs, tones) == 0.5
+    ends = [("天天", last) for last in ("天地", "天風", "地風", "天無")]
+    assert couplets.level_endings(ends, {"地": "仄", "風": "平"}) == pytest.approx(2 / 3)
     assert couplets.antithesis([("一山", "二水"), ("山三", "水人")], "numeral") == 0.5
     assert couplets.shared_characters([("一山", "山水"), ("山", "水")]) == 0.5
     assert couplets.repeated_characters([("一山", "水水"), ("山", "水")]) == 0.5

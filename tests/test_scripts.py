@@ -21,3 +21,14 @@ def test_a_text_is_converted_once_and_an_answer_once_back():
     assert scripts.converted("髮發", "simplified") == "发发"
     assert scripts.traditional(scripts.simplified("髮")) != "髮"
     assert scripts.converted("山水", "traditional") == "山水"
+
+
+def test_a_phrase_that_would_change_the_length_is_converted_character_by_character(monkeypatch):
+    """An answer has a character for each of the line."""
+
+    class Longer:
+        def convert(self, text):
+            return opencc.OpenCC("s2t").convert(text) + "兒" * (len(text) > 1)
+
+    monkeypatch.setattr(scripts, "traditional", Longer().convert)
+    assert scripts.converted("风树", "traditional") == "風樹"

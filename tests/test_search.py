@@ -138,6 +138,15 @@ def test_the_same_sentences_give_the_same_bytes_and_known_ones_are_not_embedded_
     assert sha256(tmp_path / "grown" / VECTORS) == sha256(tmp_path / "at_once" / VECTORS)
 
 
+def test_vectors_of_another_model_are_not_kept(model, transformer, tmp_path):
+    """The folder holds the new model, and the vectors by it."""
+    lines = write(tmp_path / "a.txt", texts(20))
+    embed(model, lines, "--out", tmp_path / "out")
+    embed(transformer, lines, "--out", tmp_path / "out")
+    embed(transformer, lines, "--out", tmp_path / "new")
+    assert hash_of([tmp_path / "out"], tmp_path / "out") == hash_of([tmp_path / "new"], tmp_path / "new")
+
+
 def test_files_of_each_kind_and_standard_input_are_read(model, tmp_path, monkeypatch):
     lines = texts(20)
     write(tmp_path / "a.txt", [f"  {line} " for line in lines] + [""])

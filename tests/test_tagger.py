@@ -137,6 +137,26 @@ def test_bits_do_not_depend_on_what_stands_beside_a_text(wild, monkeypatch):
             assert np.array_equal(scores, alone[place])
 
 
+def test_sums_of_the_largest_values_are_exact():
+    """All bits that a value and a weight may have, and no cancellation."""
+    draw = np.random.default_rng(0)
+    values = tagger_module._rounded(draw.uniform(256, 512, (64, 384)))
+    layer = tagger_module._matrix(draw.uniform(0.5, 1, (384, 32)), np.zeros(32))
+    parts = np.stack([values[:, i : i + 1] * layer[0][i] for i in range(384)])
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(384)
+        assert np.array_equal(np.add.accumulate(parts[order])[-1], tagger_module._product(values, layer))
+
+
+def test_the_best_path_of_a_long_text_is_exact(wild):
+    """What is added to all tags of a place changes no path, though differences are in the last bits and sums grow with the text."""
+    mine = tagger_of(wild)
+    mine._start = mine._end = np.zeros(4)
+    mine._steps = np.where(mine._steps > FORBIDDEN, 0.0, FORBIDDEN)
+    scores = np.random.default_rng(0).integers(0, 8, (2000, 4)) * 2.0**-31
+    assert mine._best(scores + 2.0**20) == mine._best(scores)
+
+
 def test_what_makes_sums_exact_is_needed(wild, monkeypatch):
     """A control: without rounding, the sums of this size depend on the place of a row, or this test would prove nothing."""
     draw = np.random.default_rng(0)

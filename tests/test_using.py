@@ -17,6 +17,7 @@ from genpipe.cli import build_parser, main
 from genpipe.errors import BadInput, BadState
 from genpipe.files import write_json
 from genpipe.registry.tags import assign, read_model, register
+from genpipe.using.couplets import pseudo_log_likelihoods
 from tests import tiny
 from tests.reference import REFERENCE, registered
 from tests.repository import be_somebody, commit, dvc, make_repository
@@ -435,6 +436,21 @@ def test_targets_and_answers_are_written_for_own_texts(models, tmp_path, capsys,
         ),
     ):
         assert line in refused(*words)
+
+
+def test_a_masked_language_model_puts_the_likelier_lines_first(models):
+    """With a weight that outdoes the couplet model: the lines of the beam in the order of their pseudo-likelihoods."""
+    where, masked = model(models, "couplet"), model(models, "masked_lm")
+    how = {"masked_lm": masked, "masked_weight": 1e6, "differ": 1, "num": 12}
+    (lines,) = genpipe.answer(where, ["天地"], how=how)
+    judge = genpipe.load(masked)
+    words = json.loads(Path(masked, "vocabulary.json").read_text())
+    number = {word: place for place, word in enumerate(words)}
+    texts = [f"天地，{line}。" for line in lines.split("\t")]
+    ids = torch.tensor([[number.get(character, 0) for character in text] for text in texts])
+    found = pseudo_log_likelihoods(judge, ids, [3, 4])
+    assert len(texts) == 12
+    assert torch.equal(found.argsort(descending=True), torch.arange(12))
 
 
 def test_gaps_of_a_text_are_filled_with_the_likeliest_tokens(models, refused, capsys):
