@@ -15,7 +15,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,12 @@ def by_numpy(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
     cosines = vectors @ query
     places = np.argpartition(cosines, -NUM)[-NUM:]
     return places[np.argsort(-cosines[places])]
+
+
+def recall_of(found: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> float:
+    """The share of the right places of all queries that are found, in whatever order."""
+    hits = [len({*some} & {*those}) for some, those in zip(found, right, strict=True)]
+    return sum(hits) / sum(map(len, right))
 
 
 def seconds_each(find: Callable[[np.ndarray], np.ndarray], queries: np.ndarray) -> float:
@@ -63,9 +69,8 @@ def nearest(given: argparse.Namespace) -> list[str]:
         "numpy": lambda query: by_numpy(vectors, query),
     }
     found = {name: [find(query) for query in queries] for name, find in ways.items()}
-    hits = [len({*mine} & {*theirs}) for mine, theirs in zip(found["index"], found["numpy"], strict=True)]
     times = alternated([*ways], given, lambda name: seconds_each(ways[name], queries))
-    recall = f"{sum(hits) / NUM / len(queries):.4f} (bar {RECALL})"
+    recall = f"{recall_of(found['index'], found['numpy']):.4f} (bar {RECALL})"
     return [
         f"| nearest {NUM} of {len(vectors):,}, {vectors.shape[1]} numbers | {row(times, 'index', 'numpy')} | {FASTER} |",
         f"recall at {NUM} of {len(queries)} queries: {recall}",

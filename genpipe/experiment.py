@@ -291,6 +291,7 @@ def evaluate(root: Path, name: str, *, model: Path | None, samples: Path | None,
         yardstick=lambda: yardstick_of(root, project, name, data),
         speller=speller_in(root / "artifacts" / params.data),
         seed=project.seed,
+        how=params.sample.how,
     )
     metrics: dict[str, float] = {}
     for split in data.splits:

@@ -184,7 +184,9 @@ def life(name: str, directory: Path) -> Iterator[tuple[str, str]]:
         )
         yield "sample", digest(path.read_bytes() for path in sorted(samples.iterdir()))
         yardstick: Any = tiny.recipe_of("classifier", data).eval() if kind == "images" else None
-        trial = Trial(recipe, data, kind, "test", samples, lambda: yardstick, speller, 1)
+        trial = Trial(
+            recipe, data, kind, "test", samples, lambda: yardstick, speller, 1, how=tiny.how_of(model)
+        )
         yield "evaluate", digest(sorted(judged(trial, JUDGES, name).items()))
 
 

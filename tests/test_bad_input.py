@@ -170,6 +170,11 @@ CASES: dict[str, tuple[Change, str, str]] = {
         "train ogan",
         "recipes.ogan.sample.how.heat: not an option of OGAN.sample; its options: none",
     ),
+    "an option that lines will not be searched with, before the model is trained": (
+        recipe("couplet", sample={"num": 4, "how": {"heat": 1}}),
+        "train couplet",
+        "recipes.couplet.sample.how.heat: not an option of search; its options: ",
+    ),
     "a metric in promotion that there is not": (
         promotion(metric="fid", min_gain=1),
         "train ogan",

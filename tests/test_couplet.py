@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -12,8 +13,12 @@ from genpipe.cli import main
 from genpipe.data.opening import open_data
 from genpipe.errors import BadInput
 from genpipe.evaluation import couplets
+from genpipe.evaluation.judge import Trial
 from genpipe.models.couplet import Couplet
 from genpipe.sampling import lines
+from genpipe.sampling.panels import answers
+from genpipe.sampling.showing import Showing
+from genpipe.sampling.text import speller_in
 from genpipe.sources.couplets import is_regulated, poem_couplets
 from genpipe.sources.near_lines import near_lines
 from genpipe.sources.poems import Poem
@@ -267,6 +272,34 @@ def test_numerals_colours_and_directions_answer_their_kind():
     assert rates == pytest.approx([2 / 3, 1 / 2, 2 / 3])
     tones = dict(zip("青白月", "平仄平", strict=True))
     assert couplets.level_endings(pairs, tones) == pytest.approx(2 / 3)
+
+
+def test_lines_are_judged_as_they_are_shown(tmp_path):
+    data = tiny.data_for("couplet_lines", tmp_path)
+    model = tiny.recipe_of("couplet_lines", data).eval()
+    with torch.no_grad():
+        model.lines.level.copy_(torch.linspace(-3, 3, len(model.lines.level)))
+    tones = {token: "平" if i % 2 else "仄" for i, token in enumerate(tiny.TOKENS)}
+    rows = "".join(
+        f"{character}\t{tone}\t1\t1.0\n" for character, tone in tones.items() if len(character) == 1
+    )
+    (data.directory / "tones.tsv").write_text(f"character\ttone\tcount\tshare\n{rows}")
+    speller = speller_in(data.directory)
+    judged = []
+    for name, how in (("free", {}), ("bound", {"tones": True})):
+        showing = Showing(model, speller, tmp_path / name, data, "pairs", num=100, seed=0, how=how)
+        showing.directory.mkdir()
+        list(answers(showing))
+        table = pl.read_csv(showing.directory / "answers.tsv", separator="\t", quote_char=None)
+        trial = Trial(model, data, "pairs", "test", tmp_path, lambda: None, speller, 0, how=how)
+        metrics = couplets.judge_couplets(trial)
+        for suffix, column in (("", "generated"), ("_real", "real")):
+            pairs = list(zip(table["source"], table[column], strict=True))
+            expected = couplets.judge_form(pairs, tones, suffix)
+            assert {key: metrics[key] for key in expected} == pytest.approx(expected, nan_ok=True)
+        judged.append([metrics[key] for key in ("tone_opposition", "shared_character")])
+        assert metrics["shared_character"] == 0 < metrics["shared_character_singly"]
+    assert judged[0] != judged[1]
 
 
 class Uniform:

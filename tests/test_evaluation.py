@@ -14,7 +14,7 @@ from genpipe.cli import main
 from genpipe.evaluation import couplets
 from genpipe.evaluation.frechet import frechet_distance, judge_images
 from genpipe.evaluation.generation import targets
-from genpipe.evaluation.judge import NotMeasured, Trial
+from genpipe.evaluation.judge import Judge, NotMeasured, Trial, judged
 from genpipe.evaluation.likelihood import bits_per_dim
 from genpipe.evaluation.pixels import energy_distance
 from genpipe.sampling.pictures import GAP, grid
@@ -122,6 +122,18 @@ def test_images_without_labels_are_evaluated_by_what_needs_none(tmp_path, capsys
     reason = "recipes.nice.judge names no model in whose features images can be compared"
     line = f"nice: left out: frechet_classifier and other distances: {reason}\n"
     assert capsys.readouterr().out.count(line) == 1
+
+
+def test_a_metric_that_is_no_number_is_left_out_and_the_others_stay(tmp_path, capsys):
+    data = tiny.data_for("nice", tmp_path)
+    measured = {"accuracy": 0.5, "level_ending": math.nan, "perplexity": math.inf}
+    judge = Judge((), ("images",), lambda _: measured)
+    trial = Trial(None, data, "images", "test", tmp_path, lambda: tiny.recipe_of("classifier", data), None, 0)
+    assert judged(trial, (judge,), "own") == {"accuracy": 0.5}
+    reason = "the split test has no case of it, or the model gives no finite number"
+    assert capsys.readouterr().out == (
+        f"own: left out: level_ending: nan: {reason}\nown: left out: perplexity: inf: {reason}\n"
+    )
 
 
 def test_samples_without_a_judge_are_compared_pixel_by_pixel(tmp_path, capsys):

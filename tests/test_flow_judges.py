@@ -1,6 +1,7 @@
 """Judges of flows: the error of the inverse and of the log-determinant, and samples by temperature."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genpipe.capabilities import Embeds, Invertible, Samples
+from genpipe.capabilities import Embeds, Example, Invertible, Samples
 from genpipe.data.loader import Data, derived_seed
 from genpipe.errors import BadInput
 from genpipe.evaluation.features import embedded
@@ -150,6 +151,21 @@ def test_the_distance_by_temperature_is_that_of_samples_of_this_temperature(name
         frechet_distance(real, embedded(Mean(), images[n : 2 * n]))
     )
     assert all(find(key) for key in metrics)
+
+
+def test_the_distance_by_temperature_keeps_the_other_options_of_samples(tmp_path):
+    model = Wrong(0.5, 0)
+    asked = []
+
+    def sample(n: int, given: Example, temperature: float = 1.0, flipped: bool = False) -> Example:
+        asked.append(flipped)
+        return {"images": torch.zeros(n, 1, 8, 8)}
+
+    model.sample = sample
+    found = trial_of(model, tiny.data_for("nice", tmp_path))
+    judge_temperatures(replace(found, how={"flipped": True}))
+    assert asked
+    assert all(asked)
 
 
 def test_a_flow_without_a_temperature_has_no_distances_by_it(tmp_path):

@@ -96,7 +96,9 @@ def test_every_judge_writes_only_metrics_of_the_table(tmp_path):
         speller = speller_in(data.directory)
         show_all(Showing(model, speller, tmp_path / name, data, kind, num=24, seed=0, how=how))
         yardstick: Any = tiny.recipe_of("classifier", data).eval() if kind == "images" else None
-        trial = Trial(model, data, kind, "test", tmp_path / name, lambda judge=yardstick: judge, speller, 0)
+        trial = Trial(
+            model, data, kind, "test", tmp_path / name, lambda judge=yardstick: judge, speller, 0, how=how
+        )
         for split in set(data.splits) - {"train"}:
             metrics = judged(replace(trial, split=split), JUDGES, name)
             assert [key for key in metrics if find(key) is None] == []

@@ -44,6 +44,12 @@ def write_model(directory: Path, **network) -> Path:
     return directory
 
 
+def test_recall_is_the_share_of_the_right_places_that_are_found():
+    right = [np.array([1, 2, 3, 4]), np.array([5, 6, 7, 8])]
+    assert benchmark.recall_of([row[::-1] for row in right], right) == 1
+    assert benchmark.recall_of([np.array([4, 9, 10, 11]), np.array([8, 7, 1, 5])], right) == 4 / 8
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "gru", loss="info_nce", dim=16)

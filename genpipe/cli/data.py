@@ -1,6 +1,7 @@
 """Raw data and data sets."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def _data(root: Path, arguments: argparse.Namespace) -> None:
         print("nothing to fetch: these data sets read no raw data that genpipe fetches")
 
 
-def _asked(root: Path, targets: list[str], set_name: str | None) -> "tuple[tuple[Part, ...], list[Hub]]":
+def _asked(root: Path, targets: list[str], set_name: str | None) -> "tuple[tuple[Part, ...], Sequence[Hub]]":
     """The folders of data/ and the data sets of Hugging Face that are asked for: all, or what the targets and a set need."""
     from genpipe.params.corpora import Hub
     from genpipe.params.project import read_params

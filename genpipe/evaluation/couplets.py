@@ -41,8 +41,8 @@ def judge_couplets(trial: Trial) -> dict[str, float]:
 def form(
     trial: Trial, test: list[Example], mixed: list[Example], tones: Mapping[str, str]
 ) -> dict[str, float]:
-    """The form of generated couplets, by a search of lines and token by token, and of real and shuffled ones."""
-    found = [{**x, "target": lines_of(trial.recipe, x, trial.speller)} for x in test]
+    """The form of generated couplets, by the search of lines that samples show and token by token, and of real and shuffled ones."""
+    found = [{**x, "target": lines_of(trial.recipe, x, trial.speller, trial.how)} for x in test]
     singly = [{**x, "target": answer_of(trial.recipe, x, trial.speller)} for x in test]
     sets = {"": found, "_singly": singly, "_real": test, "_shuffled": mixed}
     rates: dict[str, float] = {}

@@ -1,7 +1,8 @@
 """What a judge is: the capabilities and the kinds of data that it needs, and the metrics that it writes."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ class NotMeasured(Exception):
 class Trial:
     """A trained model before a judge. `yardstick` gives the model in whose features images are compared, or NotMeasured.
 
-    Samples are in the files of `samples`, or in `made`: images as bytes, points as they are.
+    Samples are in the files of `samples`, or in `made`: images as bytes, points as they are. `how` has the options under which
+    the samples were drawn: what a judge draws itself is drawn under the same.
     """
 
     recipe: Any
@@ -31,6 +33,7 @@ class Trial:
     speller: Speller | None
     seed: int
     made: Example | None = None
+    how: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Judge:
 def judged(trial: Trial, judges: tuple[Judge, ...], name: str) -> dict[str, float]:
     """The metrics of every judge that fits, `SPLIT.` before those of another split than test.
 
-    A metric that cannot be measured is left out, and its reason printed. Raises BadInput where no judge fits at all.
+    A metric that cannot be measured, or that is not a finite number, is left out, and its reason printed. Raises BadInput where no judge fits at all.
     """
     fitting = [judge for judge in judges if judge.fits(trial)]
     if not fitting and trial.split == "test":
@@ -67,9 +70,17 @@ def judged(trial: Trial, judges: tuple[Judge, ...], name: str) -> dict[str, floa
     left_out: dict[str, None] = {}  # reasons, in order; several judges may have the same
     for judge in fitting:
         try:
-            metrics |= {f"{prefix}{key}": value for key, value in judge.judge(trial).items()}
+            found = judge.judge(trial)
         except NotMeasured as reason:
             left_out[str(reason)] = None
+            continue
+        finite = {key: value for key, value in found.items() if math.isfinite(value)}
+        metrics |= {f"{prefix}{key}": value for key, value in finite.items()}
+        left_out |= {
+            f"{key}: {found[key]}: the split {trial.split} has no case of it, or the model gives no finite number": None
+            for key in found
+            if key not in finite
+        }
     for reason in left_out:
         print(f"{name}: left out: {reason}")
     return metrics

@@ -18,7 +18,7 @@ def judge_temperatures(trial: Trial) -> dict[str, float]:
     Samples are drawn with the seed of the project, number j from the same noise at each temperature. Nothing of a model that takes
     no temperature.
     """
-    options = {round(100 * t): how for t, how in temperatures_of(trial.recipe, {}).items() if t}
+    options = {round(100 * t): how for t, how in temperatures_of(trial.recipe, trial.how).items() if t}
     if not options:
         return {}
     num = min(NUM_SAMPLES, len(whole(trial.data, trial.split)["images"]) // 2)

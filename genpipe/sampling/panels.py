@@ -167,9 +167,8 @@ def write_ids(ids: Tensor, output: Output, pixels: Pixels) -> Row:
 
 def answers(showing: Showing) -> Iterable[Row]:
     """A line, the line of the same length that answers it, and the one in the data."""
-    options = checked_options(search_lines, showing.how, ("model", "x", "forbidden"))
     parts = [
-        (x["source"], lines_of(showing.recipe, x, showing.speller, **options), x["target"])
+        (x["source"], lines_of(showing.recipe, x, showing.speller, showing.how), x["target"])
         for x in showing.data.split("test")
     ]
     rows = [row for part in parts for row in zip(*map(showing.spelled, part), strict=True)]
@@ -183,8 +182,9 @@ def answer_of(model: Tags, x: Example, speller: Speller | None) -> Tensor:
     return decoding.answer(model, x, no_answer(model, x, speller))
 
 
-def lines_of(model: Tags, x: Example, speller: Speller | None, **options: Any) -> Tensor:
+def lines_of(model: Tags, x: Example, speller: Speller | None, how: Mapping[str, Any]) -> Tensor:
     """The best lines of a search, [n, time], out of the same tokens."""
+    options = checked_options(search_lines, how, ("model", "x", "forbidden"))
     return search_lines(model, x, no_answer(model, x, speller), **options).ids[:, 0]
 
 
