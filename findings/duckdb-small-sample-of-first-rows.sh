@@ -5,8 +5,9 @@
 # Seen:     a sample of n rows, n below 30, holds no row beyond the first 4096 * n. A sample of one row out of a
 #           million lies between row 2,048 and row 4,095 every time. 30 rows and more reach the whole table.
 #           The scan takes round(n * 2048 / rows seen) rows from each block of 2,048, and that is 0 once 4096 * n
-#           rows are behind it. Only after 122,880 rows it goes over to another method, too late for n below 30 (read in
-#           its code and seen in the numbers). `reservoir`, TABLESAMPLE and a seed do the same.
+#           rows are behind it. A block that gives none is not counted as seen, so it stays 0 for good. At 122,880 rows
+#           seen another method takes over, which n below 30 never reaches (read in the code of its repository, and seen
+#           in the numbers). `reservoir`, TABLESAMPLE and a seed do the same.
 # Versions: duckdb 2.0.1; 1.4.5 and 1.5.6 do it too.
 # Matters:  a few rows to look at, to judge by hand or to put into a prompt come from the oldest file or the first
 #           class of a sorted table, and repeated draws confirm it. A test with 1,000 rows, or drawing 1,000, sees nothing.
