@@ -89,6 +89,15 @@ def test_a_reader_that_ends_early_gets_no_traceback():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_an_argument_that_a_command_does_not_know_shows_what_it_takes(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["encode", "ogan", "three.png", "--out", "codes"])
+    said = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert said[0].startswith("usage: genpipe encode [-h] [--given NAME=VALUE]")
+    assert said[-1] == "genpipe encode: error: unrecognized arguments: --out codes"
+
+
 DRAWN = {"grid.png", "samples.npy", "nearest.png", "panels.json"}
 MADE = {
     "classifier": ({"mistakes.png", "panels.json"}, {"accuracy"}),

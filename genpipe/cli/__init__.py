@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, data, registry, training, upkeep, using, views
-from genpipe.cli.arguments import is_model
+from genpipe.cli.arguments import Command, is_model
 from genpipe.errors import BadInput, exit_status
 
 DESCRIPTION = """\
@@ -102,7 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", default=".", help="the project (where params.yaml is); default: here")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", title="commands", parser_class=Command
+    )
 
     for part in (data, corpus, training, using, registry, views, upkeep):
         part.add(commands)

@@ -5,11 +5,24 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import require_ours, temporary_name
 
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+class Command(argparse.ArgumentParser):
+    """A command whose own usage stands before an argument that it does not know; argparse shows that of the whole program."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]; argparse is typed by overloads
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def add_workers(command: argparse.ArgumentParser) -> None:
