@@ -5,7 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, named, new_directory, new_png, pair, positive, seed, two_or_more
+from genpipe.cli.arguments import (
+    Commands,
+    Once,
+    is_model,
+    named,
+    new_directory,
+    new_png,
+    pair,
+    positive,
+    seed,
+    steps_of_a_way,
+)
 from genpipe.errors import BadInput
 from genpipe.sampling.outputs import SAMPLES
 from genpipe.using.outputs import EMBEDDED
@@ -26,6 +37,13 @@ def add(commands: Commands) -> None:
     _add_answers(commands)
     _add_embed(commands)
     _add_search(commands)
+
+
+def is_of_model(arguments: argparse.Namespace) -> bool:
+    """Whether `genpipe sample` or `genpipe encode` is to do what a trained model does, and not what a stage of params.yaml does."""
+    name = arguments.recipe if arguments.command == "sample" else arguments.encoding
+    options = ("num", "given", "label", "how", "inputs")
+    return is_model(name) or any(getattr(arguments, option, None) not in (None, []) for option in options)
 
 
 def add_sample(sample: argparse.ArgumentParser) -> None:
@@ -67,7 +85,7 @@ def _add_interpolate(parts: Commands) -> None:
         "Codes lie at equal angles. Pictures of another size are resized.",
     )
     part.add_argument("pictures", nargs="*", metavar="PICTURE", help="two files, or none: two samples")
-    part.add_argument("--steps", type=two_or_more, default=8, metavar="N", help="default: 8")
+    part.add_argument("--steps", type=steps_of_a_way, default=8, metavar="N", help="default: 8")
     part.add_argument("--seed", type=seed, default=0, metavar="K", help="of the samples; default: 0")
     _add_given(part)
     part.add_argument(
@@ -185,6 +203,7 @@ def _add_given(part: Options) -> None:
     part.add_argument(
         "--class",
         dest="label",
+        action=Once,
         metavar="CLASS",
         help="short for --given labels=CLASS: its name, or its number where classes have no names",
     )
