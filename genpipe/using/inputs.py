@@ -22,6 +22,13 @@ def read(using: Using, inputs: Sequence[str | Path] | Tensor) -> Example:
         raise BadInput(
             f"inputs: give a list of files or texts, or a tensor, with one or more in it, not {inputs!r}"
         )
+    if not isinstance(inputs, Tensor):
+        for each in inputs:
+            if not isinstance(each, str | Path):
+                raise BadInput(
+                    f"inputs: a {type(each).__name__} is neither the name of a file nor a text; give images as a tensor "
+                    "[n, channels, height, width]"
+                )
     if using.kind == "images":
         shape = using.facts["image_shape"]
         if isinstance(inputs, Tensor):
@@ -64,6 +71,8 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """
     channels, height, width = shape
     existing(path, "name a file of a picture")
+    if path.is_dir():
+        raise BadInput(f"{path}: a directory; name the files of pictures in it")
     if height != width:
         raise BadInput(
             f"{path}: pictures are read as squares, and this model takes {height} × {width} pixels"
