@@ -215,7 +215,10 @@ def test_images_are_drawn_under_a_class(models, tmp_path, capsys, refused):
             ("--class", "red", "--given", "labels=red"),
             "--class and --given labels= name a class both; leave one",
         ),
-        ((), "ConditionalVAE takes the condition 'labels', which is missing; add --class CLASS, or from Python"),
+        (
+            (),
+            "ConditionalVAE takes the condition 'labels', which is missing; add --class CLASS, or from Python",
+        ),
     ):
         assert line in refused("sample", where, *words, *out)
 
@@ -278,8 +281,12 @@ def test_values_that_are_not_finite_are_refused_and_nothing_is_written(models, t
     table.write_text("\t".join(["a", *["0.5"] * 8]) + "\n")
     for words in (("sample", where), ("decode", where, table), ("interpolate", where)):
         target = out.with_suffix(".png") if words[0] == "interpolate" else out
-        assert "the model made images that are not finite numbers; take" in refused(*words, "--out", target)
+        assert "model: images that this model made are not finite numbers; take" in refused(
+            *words, "--out", target
+        )
         assert not target.exists()
+    file = picture(tmp_path / "a.png")
+    assert "codes that this model made are not finite numbers" in refused("encode", where, file)
     vae = model(models, "conditional_vae")
     hot = refused("sample", vae, "--class", "red", "--how", "scale=inf", "--out", out)
     assert "not finite numbers; take options that are less extreme" in hot

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, data, registry, training, upkeep, using, views
-from genpipe.cli.arguments import Command, is_model
+from genpipe.cli.arguments import Command, is_model, is_of_model
 from genpipe.errors import BadInput, exit_status
 
 DESCRIPTION = """\
@@ -81,7 +81,7 @@ def _writer(arguments: argparse.Namespace) -> str | None:
     named = next(filter(None, (getattr(arguments, block, None) for block in BLOCKS)), None)
     if named is None or is_model(named):
         return None
-    if arguments.command in ("sample", "encode") and using.is_of_model(arguments):
+    if arguments.command in ("sample", "encode") and is_of_model(arguments):
         return None
     return f"{arguments.command}@{named}"
 

@@ -181,3 +181,10 @@ def named(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
 def is_model(name: str) -> bool:
     """Whether a word names a trained model, a directory or a version of the registry, and not a stage of params.yaml."""
     return "/" in name or "@" in name
+
+
+def is_of_model(arguments: argparse.Namespace) -> bool:
+    """Whether `genpipe sample` or `genpipe encode` is to do what a trained model does, and not what a stage of params.yaml does."""
+    name = arguments.recipe if arguments.command == "sample" else arguments.encoding
+    options = ("num", "given", "label", "how", "inputs")
+    return is_model(name) or any(getattr(arguments, option, None) not in (None, []) for option in options)

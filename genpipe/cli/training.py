@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 
 from genpipe.cli import using
-from genpipe.cli.arguments import Commands, new_directory, new_file, range_of_workers, seed, steps
+from genpipe.cli.arguments import (
+    Commands,
+    is_of_model,
+    new_directory,
+    new_file,
+    range_of_workers,
+    seed,
+    steps,
+)
 from genpipe.cli.using import MODEL
 from genpipe.files import TRAINED
 from genpipe.sampling.outputs import SAMPLES
@@ -117,7 +125,7 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sample(root: Path, arguments: argparse.Namespace) -> None:
-    if using.is_of_model(arguments):
+    if is_of_model(arguments):
         using.sample(root, arguments)
         return
     from genpipe import experiment

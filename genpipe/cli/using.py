@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from genpipe.cli.arguments import (
     Commands,
     Once,
-    is_model,
     named,
     new_directory,
     new_png,
@@ -37,13 +36,6 @@ def add(commands: Commands) -> None:
     _add_answers(commands)
     _add_embed(commands)
     _add_search(commands)
-
-
-def is_of_model(arguments: argparse.Namespace) -> bool:
-    """Whether `genpipe sample` or `genpipe encode` is to do what a trained model does, and not what a stage of params.yaml does."""
-    name = arguments.recipe if arguments.command == "sample" else arguments.encoding
-    options = ("num", "given", "label", "how", "inputs")
-    return is_model(name) or any(getattr(arguments, option, None) not in (None, []) for option in options)
 
 
 def add_sample(sample: argparse.ArgumentParser) -> None:

@@ -57,7 +57,7 @@ def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, A
         raise BadInput(f"num: must be 1 or more, not {num}")
     if isinstance(recipe, Samples):
         require_given(using, given)
-        return finite(draw(recipe, num, seed, given, how, HOW), "options that are less extreme")
+        return finite(using, draw(recipe, num, seed, given, how, HOW), "options that are less extreme")
     require(using, "draws nothing", Samples, NextToken)
     require_given(using, given)
     marks = marks_of(using.facts, using.kind)
@@ -67,12 +67,13 @@ def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, A
     )
 
 
-def finite(made: Example, remedy: str) -> Example:
+def finite(using: Using, made: Example, remedy: str) -> Example:
     """What a model made. Raises BadInput where a value of it is not a finite number: as bytes it would be black, without a word."""
     for name, values in made.items():
         if not bool(values.isfinite().all()):
             raise BadInput(
-                f"the model made {name} that are not finite numbers; take {remedy}, or fetch or train the model again"
+                f"{using.directory}: {name} that this model made are not finite numbers; take {remedy}, or fetch or train the "
+                "model again"
             )
     return made
 
@@ -91,7 +92,8 @@ def codes_of(using: Using, inputs: Sequence[str | Path] | Tensor, given: Mapping
         conditions = under(
             using, given, len(inputs)
         )  # before pictures are read, of which lines may be printed
-        return in_chunks(recipe.encode, {**read(using, inputs), **conditions})
+        codes = in_chunks(recipe.encode, {**read(using, inputs), **conditions})
+        return finite(using, {"codes": codes}, "other inputs")["codes"]
     for name in given:
         raise BadInput(f"--given {name}: the features of {using.name} depend on no condition; leave it out")
     return in_chunks(recipe.embed, read(using, inputs))
@@ -105,7 +107,7 @@ def decode(using: Using, table: Path, given: Mapping[str, Any], out: Path) -> No
     x = {**under(using, given, len(codes)), "codes": codes}
     with torch.no_grad():
         made = joined([using.recipe.decode(chunk["codes"], chunk) for chunk in chunks(x)])
-    write(using, finite(made, "codes that genpipe encode wrote"), out, SCALED)
+    write(using, finite(using, made, "codes that genpipe encode wrote"), out, SCALED)
 
 
 def read_codes(table: Path, latent_dim: int) -> Tensor:
@@ -153,7 +155,7 @@ def interpolated(
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "walks"))
         start, end = using.recipe.draw_codes(CHUNK, conditions)[:2].split(1)
-    return _way(using.recipe.decode, start, end, conditions, steps)
+    return _way(using, using.recipe.decode, start, end, conditions, steps)
 
 
 def _between_images(
@@ -163,7 +165,7 @@ def _between_images(
     conditions = under(using, given, 2)
     x = read(using, inputs)
     start, end = in_chunks(coder.encode, {**x, **conditions}).split(1)
-    return _way(coder.decode, start, end, conditions, steps)
+    return _way(using, coder.decode, start, end, conditions, steps)
 
 
 def _coder(using: Using) -> Coder:
@@ -180,6 +182,7 @@ def _coder(using: Using) -> Coder:
 
 
 def _way(
+    using: Using,
     decode: Callable[[Tensor, Example], Example],
     start: Tensor,
     end: Tensor,
@@ -189,7 +192,7 @@ def _way(
     """The images on the way between two codes, [1, latent], all under the conditions of the first row."""
     first = {name: value[:1] for name, value in conditions.items()}
     way = interpolate(decode, start, end, first, steps)[0]
-    return finite({"images": way}, "other pictures")["images"]
+    return finite(using, {"images": way}, "other pictures")["images"]
 
 
 def write_walk(
