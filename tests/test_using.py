@@ -448,6 +448,12 @@ def test_a_picture_of_another_size_is_resized_and_a_line_says_so(models, tmp_pat
         assert said == (f"{tmp_path}/b.png: {words}\n" if words else "")
 
 
+def test_a_large_picture_is_read_without_a_warning_of_pillow(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    Image.new("L", (16, 16)).save(tmp_path / "large.png")
+    assert use(capsys, "encode", model(models, "ogan"), tmp_path / "large.png")
+
+
 def test_classes_without_names_are_numbers(models, tmp_path, capsys):
     """Of many names an error has the first ones."""
     directory = tmp_path / "vae"
@@ -617,6 +623,7 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", ogan, "--num", 10**12, *out), "samples need 512,000 GB of memory, and this machine has"),
         (("encode", ogan), "ogan is to encode: files of pictures, or texts"),
         (("interpolate", ogan, grey), "name two pictures, or none to go from one sample to another, not 1"),
+        (("interpolate", ogan, grey, grey, "--seed", "4"), "--seed has no effect between two pictures; leave it"),
         (("interpolate", couplet), "Couplet makes no images: it was trained on pairs"),
         (("interpolate", ogan, grey, grey, "--out", grey), "a.png: this is the input"),
         (("interpolate", model(models, "wgan_gp"), grey, grey), "GAN cannot encode and decode pictures; name no"),

@@ -1,10 +1,12 @@
 """A person's own inputs as a model sees them."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genpipe.capabilities import Example
@@ -77,8 +79,12 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
         raise BadInput(
             f"{path}: pictures are read as squares, and this model takes {height} × {width} pixels"
         )
-    found: Read = read_picture(path, height, as_grey=False)
-    pixels = read_deep(path, height, bits_used(found.largest)) if found.pixels is None else found.pixels
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", Image.DecompressionBombWarning
+        )  # a large picture of one's own; twice that is refused
+        found: Read = read_picture(path, height, as_grey=False)
+        pixels = read_deep(path, height, bits_used(found.largest)) if found.pixels is None else found.pixels
     if len(pixels) > channels:
         raise BadInput(f"{path}: in colours, and this model takes grey pictures; convert it to grey first")
     if found.frames > 1:
