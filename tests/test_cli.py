@@ -214,7 +214,7 @@ def test_steps_and_seed_can_be_given(project):
         (["count", "params.yaml", "--out", "artifacts"], "'artifacts' is a directory; name a file in it"),
         (
             ["count", "params.yaml", "--out", "params.yaml/x"],
-            "params.yaml/x cannot be written: File exists; name another",
+            "params.yaml/x cannot be written: Not a directory; name another",
         ),
         (["count", "params.yaml", "--out", "/proc/x"], "/proc/x cannot be written: "),
         (["count", "params.yaml", "--out", "x" * 300], "File name too long; name another"),
