@@ -62,7 +62,10 @@ POEMS = {
     for name, block in PARAMS["datasets"].items()
     if block["kind"] in ("poems", "couplets", "titles", "verses")
 }
-VERSES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
+WRITERS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
+CAPTIONS = {name for name in WRITERS if PARAMS["recipes"][name]["data"].startswith("features/")}
+VERSES = WRITERS - CAPTIONS
+FEATURES = {f"features@{name}" for name in PARAMS["features"]}  # of pictures, by a classifier
 MASKED, TAGGERS = (
     {name for name, block in PARAMS["recipes"].items() if block["model"] == model}
     for model in ("masked_lm", "crf_tagger")
@@ -138,9 +141,14 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/langevin.py", of(ENERGIES)),
         ("nn/recurrent.py", of(TITLES - VOTERS)),
         ("nn/transformer.py", of(RESTORERS)),
-        ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
+        ("features.py", FEATURES),
+        ("data/captions.py", of(CAPTIONS)),
+        ("evaluation/captions.py", of(CAPTIONS, ["evaluate"])),
+        ("sampling/captions.py", of(CAPTIONS, ["sample"])),
+        ("sources/emoji_names.py", {"prepare@emoji_names"}),
+        ("nn/conv.py", FEATURES | of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
-        ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
+        ("models/classifier.py", FEATURES | of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of(COUPLETS | TITLES)),
         ("data/tagged.py", of(VERSES | TAGGERS | DYNASTIES)),

@@ -37,7 +37,7 @@ def with_file(file, *commands):
     }
 
 
-TORCH = RECIPES | {"prepare@minilm"}
+TORCH = RECIPES | {"prepare@minilm"} | {f"features@{name}" for name in CODE["features"]}
 BLEU = with_file("evaluation/texts", "evaluate")
 WORDS = {f"{command}@{name}" for command in ("count", "encode") for name in CODE[command]}
 POINTS = with_file("sources/points", "prepare") | with_file("sources/trajectories", "prepare")
