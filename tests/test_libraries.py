@@ -96,7 +96,7 @@ def test_the_sets_of_stages_below_are_not_empty():
         ("tokenizers", WORDS),
         ("tqdm", WORDS),
         ("polars_runtime_32", WORDS | POINTS),
-        ("resvg_py", {"prepare@emoji"}),
+        ("resvg_py", {"prepare@emoji", "prepare@emoji_names"}),
     ],
 )
 def test_another_version_makes_stale_what_imports_the_library_or_what_requires_it(library, stale, project):
