@@ -37,7 +37,7 @@ def with_file(file, *commands):
     }
 
 
-TORCH = RECIPES | {"prepare@minilm"}
+TORCH = RECIPES | {"prepare@minilm"} | {f"features@{name}" for name in CODE["features"]}
 BLEU = with_file("evaluation/texts", "evaluate")
 WORDS = {f"{command}@{name}" for command in ("count", "encode") for name in CODE[command]}
 POINTS = with_file("sources/points", "prepare") | with_file("sources/trajectories", "prepare")
@@ -96,7 +96,7 @@ def test_the_sets_of_stages_below_are_not_empty():
         ("tokenizers", WORDS),
         ("tqdm", WORDS),
         ("polars_runtime_32", WORDS | POINTS),
-        ("resvg_py", {"prepare@emoji"}),
+        ("resvg_py", {"prepare@emoji", "prepare@emoji_names"}),
     ],
 )
 def test_another_version_makes_stale_what_imports_the_library_or_what_requires_it(library, stale, project):

@@ -20,8 +20,20 @@ from genpipe.sampling.outputs import SAMPLES
 
 def add(commands: Commands) -> None:
     """Add the commands about recipes."""
+    _add_features(commands)
     _add_train(commands)
     _add_sample_and_evaluate(commands)
+
+
+def _add_features(commands: Commands) -> None:
+    """What a trained model finds in images, as data of another recipe."""
+    features = commands.add_parser(
+        "features",
+        help="write texts beside the features that a trained model finds in their images",
+        epilog="example: genpipe features emoji_names, a block of features in params.yaml",
+    )
+    features.add_argument("name")
+    features.set_defaults(run=_features)
 
 
 def _add_train(commands: Commands) -> None:
@@ -107,6 +119,13 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         "--out", type=new_file, metavar="FILE", help="default: artifacts/metrics/RECIPE.json"
     )
     evaluate.set_defaults(run=_evaluate)
+
+
+def _features(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.features import write_features
+    from genpipe.params.project import read_params
+
+    write_features(root, arguments.name, read_params(root).named("features", arguments.name))
 
 
 def _train(root: Path, arguments: argparse.Namespace) -> None:

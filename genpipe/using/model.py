@@ -145,6 +145,10 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
     require_condition(using, name)
     if not values:
         raise BadInput(f"{name}: there is no value; give one, or one for each example")
+    if name == "vector":
+        raise BadInput(
+            f"vector: not written by hand; genpipe answer {using.directory.name} PICTURE takes the features of a picture"
+        )
     if name == "labels":
         return [(name, torch.tensor([class_number(using, text) for text in values]))]
     if name in using.facts.get("conditions", {}):
