@@ -5,6 +5,8 @@ STAMP  := $(VENV)/.installed
 TEXTS  ?= .genpipe/texts
 PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Python keeps what it compiles, also where the environment forbids it: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run zoo test test-slow check chaos bench clean install private
 
