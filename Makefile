@@ -28,7 +28,7 @@ zoo: install
 	@python -m flows.retrain
 
 test: install
-	python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile
+	python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	python -m pytest -m slow

@@ -16,7 +16,11 @@ import psutil
 
 ALL_UP = """
 import time, ray
-ray.init(address="{address}", logging_level=40)
+while not ray.is_initialized():
+    try:
+        ray.init(address="{address}", logging_level=40)
+    except ConnectionError:  # a busy head listens before it knows of itself
+        time.sleep(1)
 while sum(node["Alive"] for node in ray.nodes()) < {nodes}:
     time.sleep(0.1)
 """

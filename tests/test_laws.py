@@ -42,7 +42,7 @@ from tests import tiny
 from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = [pytest.mark.usefixtures("registered"), pytest.mark.long]
 every_recipe = pytest.mark.parametrize("name", sorted(tiny.MODELS))
 
 

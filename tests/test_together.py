@@ -22,7 +22,7 @@ from tests import exactness, toys
 from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = [pytest.mark.usefixtures("registered"), pytest.mark.long]
 SHAPED = "makes tensors whose shape depends on what is in the slice"
 APART = {  # the updates of the recipes that are computed slice by slice, and why
     "aae": {"reconstruct": "changes buffers"},
