@@ -237,8 +237,11 @@ def _chosen(command: str, block: Block, params: Block, known: Known) -> Chosen:
     if command == "prepare":
         return {"sources.datasets": {str(block["kind"])}} if "kind" in block else {}
     if command == "features":
-        recipe = _item(params, "recipes", str(block.get("model")).removeprefix("models/"))
-        return {"models": {str(recipe.get("model"))}, "data.opening": (), "evaluation.validation": ()}
+        name = str(block.get("model")).removeprefix("models/")
+        recipe = _item(params, "recipes", name)
+        if "model" not in recipe:
+            raise LookupError(f"model: no recipe {name!r}; name one of recipes, or take the block out")
+        return {"models": {str(recipe["model"])}, "data.opening": (), "evaluation.validation": ()}
     if "model" not in block:
         return {}
     model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, known.source)

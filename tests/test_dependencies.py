@@ -327,6 +327,16 @@ def test_an_unknown_model_is_one_line(copy):
         code_of(copy)
 
 
+def test_features_of_a_recipe_that_there_is_not_are_one_line(copy):
+    params = yaml_text.read(copy / "params.yaml")
+    recipes = {name: block for name, block in params["recipes"].items() if name != "classifier_emoji"}
+    (copy / "params.yaml").write_text(yaml_text.dump({**params, "recipes": recipes}))
+    with pytest.raises(
+        BadInput, match=r"features.emoji_names: model: no recipe 'classifier_emoji'; name one of"
+    ):
+        code_of(copy)
+
+
 def test_every_stage_depends_on_its_own_code():
     assert set(STAGES) == {"code", *ENTRANCES}
     for name in ENTRANCES:
@@ -466,7 +476,7 @@ def test_dvc_runs_only_what_imports_an_edited_brick(copy):
     quick = params["sets"]["quick"]
     recipes = {name: params["recipes"][name] for name in quick}
     (copy / "params.yaml").write_text(
-        yaml_text.dump({**params, "recipes": recipes, "sets": {"quick": quick}})
+        yaml_text.dump({**params, "features": {}, "recipes": recipes, "sets": {"quick": quick}})
     )
     (copy / "dvc.yaml").write_text(GRAPH)
     (copy / ".dvcignore").write_text("__pycache__\n")

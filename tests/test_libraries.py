@@ -340,7 +340,9 @@ def test_dvc_runs_what_uses_a_library_and_the_plan_says_which(project, capsys):
     make_repository(project)
     params = yaml_text.read(project / "params.yaml")
     recipes = {name: params["recipes"][name] for name in ("nice", "unilm_titles")}
-    (project / "params.yaml").write_text(yaml_text.dump({**params, "recipes": recipes, "sets": {}}))
+    (project / "params.yaml").write_text(
+        yaml_text.dump({**params, "features": {}, "recipes": recipes, "sets": {}})
+    )
     (project / "dvc.yaml").write_text(GRAPH)
     every = {f"{command}@{name}" for command in ("train", "evaluate") for name in recipes}
     assert repro(project) == {"code", *every}
