@@ -5,6 +5,8 @@ STAMP  := $(VENV)/.installed
 TEXTS  ?= .genpipe/texts
 PEERS  ?= .genpipe/peers
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Python keeps what it compiles, also where the environment forbids it: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run zoo test test-slow check chaos bench clean install private
 
@@ -26,7 +28,7 @@ zoo: install
 	@python -m flows.retrain
 
 test: install
-	python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile
+	python -m pytest -m 'not slow' -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	python -m pytest -m slow

@@ -40,8 +40,8 @@ def sample(
 ) -> dict[str, Any]:
     """What `genpipe sample` draws: {"images": [num, channels, height, width] in [0, 1]}, or points, or ids of text.
 
-        genpipe.sample("gan", 64, given={"labels": 7})
-        genpipe.sample("gan", 20, given={"labels": [0, 1, 2, 3, 4]})  # again and again
+        genpipe.sample("gan_conditional", 64, given={"labels": 7})
+        genpipe.sample("gan_conditional", 20, given={"labels": [0, 1, 2, 3, 4]})  # again and again
 
     Raises BadInput for a class that there is not, for a condition that is missing or that the model does not take, and for an
     unknown option.

@@ -60,6 +60,7 @@ ENTRANCES = {
     "count": Entrance("corpora", ("corpus.counts:count_corpus",)),
     "vocabulary": Entrance("corpora", ("corpus.vocabulary:build_vocabulary",)),
     "encode": Entrance("encodings", ("corpus.encoding:encode",)),
+    "features": Entrance("features", ("features:write_features",)),
     "train": Entrance("recipes", ("experiment:train",)),
     "sample": Entrance("recipes", ("experiment:sample",)),
     "evaluate": Entrance("recipes", ("experiment:evaluate",)),
@@ -235,6 +236,12 @@ def _chosen(command: str, block: Block, params: Block, known: Known) -> Chosen:
     """The rows of the registries that a stage uses: its model and its judge's, its kind of data, what fits them."""
     if command == "prepare":
         return {"sources.datasets": {str(block["kind"])}} if "kind" in block else {}
+    if command == "features":
+        name = str(block.get("model")).removeprefix("models/")
+        recipe = _item(params, "recipes", name)
+        if "model" not in recipe:
+            raise LookupError(f"model: no recipe {name!r}; name one of recipes, or take the block out")
+        return {"models": {str(recipe["model"])}, "data.opening": (), "evaluation.validation": ()}
     if "model" not in block:
         return {}
     model, kind = str(block["model"]), _kind_of_data(str(block.get("data")), params, known.source)
@@ -274,6 +281,8 @@ def _validation(block: Block) -> set[str]:
 def _kind_of_data(data: str, params: Block, source: Source) -> str | None:
     """The kind of the data at `data`, below artifacts/, as its data.json will say; None where params.yaml does not."""
     folder, _, name = data.partition("/")
+    if folder == "features":
+        return "captions"
     kind = _item(params, {"encoded": "encodings"}.get(folder, folder), name).get("kind")
     if folder == "encoded" or kind is None:
         return kind

@@ -108,6 +108,46 @@ METRICS: dict[str, Metric] = {
             "f1_majority": "the most frequent answer",
         },
     ),
+    "caption_f1": Metric(
+        "F1 of words of captions",
+        "%",
+        "maximise",
+        "Words that the likeliest caption of a test image shares with the right one, as the harmonic mean of both shares; the mean over images.",
+        {
+            "caption_f1_majority": "the most frequent caption",
+            "caption_f1_constant": "always the training caption that shares most with the others",
+            "caption_f1_nearest": "the caption of the nearest training image",
+            "caption_f1_shuffled": "the model under another image",
+            "caption_f1_zero": "the model without an image",
+        },
+    ),
+    "caption_match": Metric(
+        "Captions that are right",
+        "%",
+        "maximise",
+        "Share of test images whose likeliest caption is the right one, word for word.",
+        {
+            "caption_match_majority": "the most frequent caption",
+            "caption_match_constant": "always the training caption that shares most with the others",
+            "caption_match_nearest": "the caption of the nearest training image",
+            "caption_match_shuffled": "the model under another image",
+            "caption_match_zero": "the model without an image",
+        },
+    ),
+    "vector_gap": Metric(
+        "Cost of another image",
+        "nats a token",
+        "maximise",
+        "How much more a word of a test caption costs under the features of another test image than under its own.",
+        constants={"a model that does not look": 0.0},
+    ),
+    "distinct_captions": Metric(
+        "Different captions",
+        "%",
+        "as real",
+        "Share of test images whose likeliest caption no image before it has.",
+        {"distinct_captions_real": "right captions"},
+    ),
     "form_accuracy": Metric(
         "Verse form asked for",
         "%",
@@ -258,7 +298,11 @@ METRICS: dict[str, Metric] = {
         "nats a token",
         "minimise",
         "Surprise at a token of a test text, given those before it.",
-        {"nats_per_token_unigram": "frequencies of tokens"},
+        {
+            "nats_per_token_unigram": "frequencies of tokens",
+            "nats_per_token_shuffled": "under another image",
+            "nats_per_token_zero": "without an image",
+        },
     ),
     "perplexity": Metric(
         "Perplexity", "tokens", "minimise", "The exponential of the cross-entropy of a token."
@@ -555,6 +599,7 @@ METRICS: dict[str, Metric] = {
         )
         for percent in (50, 70, 80, 90, 100)
     },
+    "caption_num_texts": Metric("Captions compared", "", "", "Test images whose captions were compared."),
     "frechet_num_images": Metric(
         "Images compared", "", "", "Sample size of each side of the Fréchet distances."
     ),
@@ -742,6 +787,9 @@ BASELINE_SUFFIXES = {
     "_other_image": "another image",
     "_noise": "noise",
     "_majority": "always the most frequent one",
+    "_constant": "always the training text that shares most with the others",
+    "_nearest": "the text of the nearest training row",
+    "_zero": "a vector of zeros",
     "_copy": "a copy of what was read",
     "_gaussian": "a Gaussian",
     "_random": "at random",

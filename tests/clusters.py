@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+MAX_STARTS = 3
+UP = 120  # seconds
 ALL_UP = """
 import time, ray
 ray.init(address="{address}", logging_level=40)
@@ -46,21 +48,43 @@ def ray_cluster(temp: Path, cpus: tuple[int, ...], hidden: Path | None = None) -
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
+    for _ in range(MAX_STARTS):
+        with contextlib.ExitStack() as stack:
+            cluster = _started(stack, temp, access, cpus, hidden)
+            if _is_up(cluster):
+                yield cluster
+                return
+    raise TimeoutError("no Ray cluster has come up, this machine is too busy")
+
+
+def _started(
+    stack: contextlib.ExitStack,
+    temp: Path,
+    access: dict[str, str],
+    cpus: tuple[int, ...],
+    hidden: Path | None,
+) -> RayCluster:
+    """A cluster that is coming up, until the stack is closed."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     as_head = ["--head", "--port", str(port), "--include-dashboard", "false", "--temp-dir", str(temp / "c")]
-    with contextlib.ExitStack() as stack:
-        nodes = []
-        for number, size in enumerate(cpus):
-            words = ["--address", address] if number else as_head
-            nodes.append(
-                start_node([*words, "--num-cpus", str(size), "--block"], access, hidden if number else None)
-            )
-            stack.callback(end_family, nodes[-1])
-            wait_for_port(port)
-        up = ALL_UP.format(address=address, nodes=len(cpus))
-        subprocess.run([sys.executable, "-c", up], env=access, check=True, timeout=240)
-        yield RayCluster(address, access, nodes)
+    nodes = []
+    for number, size in enumerate(cpus):
+        words = ["--address", address] if number else as_head
+        nodes.append(
+            start_node([*words, "--num-cpus", str(size), "--block"], access, hidden if number else None)
+        )
+        stack.callback(end_family, nodes[-1])
+        wait_for_port(port)
+    return RayCluster(address, access, nodes)
+
+
+def _is_up(cluster: RayCluster) -> bool:
+    """Whether all nodes come to life; on a busy machine Ray may give up one of its own that is slow."""
+    up = ALL_UP.format(address=cluster.address, nodes=len(cluster.nodes))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return not subprocess.run([sys.executable, "-c", up], env=cluster.environment, timeout=UP).returncode
+    return False
 
 
 def start_node(words: list[str], environment: dict[str, str], hidden: Path | None) -> subprocess.Popen:

@@ -28,6 +28,14 @@ settings.register_profile(
 settings.load_profile("busy")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first: processes take one after the other, and none should be left with a long one."""
+    long = {
+        item.path for item in items if any(item.get_closest_marker(name) for name in ("e2e", "ray", "long"))
+    }
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread_and_seed(request):
     """Two busy threads made tiny steps 40 times slower. No test may pass by luck. One that needs no torch does not import it."""

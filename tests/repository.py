@@ -1,8 +1,12 @@
 """Git and DVC by their commands, in the repositories that tests make, as somebody who has a name."""
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +42,16 @@ def dvc(root: Path, *words: str) -> str:
 
 def make_repository(root: Path) -> Path:
     """An empty one, of Git and of DVC."""
+    return Path(shutil.copytree(_empty_repository(), root, symlinks=True, dirs_exist_ok=True))
+
+
+@functools.cache
+def _empty_repository() -> Path:
+    """Made once in a process: DVC takes a second."""
+    home = Path(tempfile.mkdtemp(prefix="genpipe-repository-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    root = home / "empty"
+    root.mkdir()
     run(root, "git", "init", "-q", "-b", "main")
     dvc(root, "init", "-q")
     return root

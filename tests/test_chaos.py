@@ -18,6 +18,7 @@ from tests.chaos.pipeline import State, differences, forget, stages_in, state_of
 from tests.chaos.processes import Family, succeeded
 from tests.chaos.rounds import draw, play, prepare
 from tests.chaos.victims import VICTIMS
+from tests.repository import make_repository
 
 DAEMON = """
 import os, pathlib, sys, time
@@ -96,8 +97,7 @@ def test_a_command_that_does_not_end_well_is_a_complaint(tmp_path: Path) -> None
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     (tmp_path / "dvc.yaml").write_text(
         "stages: {one: {cmd: date +%N > one, outs: [one]}, two: {cmd: echo 2 > two, outs: [two]}}"
     )

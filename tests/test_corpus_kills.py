@@ -220,18 +220,18 @@ def two_nodes() -> Iterator[RayCluster]:
 
 
 @pytest.mark.ray
-def test_a_killed_node_costs_time_and_nothing_else(tmp_path, two_nodes):
-    second = two_nodes.nodes[1]
-    text = write_text(tmp_path / "text.txt", 60_000)  # long enough for the second node to start an actor
-    undisturbed = counted(text, tmp_path / "undisturbed", "--workers", "2", "--executor", "local")
-    root = tmp_path / "project"
-    root.mkdir()
-    words = command(text, root, "--workers", "2", "--address", two_nodes.address)
+def test_a_killed_node_costs_time_and_nothing_else(text, undisturbed, tmp_path, two_nodes):
+    first, second = two_nodes.nodes
+    words = command(text, tmp_path, "--workers", "2", "--address", two_nodes.address)
     process = subprocess.Popen(words, env=two_nodes.environment, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: actors_of(second), process)
-    wait_for_runs(process, root, runs_written(root) + 4)
+    wait_until(lambda: actors_of(first), process)
+    (held,) = actors_of(first)
+    held.suspend()  # it could count all before the other one has started
+    wait_for_runs(process, tmp_path, runs_written(tmp_path) + 4)
+    assert actors_of(second)
     end_family(second)
+    held.resume()
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert "handed out again" in errors
-    assert sha256(root) == undisturbed
+    assert sha256(tmp_path) == undisturbed

@@ -176,6 +176,14 @@ def passages(directory: Path) -> Path:
     return directory
 
 
+def captions(directory: Path) -> Path:
+    describe(directory, "captions", vector_dim=2, max_length=3, **special(10))
+    for split in ("train", "test"):
+        write_texts(directory, split, "text", [[1, 2], [3, 4, 5], [6]])
+        np.save(directory / f"{split}.vector.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
+    return directory
+
+
 WRITERS = {
     "images": (images, {}),
     "points": (points, {}),
@@ -184,6 +192,7 @@ WRITERS = {
     "groups": (groups, {}),
     "tagged": (tagged, {}),
     "passages": (passages, {}),
+    "captions": (captions, {}),
 }
 
 
@@ -339,6 +348,27 @@ def test_tags_stay_with_their_tokens_where_texts_are_cut(tmp_path) -> None:
     assert chunk["tags"].tolist() == [[2, 1, 0], [0, 1, 2]]
     (cut,) = open_data(tmp_path, {"max_length": 1}).split("test")
     assert (cut["ids"].tolist(), cut["tags"].tolist()) == ([[1], [3]], [[2], [0]])
+
+
+def test_vectors_stay_with_their_texts(tmp_path) -> None:
+    data = open_data(captions(tmp_path))
+    (chunk,) = data.split("test")
+    assert (chunk["ids"].tolist(), chunk["lengths"].tolist()) == (
+        [[1, 2, 10], [3, 4, 5], [6, 10, 10]],
+        [2, 3, 1],
+    )
+    assert chunk["vector"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    batch = data.train_batch(3, 1, 5)
+    first = {1: [0, 1], 3: [2, 3], 6: [4, 5]}
+    assert [first[row[0]] for row in batch["ids"].tolist()] == batch["vector"].tolist()
+    (cut,) = open_data(tmp_path, {"max_length": 1}).split("test")
+    assert cut["ids"].tolist() == [[1], [3], [6]]
+    assert open_data(tmp_path, {"max_length": 1}).facts["max_length"] == 1
+    np.save(tmp_path / "test.vector.npy", np.zeros((3, 4), np.float32))
+    with pytest.raises(
+        BadState, match=r"test.vector.npy: \[3, 4\], not \[3, 2\]; run the stage that makes it again"
+    ):
+        open_data(tmp_path)
 
 
 def test_questions_have_their_passages_and_all_answers(tmp_path) -> None:

@@ -62,7 +62,10 @@ POEMS = {
     for name, block in PARAMS["datasets"].items()
     if block["kind"] in ("poems", "couplets", "titles", "verses")
 }
-VERSES = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
+WRITERS = {name for name, block in PARAMS["recipes"].items() if block["model"] == "conditional_lm"}
+CAPTIONS = {name for name in WRITERS if PARAMS["recipes"][name]["data"].startswith("features/")}
+VERSES = WRITERS - CAPTIONS
+FEATURES = {f"features@{name}" for name in PARAMS["features"]}  # of pictures, by a classifier
 MASKED, TAGGERS = (
     {name for name, block in PARAMS["recipes"].items() if block["model"] == model}
     for model in ("masked_lm", "crf_tagger")
@@ -138,17 +141,22 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("nn/langevin.py", of(ENERGIES)),
         ("nn/recurrent.py", of(TITLES - VOTERS)),
         ("nn/transformer.py", of(RESTORERS)),
-        ("nn/conv.py", of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
+        ("features.py", FEATURES),
+        ("data/captions.py", of(CAPTIONS)),
+        ("evaluation/captions.py", of(CAPTIONS, ["evaluate"])),
+        ("sampling/captions.py", of(CAPTIONS, ["sample"])),
+        ("sources/emoji_names.py", {"prepare@emoji_names"}),
+        ("nn/conv.py", FEATURES | of(CONVOLVED) | of(WITHOUT_CONV & JUDGED, ["sample", "evaluate"])),
         ("models/nice.py", of(["nice"])),
-        ("models/classifier.py", of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
+        ("models/classifier.py", FEATURES | of(CLASSIFIERS) | of(JUDGED, ["sample", "evaluate"])),
         ("data/images.py", of(PICTURES)),
         ("data/pairs.py", of(COUPLETS | TITLES)),
         ("data/tagged.py", of(VERSES | TAGGERS | DYNASTIES)),
         ("evaluation/text_classes.py", of(DYNASTIES, ["evaluate"])),
         ("data/passages.py", of(BIOGRAPHIES)),
-        ("nn/votes.py", of(VOTERS) | of(VERSES | TITLES, ["sample"]) | of(COUPLETS | TITLES, ["evaluate"])),
+        ("nn/votes.py", of(VOTERS) | of(WRITERS | TITLES, ["sample"]) | of(COUPLETS | TITLES | CAPTIONS, ["evaluate"])),
         ("data/points.py", of(POINTS)),
-        ("recipe.py", of(ALL)),
+        ("recipe.py", FEATURES | of(ALL)),
         ("training/trainer.py", of(ALL, ["train"])),
         ("training/complaints.py", set()),
         ("evaluation/frechet.py", of(PICTURES - CLASSIFIERS - RESTORERS, ["evaluate"])),
@@ -159,8 +167,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("data/groups.py", of(SIMILAR)),
         ("nn/margins.py", of(SIMILAR)),
         ("sources/near_texts.py", {"prepare@bible", "prepare@bible_full", "prepare@help"}),
-        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
-        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | VERSES | MASKED | DYNASTIES, ["sample"])),
+        ("sampling/temperatures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | WRITERS, ["sample"]) | of(FLOWS & PICTURES, ["evaluate"])),
+        ("sampling/pictures.py", of(PICTURES | POINTS | TITLES | BIOGRAPHIES | WRITERS | MASKED | DYNASTIES, ["sample"])),
         ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(PARAMS["corpora"], ["vocabulary"])),
@@ -206,7 +214,7 @@ def test_a_text_that_is_no_docstring_counts(copy, unedited):
 
 def test_a_constant_in_a_function_of_the_contract_makes_all_trainings_stale(copy, unedited):
     edit(copy, "recipe.py", r"^Batch = ", "SOMETHING = 1\nBatch = ")
-    assert changed(copy, unedited) == of(ALL)
+    assert changed(copy, unedited) == FEATURES | of(ALL)
 
 
 def test_a_new_model_makes_nothing_stale(copy, unedited):
@@ -257,14 +265,14 @@ def test_an_import_of_all_names_counts_where_a_part_of_the_module_is_used(copy):
     edit(copy, "assembly.py", "^from genpipe.models", "from genpipe.nn.newer import *\nfrom genpipe.models")
     before = code_of(copy)
     edit(copy, "nn/newer.py", r"\Z", "\nSOMETHING = 1\n")
-    assert changed(copy, before) == of(ALL)
+    assert changed(copy, before) == FEATURES | of(ALL)
 
 
 def test_data_beside_code_counts_for_what_uses_the_package(copy):
     (copy / "genpipe/sampling/frame.css").write_text("a")
     before = code_of(copy)
     (copy / "genpipe/sampling/frame.css").write_text("b")
-    assert changed(copy, before) == of(ALL, ["sample", "evaluate"])
+    assert changed(copy, before) == FEATURES | of(ALL, ["sample", "evaluate"])
 
 
 @pytest.mark.parametrize("name", [".plots.py.swp", "plots.py~", "README.md", "plots.py.orig"])
@@ -315,6 +323,16 @@ def test_an_unknown_model_is_one_line(copy):
     (copy / "params.yaml").write_text(text.replace("model: nice", "model: nicer"), encoding="utf-8")
     with pytest.raises(
         BadInput, match=r"params.yaml: recipes.nice: no 'nicer' in RECIPES; there is: aae, ali, classifier, "
+    ):
+        code_of(copy)
+
+
+def test_features_of_a_recipe_that_there_is_not_are_one_line(copy):
+    params = yaml_text.read(copy / "params.yaml")
+    recipes = {name: block for name, block in params["recipes"].items() if name != "classifier_emoji"}
+    (copy / "params.yaml").write_text(yaml_text.dump({**params, "recipes": recipes}))
+    with pytest.raises(
+        BadInput, match=r"features.emoji_names: model: no recipe 'classifier_emoji'; name one of"
     ):
         code_of(copy)
 
@@ -458,7 +476,7 @@ def test_dvc_runs_only_what_imports_an_edited_brick(copy):
     quick = params["sets"]["quick"]
     recipes = {name: params["recipes"][name] for name in quick}
     (copy / "params.yaml").write_text(
-        yaml_text.dump({**params, "recipes": recipes, "sets": {"quick": quick}})
+        yaml_text.dump({**params, "features": {}, "recipes": recipes, "sets": {"quick": quick}})
     )
     (copy / "dvc.yaml").write_text(GRAPH)
     (copy / ".dvcignore").write_text("__pycache__\n")

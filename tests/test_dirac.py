@@ -135,8 +135,9 @@ def test_the_average_of_the_weights_is_near_the_middle_of_the_orbit(tmp_path):
 
 
 def path(name, seconds, dt=0.05):
-    """Distances from (0, 0) on the way from (1, 1), by fourth-order Runge–Kutta steps."""
-    field, c, t, radii = FIELDS[name], 1.0, 1.0, []
+    """Distances from (0, 0) on the way from (1, 1) in a field or in that of a name, by fourth-order Runge–Kutta steps."""
+    field = FIELDS[name] if isinstance(name, str) else name
+    c, t, radii = 1.0, 1.0, []
     for _ in range(round(seconds / dt)):
         k1 = field(c, t)
         k2 = field(c + dt / 2 * k1[0], t + dt / 2 * k1[1])
@@ -173,3 +174,22 @@ def test_the_potential_damps_less_and_less():
     """−c |t| / λ vanishes with t, so there is no exponential rate: the article has it swing on."""
     radii = path("gan_qp_l1", 200)
     assert radii[-1] > 0.03
+
+
+def test_a_decay_of_the_critic_brings_the_potential_to_rest():
+    """The article adds 0.1 c² / 2 to the critic's loss: then the way to (0, 0) is exponential."""
+
+    def decayed(c, t):
+        up, along = FIELDS["gan_qp_l1"](c, t)
+        return up - 0.1 * c, along
+
+    assert path(decayed, 200)[-1] < 0.01 * path("gan_qp_l1", 200)[-1]
+
+
+def test_a_heavy_two_sided_penalty_parks_the_game_at_a_wrong_point():
+    """With a weight of 1 the critic stays at 0 where t is 2: its slope is paid for at once, and the generator does not move on."""
+
+    def heavy(c, t):
+        return -t - 2 * (abs(c) - 1) * sign(c), c
+
+    assert path(heavy, 40)[-1] == pytest.approx(2, abs=0.1)

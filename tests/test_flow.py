@@ -27,6 +27,7 @@ from tasks import attempts
 from tasks.order import downstream, next_to_start
 from tasks.reproduce import Processes, StageFailed, reproduce
 from tasks.times import read_times
+from tests.repository import make_repository
 
 HERE = Path(__file__).resolve().parent.parent
 STAGE = """\
@@ -79,8 +80,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     (tmp_path / "stage.py").write_text(STAGE)
     (tmp_path / "params.yaml").write_text("datasets: {}\ncluster: {max_parallel: 2}\n")
     write_knobs(tmp_path)

@@ -117,6 +117,7 @@ def test_a_training_finds_something_of_the_ring(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_most_trainings_find_most_modes(name, tmp_path):
     results = [trained(name, seed, tmp_path / str(seed)) for seed in SEEDS]

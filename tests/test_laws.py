@@ -1,6 +1,8 @@
 """Laws that hold for every recipe, or for every recipe with a capability; those of genpipe and those of tests/reference."""
 
 import copy
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +27,6 @@ from genpipe.capabilities import (
 )
 from genpipe.data.loader import Data, read_description
 from genpipe.evaluation.judges import JUDGES
-from genpipe.files import hash_of
 from genpipe.metrics import explained
 from genpipe.models import RECIPES
 from genpipe.recipe import Recipe, Update
@@ -41,7 +42,7 @@ from tests import tiny
 from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = [pytest.mark.usefixtures("registered"), pytest.mark.long]
 every_recipe = pytest.mark.parametrize("name", sorted(tiny.MODELS))
 
 
@@ -76,39 +77,52 @@ def test_the_list_of_recipes_equals_the_folder_and_each_has_a_page():
     assert [name for name in tiny.BLOCKS if f"(models/{name}.md)" not in systems] == []
 
 
+Whole = Callable[[str], tuple[dict[str, Tensor], Trainer]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Whole:
+    """The weights that a recipe begins with, and its training from the first step to the last: one for several laws."""
+
+    @functools.cache
+    def of(name: str) -> tuple[dict[str, Tensor], Trainer]:
+        fitted = trainer(name, tmp_path_factory.mktemp("whole"))
+        before = weights(fitted.recipe)
+        fitted.fit()
+        return before, fitted
+
+    return of
+
+
 @every_recipe
-def test_every_parameter_is_trained_by_some_phase(name, tmp_path):
-    fitted = trainer(name, tmp_path)
-    before = weights(fitted.recipe)
-    fitted.fit()
+def test_every_parameter_is_trained_by_some_phase(name, whole: Whole):
+    before, fitted = whole(name)
     unmoved = [key for key, value in fitted.recipe.named_parameters() if torch.equal(before[key], value)]
     assert not unmoved
 
 
 @every_recipe
-def test_resuming_ends_on_the_same_bits(name, tmp_path):
-    whole = trainer(name, tmp_path, "whole")
-    whole.fit()
+def test_resuming_ends_on_the_same_bits(name, whole: Whole, tmp_path):
+    _, undisturbed = whole(name)
     part = trainer(name, tmp_path, "part")
     part.params = part.params.model_copy(update={"steps": 4})
     part.fit()
     rest = trainer(name, tmp_path, "part")
     rest.fit()
-    assert same(whole.recipe.state_dict(), rest.recipe.state_dict())
-    assert hash_of([tmp_path / "whole" / "metrics.jsonl"], tmp_path / "whole") == hash_of(
-        [tmp_path / "part" / "metrics.jsonl"], tmp_path / "part"
-    )
+    assert same(undisturbed.recipe.state_dict(), rest.recipe.state_dict())
+    assert metrics_of(undisturbed) == metrics_of(rest)
+
+
+def metrics_of(fitted: Trainer) -> bytes:
+    return (fitted.run.directory / "metrics.jsonl").read_bytes()
 
 
 @every_recipe
-def test_another_seed_makes_other_weights(name, tmp_path):
-    data = tiny.data_for(name, tmp_path)
-    results = []
-    for seed in (0, 1):
-        fitted = tiny.trainer_of(name, data, tmp_path / str(seed), seed)
-        fitted.fit()
-        results.append(fitted.recipe.state_dict())
-    assert not same(*results)
+def test_another_seed_makes_other_weights(name, whole: Whole, tmp_path):
+    _, usual = whole(name)
+    seeded = tiny.trainer_of(name, tiny.data_for(name, tmp_path), tmp_path / "run", seed=1)
+    seeded.fit()
+    assert not same(usual.recipe.state_dict(), seeded.recipe.state_dict())
 
 
 @every_recipe
@@ -120,21 +134,27 @@ def test_it_trains_in_bfloat16(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "loss"), sorted(tiny.FALLING.items()))
 def test_a_tiny_data_set_is_learned(name, loss, tmp_path):
-    fitted = trainer(name, tmp_path, steps=100, checkpoint_every=100)
+    """In a hundred steps; most need no more than twenty."""
+    assert any(is_learned(name, loss, tmp_path / str(steps), steps) for steps in (20, 50, 100))
+
+
+def is_learned(name: str, loss: str, root: Path, steps: int) -> bool:
+    """Whether the loss falls by a tenth."""
+    fitted = trainer(name, root, steps=steps, checkpoint_every=steps)
     fitted.fit()
-    values = [
-        row[loss] for row in rows_of_log(latest_checkpoint(fitted.run).log.text.splitlines()) if loss in row
-    ]
-    assert fmean(values[-5:]) < values[0] - 0.1 * abs(values[0])
+    values = [row[loss] for row in rows_of_training(fitted) if loss in row]
+    return fmean(values[-5:]) < values[0] - 0.1 * abs(values[0])
+
+
+def rows_of_training(fitted: Trainer) -> list[dict[str, float]]:
+    return rows_of_log(latest_checkpoint(fitted.run).log.text.splitlines())
 
 
 @pytest.mark.parametrize("name", sorted(tiny.MODELS.keys() - REFERENCE.keys()))
-def test_every_metric_of_a_training_has_a_text(name, tmp_path):
+def test_every_metric_of_a_training_has_a_text(name, whole: Whole):
     """A curve without one is shown under the name of its column."""
-    fitted = trainer(name, tmp_path, checkpoint_every=6)
-    fitted.fit()
-    rows = rows_of_log(latest_checkpoint(fitted.run).log.text.splitlines())
-    columns = {column for row in rows for column in row} - {"step"}
+    _, fitted = whole(name)
+    columns = {column for row in rows_of_training(fitted) for column in row} - {"step"}
     assert f"{fitted.recipe.phases()[0].updates[0].name}.loss" in columns
     assert [column for column in sorted(columns) if explained(column).label == column] == []
 

@@ -37,7 +37,7 @@ def with_file(file, *commands):
     }
 
 
-TORCH = RECIPES | {"prepare@minilm"}
+TORCH = RECIPES | {"prepare@minilm"} | {f"features@{name}" for name in CODE["features"]}
 BLEU = with_file("evaluation/texts", "evaluate")
 WORDS = {f"{command}@{name}" for command in ("count", "encode") for name in CODE[command]}
 POINTS = with_file("sources/points", "prepare") | with_file("sources/trajectories", "prepare")
@@ -96,7 +96,7 @@ def test_the_sets_of_stages_below_are_not_empty():
         ("tokenizers", WORDS),
         ("tqdm", WORDS),
         ("polars_runtime_32", WORDS | POINTS),
-        ("resvg_py", {"prepare@emoji"}),
+        ("resvg_py", {"prepare@emoji", "prepare@emoji_names"}),
     ],
 )
 def test_another_version_makes_stale_what_imports_the_library_or_what_requires_it(library, stale, project):
@@ -340,7 +340,9 @@ def test_dvc_runs_what_uses_a_library_and_the_plan_says_which(project, capsys):
     make_repository(project)
     params = yaml_text.read(project / "params.yaml")
     recipes = {name: params["recipes"][name] for name in ("nice", "unilm_titles")}
-    (project / "params.yaml").write_text(yaml_text.dump({**params, "recipes": recipes, "sets": {}}))
+    (project / "params.yaml").write_text(
+        yaml_text.dump({**params, "features": {}, "recipes": recipes, "sets": {}})
+    )
     (project / "dvc.yaml").write_text(GRAPH)
     every = {f"{command}@{name}" for command in ("train", "evaluate") for name in recipes}
     assert repro(project) == {"code", *every}

@@ -54,6 +54,16 @@ def test_the_correlation_of_an_affine_copy_is_the_sign_of_its_scale(scale, expec
     assert torch.allclose(correlation(z, scale * z + 7), torch.full((5,), expected).double(), atol=1e-6)
 
 
+def test_the_gradient_of_the_correlation_is_orthogonal_to_mean_and_direction():
+    """So it leaves the critic, the mean of a code, where it is, and turns the direction alone."""
+    z, code = torch.randn(2, 5, 8).double().unbind()
+    code.requires_grad_()
+    (gradient,) = torch.autograd.grad(correlation(z, code).sum(), code)
+    assert gradient.norm(dim=1).min() > 1e-3
+    assert gradient.sum(1).abs().max() < 1e-12
+    assert (gradient * normalise(code)).sum(1).abs().max() < 1e-6  # there is an ε inside of the root
+
+
 def linear(dim=2, latent_dim=3, **changes):
     """An O-GAN of points whose two networks are linear."""
     made = OGAN(dim=dim, latent_dim=latent_dim, width=4, architecture="mlp", **changes)

@@ -20,6 +20,7 @@ from genpipe.redaction import masker
 from tasks import attempts, guard, watchdog
 from tasks.reproduce import Processes, StageFailed, StageRun, reproduce
 from tasks.stages import LINES_AT_ONCE, Trickle
+from tests.repository import make_repository
 
 SCRIPT = """\
 import os, pathlib, sys, time
@@ -35,8 +36,7 @@ DVC_YAML = "stages: {work: {cmd: python work.py, deps: [words.txt, seconds, stat
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     for name, content in {
         "work.py": SCRIPT, "dvc.yaml": DVC_YAML, "words.txt": "hello\n", "seconds": "0", "status": "0",
     }.items():  # fmt: skip

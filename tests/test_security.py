@@ -32,6 +32,7 @@ from genpipe.errors import BadInput, BadState
 from genpipe.files import private_directory
 from genpipe.params.project import Params, read_params
 from genpipe.training.checkpoint import read_weights, save_weights
+from tests.repository import make_repository
 from tests.servers import LOOPBACK, Prefect, listening, prefect_server
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -277,8 +278,7 @@ def test_no_tag_of_params_yaml_runs_code(tag, tmp_path, monkeypatch):
 
 
 def test_no_tag_in_any_file_that_dvc_reads_runs_code(tmp_path):
-    for words in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(words, cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     stage = "stages:\n  a:\n    cmd: genpipe recipes\n    params: [seed]\n    outs: [out]\n"
     (tmp_path / "dvc.yaml").write_text(stage, encoding="utf-8")
     for file in ("params.yaml", "dvc.lock", "data.dvc", "dvc.yaml"):
@@ -292,8 +292,7 @@ def test_no_tag_in_any_file_that_dvc_reads_runs_code(tmp_path):
 
 
 def test_a_name_that_is_a_command_is_refused_by_the_flow_before_dvc_hands_it_to_a_shell(tmp_path):
-    for words in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(words, cwd=tmp_path, check=True)
+    make_repository(tmp_path)
     stage = "stages:\n  prepare:\n    foreach: ${datasets}\n    do: {cmd: 'echo ${key}'}\n"
     (tmp_path / "dvc.yaml").write_text(stage, encoding="utf-8")
     hostile = {"datasets": {"x; touch pwned #": {"kind": "text", "source": "my"}}}

@@ -1,6 +1,7 @@
 """The class of a text: features of its own tokens alone, begun with a masked language model, beside naive Bayes."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from genpipe.cli import main
 from genpipe.evaluation.judge import Trial
 from genpipe.evaluation.text_classes import judge_bags
 from genpipe.files import read_json
+from genpipe.params.project import read_params
+from genpipe.report.results import groups
 from genpipe.training.checkpoint import load_fitting, read_weights
 from tests import tiny
 
 NAME = "text_classifier"
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -101,3 +105,43 @@ def test_the_commands_train_it_from_another_model_and_classify_a_line(tmp_path, 
     capsys.readouterr()
     assert main(["--root", str(tmp_path), "answer", NAME, "天地日", "花鳥春秋"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["low", "high"]
+
+
+def test_the_attentions_that_are_compared_have_as_many_parameters_as_the_standard_one():
+    """Of the blocks alone, within 1 %: the embeddings, most of all parameters, would hide a difference. Each with the same five seeds."""
+    params = read_params(PROJECT)
+    facts = {"num_tokens": 8, "num_classes": 2, "max_length": 64}
+    sizes: dict[str, list[int]] = {}
+    kinds = set()
+    for group in groups(PROJECT, params, params.sets["attentions"]):
+        for name in group.members:
+            block = params.recipes[name]
+            assert block.train.batches == {"max_length": facts["max_length"]}
+            made = build(block.model, block.train.network, facts, 1, {})
+            sizes.setdefault(group.name, []).append(sum(p.numel() for p in made.bert.blocks.parameters()))
+            attention = made.bert.blocks[0].attention
+            kinds.add((attention.kinds, attention.key_size, attention.before is not None, group.name))
+        seeds = [params.recipes[name].train.seed or params.seed for name in group.members]
+        assert sorted(seeds) == [1, 2, 3, 4, 5], group.name
+    assert kinds == {
+        (("product",), 32, False, "dynasty"),
+        (("product",), 64, False, "dynasty_key_size"),
+        (("product",), 32, True, "dynasty_talking"),
+        (("dense",), 0, False, "dynasty_dense"),
+        (("random",), 0, False, "dynasty_random"),
+    }
+    (standard,) = set(sizes["dynasty"])
+    for name, found in sizes.items():
+        assert len(set(found)) == 1, name
+        assert abs(found[0] / standard - 1) <= 0.01, name
+
+
+def test_the_attentions_differ_from_the_standard_one_by_attention_and_width_alone():
+    params = read_params(PROJECT)
+    standard = params.recipes["dynasty"].model_dump()
+    for name in params.sets["attentions"]:
+        block = params.recipes[name].model_dump()
+        for key in ("key_size", "talking_heads", "attention", "hidden_dim"):
+            block["train"]["network"].pop(key, None)
+        block["train"]["seed"] = standard["train"]["seed"]
+        assert block == standard, name

@@ -22,7 +22,7 @@ from tests import exactness, toys
 from tests.reference import REFERENCE, registered
 
 __all__ = ["registered"]
-pytestmark = pytest.mark.usefixtures("registered")
+pytestmark = [pytest.mark.usefixtures("registered"), pytest.mark.long]
 SHAPED = "makes tensors whose shape depends on what is in the slice"
 APART = {  # the updates of the recipes that are computed slice by slice, and why
     "aae": {"reconstruct": "changes buffers"},
@@ -64,13 +64,20 @@ def ended(trainer: Trainer) -> str:
 
 
 @pytest.mark.parametrize("name", [*exactness.NAMES, *REFERENCE])
-def test_a_training_ends_on_the_same_bits_together_and_one_after_the_other(name, tmp_path, monkeypatch):
+def test_a_training_ends_on_the_same_bits_together_in_turn_and_on_processes_of_which_one_dies(
+    name, tmp_path, monkeypatch
+):
+    """The processes are forked, so they import nothing."""
     monkeypatch.setattr(together, "CHECKS", 1)  # more steps that are not computed both ways
     usual = exactness.trainer(name, tmp_path / "usual", Alone(), None)
     apart = exactness.trainer(name, tmp_path / "apart", Alone(), None)
     apart.turns.ways.never = "the control"
     usual.turns.ways.is_timed = False
     assert ended(usual) == ended(apart)
+    (tmp_path / "processes").mkdir()
+    assert exactness.digest(name, exactness.QUICK, tmp_path / "processes") == exactness.digest_of(
+        usual.run.directory
+    )
     if usual.turns.ways.never:
         assert usual.turns.ways.never == NEVER
         assert usual.recipe.sliced

@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import genpipe
+from genpipe import lease
 from genpipe.cli import build_parser, main
 from genpipe.errors import BadInput, BadState
 from genpipe.files import write_json
@@ -213,7 +215,10 @@ def test_images_are_drawn_under_a_class(models, tmp_path, capsys, refused):
             ("--class", "red", "--given", "labels=red"),
             "--class and --given labels= name a class both; leave one",
         ),
-        ((), "ConditionalVAE takes the condition 'labels', which is missing; it takes: labels"),
+        (
+            (),
+            "ConditionalVAE takes the condition 'labels', which is missing; add --class CLASS, or from Python",
+        ),
     ):
         assert line in refused("sample", where, *words, *out)
 
@@ -236,13 +241,81 @@ def test_codes_are_found_and_decoded_under_a_class(models, tmp_path, capsys, ref
     table = tmp_path / "codes.tsv"
     table.write_text(use(capsys, "encode", where, file, file, "--given", "labels=blue"))
     assert "takes the condition 'labels', which is missing" in refused("encode", where, file)
-    missing = refused("decode", where, table, "--out", tmp_path / "out")
-    assert "takes the condition 'labels', which is missing" in missing
+    for words in (("decode", where, table), ("sample", where)):
+        missing = refused(*words, "--out", tmp_path / "out")
+        assert "takes the condition 'labels', which is missing; add --class CLASS, or from Python" in missing
     for label in ("red", "blue"):
         use(capsys, "decode", where, table, "--given", f"labels={label}", "--out", tmp_path / str(label))
     zero, one = (np.load(tmp_path / str(label) / "samples.npy") for label in ("red", "blue"))
     assert len(zero) == 2
     assert not np.array_equal(zero, one)
+
+
+def test_trained_models_are_used_while_another_process_runs_their_stage(models, tmp_path, capsys, refused):
+    ogan, file = Path(model(models, "ogan")), picture(tmp_path / "a.png")
+    of_model = {"sample": ("--num", 2, "--out", tmp_path / "out"), "encode": (file,)}
+    for command, words in of_model.items():
+        with lease.hold(ogan.parents[2], f"{command}@ogan"):
+            use(capsys, "--root", ogan.parents[2], command, "ogan", *words)
+    elsewhere = tmp_path / "no project"
+    elsewhere.mkdir()
+    assert "ogan: no such directory" in refused("--root", elsewhere, "encode", "ogan", file)
+    assert not list(elsewhere.iterdir())
+
+
+def test_an_empty_class_is_no_class_and_not_the_stage(models, tmp_path, refused):
+    vae = Path(model(models, "conditional_vae"))
+    words = ("--root", vae.parents[2], "sample", "conditional_vae", "--class", "", "--out", tmp_path / "out")
+    assert "no class ''; the classes are: blue, red" in refused(*words)
+
+
+def test_values_that_are_not_finite_are_refused_and_nothing_is_written(models, tmp_path, refused):
+    where = tmp_path / "model"
+    shutil.copytree(model(models, "ogan"), where)
+    weights = load_file(where / "weights.safetensors")
+    spoiled = {
+        name: value * torch.nan if value.is_floating_point() else value for name, value in weights.items()
+    }
+    save_file(spoiled, where / "weights.safetensors")
+    out, table = tmp_path / "out", tmp_path / "codes.tsv"
+    table.write_text("\t".join(["a", *["0.5"] * 8]) + "\n")
+    for words in (("sample", where), ("decode", where, table), ("interpolate", where)):
+        target = out.with_suffix(".png") if words[0] == "interpolate" else out
+        assert "model: images that this model made are not finite numbers; take" in refused(
+            *words, "--out", target
+        )
+        assert not target.exists()
+    file = picture(tmp_path / "a.png")
+    assert "codes that this model made are not finite numbers" in refused("encode", where, file)
+    vae = model(models, "conditional_vae")
+    hot = refused("sample", vae, "--class", "red", "--how", "scale=inf", "--out", out)
+    assert "not finite numbers; take options that are less extreme" in hot
+
+
+def test_what_is_missing_is_said_before_pictures_are_read(models, tmp_path, refused):
+    vae, large = model(models, "conditional_vae"), tmp_path / "large.png"
+    Image.new("L", (16, 16)).save(large)
+    for words in (("encode", vae, large), ("interpolate", vae, large, large, "--out", tmp_path / "way.png")):
+        assert "resized" not in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("sample", "gan", "--class", "7", "--class", "3"), "--class: given twice, as 7 and 3; leave one of them"),
+        (("interpolate", "ogan", "--steps", "1"), "--steps: must be a number from 2 to 1,000, not '1'"),
+        (("interpolate", "ogan", "--steps", "1001"), "--steps: must be a number from 2 to 1,000, not '1001'"),
+    ],
+)  # fmt: skip
+def test_words_that_say_too_much_are_refused(words, line, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*words])
+    assert line in capsys.readouterr().err
+
+
+def test_a_command_that_is_refused_leaves_no_directory(tmp_path, refused):
+    refused("interpolate", tmp_path / "nowhere", "--out", tmp_path / "new/deep/way.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_way_between_two_pictures_begins_and_ends_with_what_is_made_of_them(models, tmp_path, capsys):
@@ -300,6 +373,8 @@ def test_python_draws_and_encodes_what_the_commands_do(models, tmp_path, capsys)
     made = genpipe.sample(where, 3, seed=5, given={"labels": "red"})["images"]
     assert np.array_equal(np.load(tmp_path / "out/samples.npy"), np.rint(made.numpy() * 255))
     mixed = genpipe.sample(where, 4, seed=5, given={"labels": ["red", "blue"]})["images"]
+    array = genpipe.sample(where, 4, seed=5, given={"labels": np.array(["red", "blue"])})["images"]
+    assert torch.equal(array, mixed)
     assert torch.equal(mixed[0], made[0])
     assert torch.equal(mixed[1], genpipe.sample(where, 2, seed=5, given={"labels": "blue"})["images"][1])
     printed = use(capsys, "encode", where, file, "--class", "red").split("\t")[1:]
@@ -329,6 +404,10 @@ def test_python_refuses_what_the_commands_refuse(models, tmp_path):
         (
             lambda: genpipe.encode(vae, [file], given={"labels": ["red"] * 2}),
             "labels: 2 conditions for 1 examples; give one",
+        ),
+        (
+            lambda: genpipe.encode(ogan, np.zeros((1, 1, 8, 8), np.uint8)),
+            "inputs: a ndarray is neither the name of a file nor a text; give images as a tensor",
         ),
         (lambda: genpipe.sample(ogan, 0), "num: must be 1 or more, not 0"),
         (lambda: genpipe.sample(vae, 2, given={"labels": []}), "labels: there is no value; give one"),
@@ -367,6 +446,12 @@ def test_a_picture_of_another_size_is_resized_and_a_line_says_so(models, tmp_pat
         assert main(["encode", where, str(tmp_path / "b.png")]) == 0
         said = capsys.readouterr().err
         assert said == (f"{tmp_path}/b.png: {words}\n" if words else "")
+
+
+def test_a_large_picture_is_read_without_a_warning_of_pillow(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    Image.new("L", (16, 16)).save(tmp_path / "large.png")
+    assert use(capsys, "encode", model(models, "ogan"), tmp_path / "large.png")
 
 
 def test_classes_without_names_are_numbers(models, tmp_path, capsys):
@@ -524,6 +609,7 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", ogan, "--given", "labels=1", *out), "OGAN does not take the condition 'labels'; it takes"),
         (("encode", ogan, coloured), "c.png: in colours, and this model takes grey pictures; convert it"),
         (("encode", ogan, tmp_path / "no.png"), "no.png: no such file or directory; name a file of a picture"),
+        (("encode", ogan, tmp_path), f"{tmp_path}: a directory; name the files of pictures in it"),
         (("encode", ogan, tmp_path / "words"), "words: not a picture that can be read"),
         (("answer", couplet, "天地", "xyz"), "'xyz': no token of it is in the vocabulary; give text like"),
         (("sample", ogan, "--how", "heat=1", *out), "--how heat: not an option of OGAN.sample; its options"),
@@ -537,6 +623,7 @@ def test_input_that_a_model_cannot_take_is_one_line(models, tmp_path, refused):
         (("sample", ogan, "--num", 10**12, *out), "samples need 512,000 GB of memory, and this machine has"),
         (("encode", ogan), "ogan is to encode: files of pictures, or texts"),
         (("interpolate", ogan, grey), "name two pictures, or none to go from one sample to another, not 1"),
+        (("interpolate", ogan, grey, grey, "--seed", "4"), "--seed has no effect between two pictures; leave it"),
         (("interpolate", couplet), "Couplet makes no images: it was trained on pairs"),
         (("interpolate", ogan, grey, grey, "--out", grey), "a.png: this is the input"),
         (("interpolate", model(models, "wgan_gp"), grey, grey), "GAN cannot encode and decode pictures; name no"),

@@ -22,7 +22,10 @@ from tasks.warm import PROCESS, Warm, WarmGuard, warm_for
 from tests import tiny
 from tests.repository import make_repository
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warm process is forked on Linux only")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="the warm process is forked on Linux only"),
+]
 GRAPH = {
     "train": {"outs": ["artifacts/models/classifier"], "plots": ["artifacts/curves/classifier.tsv"]},
     "sample": {"deps": ["artifacts/models/classifier"], "outs": ["artifacts/samples/classifier"]},

@@ -149,6 +149,7 @@ FALLING = {  # the loss of each recipe that has one which falls; players of a ga
     "aae_class": "reconstruct.loss",
     "classifier": "nll.loss",
     "conditional_lm": "nll.loss",
+    "conditional_lm_vector": "nll.loss",
     "couplet": "nll.loss",
     "couplet_lines": "lines.loss",
     "coupling_flow": "nll.loss",
@@ -485,6 +486,13 @@ VARIANTS: Mapping[str, dict] = {
         "how": {"method": "beam", "max_tokens": 4},
         "solvers": {"nll": {"lr": 1e-2}},
     },
+    "conditional_lm_vector": {  # captions
+        "model": "conditional_lm",
+        "kind": "captions",
+        "network": {"width": 16, "num_blocks": 2, "num_heads": 2, "condition_dim": 8, "weights": "scaled"},
+        "how": {"method": "greedy", "max_tokens": 6},
+        "solvers": {"nll": {"lr": 1e-2}},
+    },
     "similarity_pairs": {  # of a transformer, by the pairs of a slice: two groups in each
         "model": "similarity",
         "kind": "groups",
@@ -707,6 +715,23 @@ def write_labelled(directory: Path) -> Path:
     return describe(directory, "tagged", {**token_facts(num_classes=2, max_length=6), **names})
 
 
+def write_captions(directory: Path) -> Path:
+    """Texts that begin with the character whose number of the vector is the largest, and with pictures, bright where that is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "vocabulary.json", TOKENS)
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 40), ("test", 30)):
+        largest = rng.integers(0, 4, n)
+        texts = [[2 + kind, *rng.integers(6, 9, i % 3)] for i, kind in enumerate(largest)]
+        write_texts(directory, split, "text", texts)
+        vectors = rng.normal(0, 0.3, (n, 4)) + 2 * np.eye(4)[largest]
+        np.save(directory / f"{split}.vector.npy", vectors.astype(np.float32))
+        images = np.full((n, 3, 4, 4), 30, np.uint8)
+        images[np.arange(n), :, largest] = 220
+        np.save(directory / f"{split}_images.npy", images)
+    return describe(directory, "captions", token_facts(vector_dim=4, max_length=3))
+
+
 def write_trajectory(directory: Path) -> Path:
     """Two populations that approach their limits; one of them is not always observed."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -739,6 +764,7 @@ DATA: Mapping[str, Callable[[Path], Path]] = {
     "groups": write_groups,
     "tagged": write_tagged,
     "labelled": write_labelled,
+    "captions": write_captions,
     "trajectory": write_trajectory,
 }
 

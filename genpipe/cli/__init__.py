@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, data, registry, training, upkeep, using, views
-from genpipe.cli.arguments import Command, is_model
+from genpipe.cli.arguments import Command, is_model, is_of_model
 from genpipe.errors import BadInput, exit_status
 
 DESCRIPTION = """\
@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
                 lease.die_with_parent()
                 for directory in ("artifacts", ".genpipe"):
                     held.callback(files.remove_remains, root / directory)
-            named = next(filter(None, (getattr(arguments, block, None) for block in BLOCKS)), None)
-            writer = stage or (named and not is_model(named) and f"{arguments.command}@{named}")
+            writer = stage or _writer(arguments)
             if writer:  # two at once would share a run, by hand or under DVC
                 held.enter_context(lease.hold(root, writer.replace(os.sep, "_")))
             status = arguments.run(root, arguments) or 0
@@ -75,6 +74,16 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"genpipe: {end[1]}", file=sys.stderr)
         return end[0]
+
+
+def _writer(arguments: argparse.Namespace) -> str | None:
+    """The name of a command that writes what a stage writes; None for others, of which many may run at once."""
+    named = next(filter(None, (getattr(arguments, block, None) for block in BLOCKS)), None)
+    if named is None or is_model(named):
+        return None
+    if arguments.command in ("sample", "encode") and is_of_model(arguments):
+        return None
+    return f"{arguments.command}@{named}"
 
 
 def _show_what_cannot_be_shown() -> None:

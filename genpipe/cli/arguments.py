@@ -10,6 +10,7 @@ from typing import Any
 from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import require_ours, temporary_name
 
+MOST_STEPS = 1000  # images in a row
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 
@@ -48,8 +49,8 @@ def new_file(text: str) -> Path:
             raise argparse.ArgumentTypeError(
                 f"must be a file to write, {text!r} is a directory; name a file in it"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+        above = next(place for place in path.absolute().parents if os.path.lexists(place))
+        with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=above):
             pass
     except OSError as error:
         raise argparse.ArgumentTypeError(
@@ -71,10 +72,29 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def two_or_more(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be a number, 2 or more, not {text!r}")
+def steps_of_a_way(text: str) -> int:
+    """As many as stand in one row of a picture."""
+    if not text.isdecimal() or not 2 <= int(text) <= MOST_STEPS:
+        raise argparse.ArgumentTypeError(f"must be a number from 2 to {MOST_STEPS:,}, not {text!r}")
     return int(text)
+
+
+class Once(argparse.Action):
+    """Stores the value of an option; twice is an error, where argparse would take the last one without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        if before is not None:
+            raise argparse.ArgumentError(
+                self, f"given twice, as {before} and {values}; leave one of them out"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def orders(text: str) -> tuple[int, ...]:
@@ -161,3 +181,10 @@ def named(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
 def is_model(name: str) -> bool:
     """Whether a word names a trained model, a directory or a version of the registry, and not a stage of params.yaml."""
     return "/" in name or "@" in name
+
+
+def is_of_model(arguments: argparse.Namespace) -> bool:
+    """Whether `genpipe sample` or `genpipe encode` is to do what a trained model does, and not what a stage of params.yaml does."""
+    name = arguments.recipe if arguments.command == "sample" else arguments.encoding
+    options = ("num", "given", "label", "how", "inputs")
+    return is_model(name) or any(getattr(arguments, option, None) not in (None, []) for option in options)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genpipe.cli import using
-from genpipe.cli.arguments import Commands, add_workers, is_model, new_file, orders, positive
+from genpipe.cli.arguments import Commands, add_workers, is_of_model, new_file, orders, positive
 from genpipe.errors import BadInput
 from genpipe.files import refuse_inputs
 
@@ -251,7 +251,7 @@ def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _encode(root: Path, arguments: argparse.Namespace) -> None:
-    if is_model(arguments.encoding) or arguments.inputs or arguments.given or arguments.label:
+    if is_of_model(arguments):
         using.encode(root, arguments)
         return
     from genpipe.corpus.encoding import encode

@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 
 from genpipe.cli import using
-from genpipe.cli.arguments import Commands, is_model, new_directory, new_file, range_of_workers, seed, steps
+from genpipe.cli.arguments import (
+    Commands,
+    is_of_model,
+    new_directory,
+    new_file,
+    range_of_workers,
+    seed,
+    steps,
+)
 from genpipe.cli.using import MODEL
 from genpipe.files import TRAINED
 from genpipe.sampling.outputs import SAMPLES
@@ -12,8 +20,20 @@ from genpipe.sampling.outputs import SAMPLES
 
 def add(commands: Commands) -> None:
     """Add the commands about recipes."""
+    _add_features(commands)
     _add_train(commands)
     _add_sample_and_evaluate(commands)
+
+
+def _add_features(commands: Commands) -> None:
+    """What a trained model finds in images, as data of another recipe."""
+    features = commands.add_parser(
+        "features",
+        help="write texts beside the features that a trained model finds in their images",
+        epilog="example: genpipe features emoji_names, a block of features in params.yaml",
+    )
+    features.add_argument("name")
+    features.set_defaults(run=_features)
 
 
 def _add_train(commands: Commands) -> None:
@@ -60,7 +80,7 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
         description="Draw from a recipe of params.yaml, as the stage does; or, with --num, --class, --given, --how, or the directory of a model, "
         "draw images, points or texts from a trained model, for which only its directory is read.",
         epilog="examples: genpipe sample ogan; genpipe sample nice --num 64 --how temperature=0.6 --out drawn; "
-        "genpipe sample gan --class 7 --num 64; "
+        "genpipe sample gan_conditional --class 7 --num 64; "
         "genpipe sample energy@prod --seed 7 --out drawn. Number j of a seed is the same whatever N is.",
     )
     sample.add_argument(
@@ -101,6 +121,13 @@ def _add_sample_and_evaluate(commands: Commands) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
+def _features(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.features import write_features
+    from genpipe.params.project import read_params
+
+    write_features(root, arguments.name, read_params(root).named("features", arguments.name))
+
+
 def _train(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe import experiment
 
@@ -117,7 +144,7 @@ def _train(root: Path, arguments: argparse.Namespace) -> None:
 
 
 def _sample(root: Path, arguments: argparse.Namespace) -> None:
-    if is_model(arguments.recipe) or arguments.num or arguments.given or arguments.label or arguments.how:
+    if is_of_model(arguments):
         using.sample(root, arguments)
         return
     from genpipe import experiment

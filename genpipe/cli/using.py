@@ -5,7 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, named, new_directory, new_png, pair, positive, seed, two_or_more
+from genpipe.cli.arguments import (
+    Commands,
+    Once,
+    named,
+    new_directory,
+    new_png,
+    pair,
+    positive,
+    seed,
+    steps_of_a_way,
+)
 from genpipe.errors import BadInput
 from genpipe.sampling.outputs import SAMPLES
 from genpipe.using.outputs import EMBEDDED
@@ -67,8 +77,8 @@ def _add_interpolate(parts: Commands) -> None:
         "Codes lie at equal angles. Pictures of another size are resized.",
     )
     part.add_argument("pictures", nargs="*", metavar="PICTURE", help="two files, or none: two samples")
-    part.add_argument("--steps", type=two_or_more, default=8, metavar="N", help="default: 8")
-    part.add_argument("--seed", type=seed, default=0, metavar="K", help="of the samples; default: 0")
+    part.add_argument("--steps", type=steps_of_a_way, default=8, metavar="N", help="default: 8")
+    part.add_argument("--seed", type=seed, metavar="K", help="of the samples; default: 0")
     _add_given(part)
     part.add_argument(
         "--out",
@@ -185,6 +195,7 @@ def _add_given(part: Options) -> None:
     part.add_argument(
         "--class",
         dest="label",
+        action=Once,
         metavar="CLASS",
         help="short for --given labels=CLASS: its name, or its number where classes have no names",
     )
@@ -253,7 +264,10 @@ def _decode(using: "Using", arguments: argparse.Namespace) -> None:
 def _interpolate(using: "Using", arguments: argparse.Namespace) -> None:
     from genpipe.using.making import write_walk
 
-    write_walk(using, arguments.pictures, arguments.steps, arguments.seed, given_of(arguments), arguments.out)
+    if arguments.pictures and arguments.seed is not None:
+        raise BadInput("--seed has no effect between two pictures; leave it out, or name no pictures")
+    seed = arguments.seed or 0
+    write_walk(using, arguments.pictures, arguments.steps, seed, given_of(arguments), arguments.out)
 
 
 def _answer(using: "Using", arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from genpipe.data.captions import Captions
 from genpipe.data.groups import Groups
 from genpipe.data.images import Images
 from genpipe.data.loader import Data
@@ -30,6 +31,7 @@ KINDS: dict[str, Callable[..., Data]] = {
     "passages": Passages,
     "groups": Groups,
     "tagged": Tagged,
+    "captions": Captions,
 }
 USUAL: Mapping[str, Any] = MappingProxyType({})
 

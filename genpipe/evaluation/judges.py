@@ -19,6 +19,7 @@ from genpipe.capabilities import (
 )
 from genpipe.evaluation import (
     bounds,
+    captions,
     classes,
     codes,
     conditions,
@@ -64,6 +65,8 @@ JUDGES = (
     Judge((Bounds,), ("images", "points"), bounds.judge_bounds),
     Judge((NextToken,), ("stream", "pairs", "tagged"), generation.judge_next_token),
     Judge((NextToken, LogProb), ("tagged",), conditions.judge_conditions),
+    Judge((NextToken,), ("captions",), generation.judge_next_token),
+    Judge((NextToken, LogProb), ("captions",), captions.judge_captions),
     Judge((Encodes, Decodes), ("images",), codes.judge_codes),
     Judge((Encodes,), ("images", "points"), probe.judge_probe),
     Judge((Fills,), ("stream",), filling.judge_filling),

@@ -1,8 +1,8 @@
-"""A language model that classes steer through the norms of its network: Conditional Layer Normalization (Su, 2020, archives/7124).
+"""A language model that classes or a vector steer through the norms of its network: Conditional Layer Normalization (Su, 2020, archives/7124).
 
 A causal transformer writes a text token after token. Each of its layer norms has a scale and a shift that follow a condition: the
-sum of one vector for each class that is asked for, so several conditions (verse form and dynasty) steer at once. Cross-entropy of the
-tokens and of the end mark, in nats. Departs from the article: no pre-trained BERT unless `start` names one, and the network normalises
+sum of one vector for each class that is asked for, so several conditions (verse form and dynasty) steer at once, and of a linear map of
+the vector that data of captions have beside a text, such as features of an image. Cross-entropy of the tokens and of the end mark, in nats. Departs from the article: no pre-trained BERT unless `start` names one, and the network normalises
 before each layer by default.
 """
 
@@ -26,16 +26,16 @@ State = tuple[Tensor, Cache]  # the condition, [n, condition_dim], and what was 
 
 
 class ConditionalLM(Recipe, NextToken, LogProb, Attends):
-    """Writes texts under one or several classes: `given` names them as the data does."""
+    """Writes texts under one or several classes, or a vector: `given` names them as the data does."""
 
     def __init__(
         self, num_tokens: int, start: int, end: int, conditions: Mapping[str, Sequence[str]] | None = None,
         num_classes: int | None = None, max_length: Count = 128, width: Count = 128, num_blocks: Count = 4, num_heads: Count = 4,
         condition_dim: Count = 64, bottleneck: Count | None = None, key_size: Count | None = None, embedding_dim: Count | None = None,
         talking_heads: Talking = "none", pre_norm: bool = True, dropout: DecayRate = 0.0, num_positions: Count | None = None,
-        weights: Start = "bert", recompute: bool = False,
+        weights: Start = "bert", recompute: bool = False, vector_dim: int | None = None,
     ) -> None:  # fmt: skip
-        """`max_length` is that of the data, so no text that is written is longer; BadInput where the data has no classes.
+        """`max_length` is that of the data, so no text that is written is longer; BadInput where the data has neither classes nor vectors.
 
         `num_positions` may be more than a text takes, as in a network to start from. `weights`: how the network begins
         (genpipe/nn/starts.py).
@@ -44,11 +44,12 @@ class ConditionalLM(Recipe, NextToken, LogProb, Attends):
         self.start, self.end, self.max_length = start, end, max_length
         sizes = {name: len(classes) for name, classes in (conditions or {}).items()}
         self.sizes = sizes or ({"labels": num_classes} if num_classes else {})
-        if not self.sizes:
+        if not self.sizes and not vector_dim:
             raise BadInput(
-                "the data has no classes to write under; take data with a label, or name conditions in its encoding"
+                "the data has no classes to write under; take data with a label, name conditions in its encoding, or take texts with "
+                "vectors (features in params.yaml)"
             )
-        self.given = tuple(self.sizes)
+        self.given = (*self.sizes, *(("vector",) if vector_dim else ()))
         positions = num_positions or max_length + 1
         if positions <= max_length:
             raise BadInput(
@@ -64,6 +65,10 @@ class ConditionalLM(Recipe, NextToken, LogProb, Attends):
         self.classes = nn.ModuleDict(
             {name: nn.Embedding(size, condition_dim) for name, size in self.sizes.items()}
         )
+        self.vector_dim, self.vector = vector_dim, None
+        if vector_dim:
+            self.vector = nn.Linear(vector_dim, condition_dim)
+            nn.init.normal_(self.vector.weight, std=vector_dim**-0.5)  # of deviation 1 too
 
     def phases(self) -> tuple[Phase, ...]:
         """Maximum likelihood of the texts under their classes."""
@@ -75,8 +80,14 @@ class ConditionalLM(Recipe, NextToken, LogProb, Attends):
         return mean_over(nats, torch.ones_like(nats), accuracy=is_right)
 
     def condition(self, x: Example) -> Tensor:
-        """The sum of the vectors of the classes, [n, condition_dim]; the classes are not checked."""
-        return torch.stack([self.classes[name](x[name]) for name in self.given]).sum(0)
+        """The sum of the vectors of the classes and of the map of `vector`, [n, condition_dim]; nothing is checked.
+
+        Numbers of `vector`, [n, vector_dim], are brought to mean 0 and variance 1 in each row first, so its scale does not count.
+        """
+        parts = [self.classes[name](x[name]) for name in self.sizes]
+        if self.vector is not None:
+            parts.append(self.vector(F.layer_norm(x["vector"], x["vector"].shape[1:])))
+        return torch.stack(parts).sum(0)
 
     def log_prob(self, x: Example) -> Tensor:
         """Log-probability of each text and its end in nats, [n], under its classes."""
@@ -122,10 +133,15 @@ class ConditionalLM(Recipe, NextToken, LogProb, Attends):
         return nats, (logits.detach().argmax(-1) == target).to(nats.dtype), rows
 
     def _required(self, x: Example) -> Example:
-        """`x`, or the error that names a class that is missing or that there is not."""
-        for name, size in self.sizes.items():
+        """`x`, or the error that names a condition that is missing, a class that there is not, or a vector of another size."""
+        for name in self.given:
             if name not in x:
                 raise BadInput(f"the condition {name!r} is missing; it takes: {', '.join(self.given)}")
+        if self.vector is not None and tuple(x["vector"].shape[1:]) != (self.vector_dim,):
+            raise BadInput(
+                f"vector: this model takes vectors of {self.vector_dim} numbers, not of {list(x['vector'].shape[1:])}"
+            )
+        for name, size in self.sizes.items():
             outside = x[name][(x[name] < 0) | (x[name] >= size)]
             if len(outside):
                 raise BadInput(

@@ -110,6 +110,12 @@ class Emoji(Source):
     resvg: str = Field(description="version of resvg-py that draws; another one is refused")
 
 
+class EmojiNames(Emoji):
+    """The English names of the same emoji as text, with the drawings in the same rows and on the same sides."""
+
+    kind: Literal["emoji_names"]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
 class FeatureNetwork(Source):
     """A TorchScript file with a network, in whose features images are compared: the judge `datasets/NAME`."""
 
@@ -263,6 +269,7 @@ Dataset = Annotated[
     | HuggingFaceText
     | Glyphs
     | Emoji
+    | EmojiNames
     | FeatureNetwork
     | Checkpoint
     | Toys

@@ -15,6 +15,7 @@ from genpipe.params.blocks import Block, Free, Name, RelativePath
 from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
 from genpipe.params.encodings import Encoding
+from genpipe.params.features import Features
 from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
 from genpipe.params.word_taggers import TAGGED
@@ -70,6 +71,7 @@ class Params(Block):
     datasets: dict[Name, Dataset]
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
     encodings: dict[Name, Encoding] = Field(default_factory=dict)
+    features: dict[Name, Features] = Field(default_factory=dict)
     recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
     sets: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
         default_factory=dict, description="recipes that a flow brings up to date together"
@@ -89,6 +91,11 @@ class Params(Block):
                 raise ValueError(
                     f"encodings.{name}.corpus: no corpus {encoding.corpus!r} (has: {', '.join(self.corpora)})"
                 )
+        for name, block in self.features.items():
+            named = (("encoding", block.encoding, self.encodings), ("dataset", block.dataset, self.datasets))
+            for key, other, items in (*named, ("model", block.model.removeprefix("models/"), self.recipes)):
+                if other not in items:
+                    raise ValueError(f"features.{name}.{key}: no {other!r} (has: {', '.join(items)})")
         for name, recipe in self.recipes.items():
             others = {"start": recipe.start, "judge": recipe.judge, "validator": recipe.validator}
             for key, other in others.items():
@@ -122,7 +129,7 @@ class Params(Block):
         needs = {
             name: [
                 other.removeprefix("models/")
-                for other in (recipe.start, recipe.validator)
+                for other in (recipe.start, recipe.validator, self._features_of(recipe.data))
                 if other.startswith("models/")
             ]
             for name, recipe in self.recipes.items()
@@ -132,9 +139,14 @@ class Params(Block):
         except CycleError as error:
             circle = error.args[1][::-1]  # each is followed by one that it needs
             raise ValueError(
-                f"recipes.{circle[0]}: its training would need itself, by start or validator: {' ← '.join(circle)}"
+                f"recipes.{circle[0]}: its training would need itself, by start, validator or features: {' ← '.join(circle)}"
             ) from None
         return self
+
+    def _features_of(self, data: str) -> str:
+        """The model whose features are in the data of a recipe, as models/NAME, or none."""
+        folder, _, name = data.partition("/")
+        return self.features[name].model if folder == "features" and name in self.features else "none"
 
     @model_validator(mode="after")
     def _validators_validate(self) -> Self:
@@ -166,7 +178,9 @@ class Params(Block):
                 )
         return self
 
-    def named(self, block: Literal["datasets", "corpora", "encodings", "recipes", "sets"], name: str) -> Any:
+    def named(
+        self, block: Literal["datasets", "corpora", "encodings", "features", "recipes", "sets"], name: str
+    ) -> Any:
         """The item of a block, or the error that lists what there is."""
         items = getattr(self, block)
         if name not in items:

@@ -34,6 +34,7 @@ from genpipe.files import write_json
 from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
 from genpipe.sampling.attention import attention
+from genpipe.sampling.captions import captions
 from genpipe.sampling.conditioned import under_classes
 from genpipe.sampling.draw import as_values as as_values  # judges take it from here
 from genpipe.sampling.draw import (
@@ -261,6 +262,8 @@ PANELS = (
     Panel((Samples,), (), samples),
     Panel((NextToken,), ("stream", "pairs", "passages", "tagged"), texts),
     Panel((NextToken,), ("tagged",), under_classes),
+    Panel((NextToken,), ("captions",), texts),
+    Panel((NextToken,), ("captions",), captions),
     Panel((Samples,), ("images",), samples_by_class),
     Panel((Samples,), ("images",), samples_by_temperature),
     Panel((Encodes, Decodes), ("images",), reconstructions),

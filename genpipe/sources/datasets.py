@@ -14,6 +14,7 @@ from genpipe.sources.biographies import prepare_biographies
 from genpipe.sources.checkpoints import prepare_checkpoint
 from genpipe.sources.couplets import prepare_couplets
 from genpipe.sources.emoji import prepare_emoji
+from genpipe.sources.emoji_names import prepare_emoji_names
 from genpipe.sources.glyphs import prepare_glyphs
 from genpipe.sources.grouped_text import prepare_grouped_text
 from genpipe.sources.hugging_face import prepare_hugging_face
@@ -48,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "hugging_face": Kind("images", prepare_hugging_face),
     "glyphs": Kind("images", prepare_glyphs),
     "emoji": Kind("images", prepare_emoji),
+    "emoji_names": Kind("text", prepare_emoji_names),
     "feature_network": Kind("network", prepare_feature_network),
     "checkpoint": Kind("weights", prepare_checkpoint),
     "toys": Kind("points", prepare_toys),

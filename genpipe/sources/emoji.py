@@ -33,6 +33,12 @@ SIGNS = ("200D", "2640", "2642", "FE0F")  # joiner, woman's sign, man's sign, va
 
 def prepare_emoji(source: Path, directory: Path, dataset: Emoji) -> Prepared:
     """Write images [n, 3, size, size] and the groups as labels."""
+    found, _ = read_emoji(source, dataset)
+    return write_examples(source, directory, found, dataset.test_share, Counter(), [drawn_by(dataset)])
+
+
+def read_emoji(source: Path, dataset: Emoji) -> tuple[Examples, list[dict[str, Any]]]:
+    """The drawings of all records with their groups and subjects, and the records."""
     if resvg_py.__version__ != dataset.resvg:
         raise BadState(
             f"emoji: resvg-py is {resvg_py.__version__}, and the block says resvg: {dataset.resvg!r}, since another version "
@@ -44,15 +50,12 @@ def prepare_emoji(source: Path, directory: Path, dataset: Emoji) -> Prepared:
         raise BadInput(f"{path}: no emoji in it; write it again with `genpipe data --force emoji`")
     images = np.stack([_draw(path, record, dataset.image_size) for record in shown(records, "draw", "emoji")])
     labels = [record["group"] for record in records]
-    found = Examples(images, labels, None, [subject(record["base"]) for record in records])
-    return write_examples(
-        source,
-        directory,
-        found,
-        dataset.test_share,
-        Counter(),
-        [f"drawn by resvg-py {dataset.resvg} with resvg {resvg_py.__resvg_version__}"],
-    )
+    return Examples(images, labels, None, [subject(record["base"]) for record in records]), records
+
+
+def drawn_by(dataset: Emoji) -> str:
+    """The note that says what drew."""
+    return f"drawn by resvg-py {dataset.resvg} with resvg {resvg_py.__resvg_version__}"
 
 
 def subject(base: str) -> str:

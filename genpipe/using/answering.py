@@ -11,6 +11,7 @@ from genpipe.errors import BadInput
 from genpipe.sampling.draw import in_chunks
 from genpipe.sampling.fillings import HIDDEN
 from genpipe.sampling.panels import class_name
+from genpipe.using.captions import captions
 from genpipe.using.couplets import lines_for_lines
 from genpipe.using.inputs import ids_of, read
 from genpipe.using.making import drawn
@@ -107,6 +108,7 @@ ANSWERS: tuple[tuple[type, tuple[str, ...], Answer], ...] = (
     (Tags, ("pairs",), lines_for_lines),
     (Tags, ("tagged",), _tags),
     (NextToken, ("pairs",), _written_texts),
+    (NextToken, ("captions",), captions),
     (Classifies, ("images", "tagged"), _classes),
     (Fills, ("stream",), _filled),
 )

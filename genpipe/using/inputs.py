@@ -1,10 +1,12 @@
 """A person's own inputs as a model sees them."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genpipe.capabilities import Example
@@ -22,6 +24,13 @@ def read(using: Using, inputs: Sequence[str | Path] | Tensor) -> Example:
         raise BadInput(
             f"inputs: give a list of files or texts, or a tensor, with one or more in it, not {inputs!r}"
         )
+    if not isinstance(inputs, Tensor):
+        for each in inputs:
+            if not isinstance(each, str | Path):
+                raise BadInput(
+                    f"inputs: a {type(each).__name__} is neither the name of a file nor a text; give images as a tensor "
+                    "[n, channels, height, width]"
+                )
     if using.kind == "images":
         shape = using.facts["image_shape"]
         if isinstance(inputs, Tensor):
@@ -64,12 +73,18 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """
     channels, height, width = shape
     existing(path, "name a file of a picture")
+    if path.is_dir():
+        raise BadInput(f"{path}: a directory; name the files of pictures in it")
     if height != width:
         raise BadInput(
             f"{path}: pictures are read as squares, and this model takes {height} × {width} pixels"
         )
-    found: Read = read_picture(path, height, as_grey=False)
-    pixels = read_deep(path, height, bits_used(found.largest)) if found.pixels is None else found.pixels
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", Image.DecompressionBombWarning
+        )  # a large picture of one's own; twice that is refused
+        found: Read = read_picture(path, height, as_grey=False)
+        pixels = read_deep(path, height, bits_used(found.largest)) if found.pixels is None else found.pixels
     if len(pixels) > channels:
         raise BadInput(f"{path}: in colours, and this model takes grey pictures; convert it to grey first")
     if found.frames > 1:

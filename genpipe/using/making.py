@@ -1,6 +1,6 @@
 """What a model makes for a person: samples, codes of inputs, images of codes, and the way from one image to another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from genpipe.nn.pixels import SCALED, Pixels
 from genpipe.sampling import decoding
 from genpipe.sampling.draw import (
     CHUNK,
+    Coder,
     checked_options,
     chunks,
     coder_of,
@@ -23,7 +24,6 @@ from genpipe.sampling.draw import (
     in_fixed_chunks,
     interpolate,
     joined,
-    require_conditions,
 )
 from genpipe.sampling.images import pixels_of
 from genpipe.sampling.outputs import SAMPLES
@@ -31,7 +31,7 @@ from genpipe.sampling.panels import Output, written
 from genpipe.sampling.pictures import grid, write_png
 from genpipe.sampling.text import marks_of, speller_in
 from genpipe.using.inputs import read
-from genpipe.using.model import HOW, Using, conditions_of, one_line, require, under
+from genpipe.using.model import HOW, Using, conditions_of, one_line, require, require_given, under
 
 
 def sample(
@@ -56,14 +56,26 @@ def drawn(using: Using, num: int, seed: int, given: Example, how: Mapping[str, A
     if num < 1:
         raise BadInput(f"num: must be 1 or more, not {num}")
     if isinstance(recipe, Samples):
-        return draw(recipe, num, seed, given, how, HOW)
+        require_given(using, given)
+        return finite(using, draw(recipe, num, seed, given, how, HOW), "options that are less extreme")
     require(using, "draws nothing", Samples, NextToken)
-    require_conditions(recipe, given)
+    require_given(using, given)
     marks = marks_of(using.facts, using.kind)
     options = checked_options(decoding.write, how, ("model", "n", "given", "marks"), HOW)
     return in_fixed_chunks(
         lambda n, part: decoding.write(recipe, n, part, marks, **options), num, seed, given
     )
+
+
+def finite(using: Using, made: Example, remedy: str) -> Example:
+    """What a model made. Raises BadInput where a value of it is not a finite number: as bytes it would be black, without a word."""
+    for name, values in made.items():
+        if not bool(values.isfinite().all()):
+            raise BadInput(
+                f"{using.directory}: {name} that this model made are not finite numbers; take {remedy}, or fetch or train the "
+                "model again"
+            )
+    return made
 
 
 def encode(using: Using, inputs: Sequence[str], given: Mapping[str, Any]) -> None:
@@ -76,12 +88,15 @@ def codes_of(using: Using, inputs: Sequence[str | Path] | Tensor, given: Mapping
     """The code of each input, float [n, latent], or its features where the model has no codes."""
     recipe = using.recipe
     require(using, "has neither codes nor features", Encodes, Embeds)
-    x = read(using, inputs)
     if isinstance(recipe, Encodes):
-        return in_chunks(recipe.encode, {**x, **under(using, given, len(inputs))})
+        conditions = under(
+            using, given, len(inputs)
+        )  # before pictures are read, of which lines may be printed
+        codes = in_chunks(recipe.encode, {**read(using, inputs), **conditions})
+        return finite(using, {"codes": codes}, "other inputs")["codes"]
     for name in given:
         raise BadInput(f"--given {name}: the features of {using.name} depend on no condition; leave it out")
-    return in_chunks(recipe.embed, x)
+    return in_chunks(recipe.embed, read(using, inputs))
 
 
 def decode(using: Using, table: Path, given: Mapping[str, Any], out: Path) -> None:
@@ -92,7 +107,7 @@ def decode(using: Using, table: Path, given: Mapping[str, Any], out: Path) -> No
     x = {**under(using, given, len(codes)), "codes": codes}
     with torch.no_grad():
         made = joined([using.recipe.decode(chunk["codes"], chunk) for chunk in chunks(x)])
-    write(using, made, out, SCALED)
+    write(using, finite(using, made, "codes that genpipe encode wrote"), out, SCALED)
 
 
 def read_codes(table: Path, latent_dim: int) -> Tensor:
@@ -140,12 +155,21 @@ def interpolated(
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "walks"))
         start, end = using.recipe.draw_codes(CHUNK, conditions)[:2].split(1)
-    return interpolate(using.recipe.decode, start, end, _first(conditions), steps)[0]
+    return _way(using, using.recipe.decode, start, end, conditions, steps)
 
 
 def _between_images(
     using: Using, inputs: Sequence[str | Path] | Tensor, steps: int, given: Mapping[str, Any]
 ) -> Tensor:
+    coder = _coder(using)
+    conditions = under(using, given, 2)
+    x = read(using, inputs)
+    start, end = in_chunks(coder.encode, {**x, **conditions}).split(1)
+    return _way(using, coder.decode, start, end, conditions, steps)
+
+
+def _coder(using: Using) -> Coder:
+    """How the model encodes and decodes pictures. Raises BadInput where it does not do both."""
     coder = coder_of(using.recipe)
     if coder is None:
         rest = (
@@ -154,15 +178,21 @@ def _between_images(
         raise BadInput(
             f"{using.name} cannot encode and decode pictures{rest}; genpipe recipes lists what each model can do"
         )
-    x = read(using, inputs)
-    conditions = under(using, given, 2)
-    start, end = in_chunks(coder.encode, {**x, **conditions}).split(1)
-    return interpolate(coder.decode, start, end, _first(conditions), steps)[0]
+    return coder
 
 
-def _first(conditions: Example) -> Example:
-    """Those of the first row, under which a whole way is decoded."""
-    return {name: value[:1] for name, value in conditions.items()}
+def _way(
+    using: Using,
+    decode: Callable[[Tensor, Example], Example],
+    start: Tensor,
+    end: Tensor,
+    conditions: Example,
+    steps: int,
+) -> Tensor:
+    """The images on the way between two codes, [1, latent], all under the conditions of the first row."""
+    first = {name: value[:1] for name, value in conditions.items()}
+    way = interpolate(decode, start, end, first, steps)[0]
+    return finite(using, {"images": way}, "other pictures")["images"]
 
 
 def write_walk(
@@ -171,8 +201,11 @@ def write_walk(
     """A picture of the images on the way, in one row; those that it goes from and to stand at its ends, as they are read."""
     refuse_inputs(out, [using.directory, *map(Path, inputs)])
     pixels = pixels_of(using.recipe)
-    # read once: a line says what is resized
-    ends = read(using, inputs)["images"] if len(inputs) == 2 and using.kind == "images" else inputs
+    ends: Sequence[str] | Tensor = inputs
+    if len(inputs) == 2 and using.kind == "images":
+        _coder(using)  # before the pictures are read
+        under(using, given, 2)
+        ends = read(using, inputs)["images"]  # once: a line says what is resized
     made = pixels.to_bytes(interpolated(using, ends, steps, seed, given))
     if isinstance(ends, Tensor):
         first, last = SCALED.to_bytes(ends).split(1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,9 +112,9 @@ def passages_of(using: Using, values: Any) -> list[tuple[str, Tensor]]:
 
 
 def listed(values: Any) -> Iterable[Any]:
-    """The values of a list or a tensor, or the one value that it is."""
-    if isinstance(values, Tensor):
-        return values.tolist() if values.dim() else [values.item()]
+    """The values of a list, a tensor or an array, or the one value that it is."""
+    if isinstance(values, Tensor | np.ndarray | np.generic):
+        values = values.tolist()
     return values if isinstance(values, list | tuple | range) else [values]
 
 
@@ -121,11 +122,22 @@ def under(using: Using, given: Mapping[str, Any], n: int) -> dict[str, Tensor]:
     """Conditions of each of `n` examples: one for all, or one each; BadInput where one is missing that the model takes."""
     conditions = conditions_of(using, given)
     if isinstance(using.recipe, Samples | NextToken):
-        require_conditions(using.recipe, conditions)
+        require_given(using, conditions)
     for name, value in conditions.items():
         if len(value) not in (1, n):
             raise BadInput(f"{name}: {len(value)} conditions for {n} examples; give one, or one for each")
     return {name: value.expand(n, *value.shape[1:]) for name, value in conditions.items()}
+
+
+def require_given(using: Using, conditions: Mapping[str, Tensor]) -> None:
+    """Raise BadInput, with what to write, for a condition that the model takes and that is missing, or that it does not take."""
+    for name in getattr(using.recipe, "given", ()):
+        if name not in conditions:
+            option = "--class CLASS" if name == "labels" else f"--given {name}=VALUE"
+            raise BadInput(
+                f"{using.name} takes the condition {name!r}, which is missing; add {option}, or from Python given={{{name!r}: …}}"
+            )
+    require_conditions(using.recipe, conditions)
 
 
 def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Tensor]]:
@@ -133,6 +145,10 @@ def condition(using: Using, name: str, values: list[str]) -> list[tuple[str, Ten
     require_condition(using, name)
     if not values:
         raise BadInput(f"{name}: there is no value; give one, or one for each example")
+    if name == "vector":
+        raise BadInput(
+            f"vector: not written by hand; genpipe answer {using.directory.name} PICTURE takes the features of a picture"
+        )
     if name == "labels":
         return [(name, torch.tensor([class_number(using, text) for text in values]))]
     if name in using.facts.get("conditions", {}):
