@@ -811,7 +811,8 @@ def find(name: str) -> Metric | None:
     for suffix, what in BASELINE_SUFFIXES.items():
         base = plain.removesuffix(suffix)
         if base != plain and base in METRICS:
-            return Metric(f"{METRICS[base].label}: {what}", METRICS[base].unit)
+            metric = METRICS[base]
+            return Metric(f"{metric.label}: {what}", metric.unit, explanation=metric.explanation)
     return None
 
 

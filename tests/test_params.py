@@ -57,7 +57,7 @@ def test_our_own_parameters_are_valid():
         ),
         (
             lambda p: p["recipes"]["nice"].update(start="models/nice"),
-            "recipes.nice: its training would need itself, by start or validator: nice ← nice",
+            "recipes.nice: its training would need itself, by start, validator or features: nice ← nice",
         ),
         (
             lambda p: p["recipes"]["nice"].update(judge="models/me"),

@@ -52,7 +52,9 @@ def test_a_recipe_of_each_kind_goes_from_raw_data_to_the_report(name, reference_
 def test_the_stages_are_those_of_the_graph_and_none_is_left_out(reference_project):
     root, results = reference_project
     assert set(results) == set(commands_of(root))
-    assert {row.kind for row in REFERENCE.values()} == {*map(tiny.kind_of, [*tiny.BLOCKS, *tiny.VARIANTS])}
+    # captions need a trained model before their data is made: tests/test_captions.py runs their stages
+    kinds = {*map(tiny.kind_of, [*tiny.BLOCKS, *tiny.VARIANTS])} - {"captions"}
+    assert {row.kind for row in REFERENCE.values()} == kinds
 
 
 def test_the_panel_of_tags_has_their_names(reference_project):

@@ -32,6 +32,7 @@ APART = {  # the updates of the recipes that are computed slice by slice, and wh
     "classifier, techniques": {"nll": "takes a gradient itself"},
     "conditional_lm": {"nll": SHAPED},
     "conditional_lm_whole": {"nll": SHAPED},
+    "conditional_lm_vector": {"nll": SHAPED},
     "coupling_flow_batch": {"nll": "writes to a tensor that all slices share, by lerp_"},
     "glann": {"glo": "changes buffers"},
     "masked_lm": {"masked": SHAPED},
