@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from genpipe.cli import corpus, data, registry, training, upkeep, using, views
-from genpipe.cli.arguments import Command, is_model, is_of_model
+from genpipe.cli.arguments import Command, is_of_model, named_item
 from genpipe.errors import BadInput, exit_status
 
 DESCRIPTION = """\
@@ -34,7 +34,6 @@ exit status, of these commands and of python -m flows.NAME:
   130  interrupted; the same command goes on where it stopped
 """
 
-BLOCKS = ("recipe", "corpus", "encoding")  # of params.yaml: arguments that name what a stage writes
 OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE ended
 
 
@@ -78,12 +77,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _writer(arguments: argparse.Namespace) -> str | None:
     """The name of a command that writes what a stage writes; None for others, of which many may run at once."""
-    named = next(filter(None, (getattr(arguments, block, None) for block in BLOCKS)), None)
-    if named is None or is_model(named):
-        return None
-    if arguments.command in ("sample", "encode") and is_of_model(arguments):
-        return None
-    return f"{arguments.command}@{named}"
+    named = named_item(arguments)
+    return f"{arguments.command}@{named}" if named and not is_of_model(arguments) else None
 
 
 def _show_what_cannot_be_shown() -> None:

@@ -11,6 +11,8 @@ from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import require_ours, temporary_name
 
 MOST_STEPS = 1000  # images in a row
+BLOCKS = ("recipe", "corpus", "encoding")  # of params.yaml: arguments that name what a stage writes
+OF_MODELS = ("num", "given", "label", "how", "inputs")  # arguments that only a trained model takes
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 
@@ -183,8 +185,13 @@ def is_model(name: str) -> bool:
     return "/" in name or "@" in name
 
 
+def named_item(arguments: argparse.Namespace) -> str | None:
+    """The item of params.yaml, or the model, that a command is about; None for a command about neither."""
+    return next(filter(None, (getattr(arguments, block, None) for block in BLOCKS)), None)
+
+
 def is_of_model(arguments: argparse.Namespace) -> bool:
-    """Whether `genpipe sample` or `genpipe encode` is to do what a trained model does, and not what a stage of params.yaml does."""
-    name = arguments.recipe if arguments.command == "sample" else arguments.encoding
-    options = ("num", "given", "label", "how", "inputs")
-    return is_model(name) or any(getattr(arguments, option, None) not in (None, []) for option in options)
+    """Whether a command is to do what a trained model does, and not what a stage of params.yaml does."""
+    name = named_item(arguments)
+    by_option = any(getattr(arguments, option, None) not in (None, []) for option in OF_MODELS)
+    return by_option or (name is not None and is_model(name))

@@ -21,7 +21,7 @@ class Trial:
     """A trained model before a judge. `yardstick` gives the model in whose features images are compared, or NotMeasured.
 
     Samples are in the files of `samples`, or in `made`: images as bytes, points as they are. `how` has the options under which
-    the samples were drawn: what a judge draws itself is drawn under the same.
+    the samples were drawn, for a judge that draws more of them.
     """
 
     recipe: Any

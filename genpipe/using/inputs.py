@@ -80,9 +80,8 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
             f"{path}: pictures are read as squares, and this model takes {height} × {width} pixels"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", Image.DecompressionBombWarning
-        )  # a large picture of one's own; twice that is refused
+        # a large picture of one's own; of twice the size Pillow raises an error
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         found: Read = read_picture(path, height, as_grey=False)
         pixels = read_deep(path, height, bits_used(found.largest)) if found.pixels is None else found.pixels
     if len(pixels) > channels:

@@ -89,9 +89,8 @@ def codes_of(using: Using, inputs: Sequence[str | Path] | Tensor, given: Mapping
     recipe = using.recipe
     require(using, "has neither codes nor features", Encodes, Embeds)
     if isinstance(recipe, Encodes):
-        conditions = under(
-            using, given, len(inputs)
-        )  # before pictures are read, of which lines may be printed
+        # before pictures are read, of which lines may be printed
+        conditions = under(using, given, len(inputs))
         codes = in_chunks(recipe.encode, {**read(using, inputs), **conditions})
         return finite(using, {"codes": codes}, "other inputs")["codes"]
     for name in given:
