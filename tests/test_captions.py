@@ -25,8 +25,9 @@ from genpipe.graph import read_plan
 from genpipe.models.conditional_lm import ConditionalLM
 from genpipe.nn.pixels import scaled
 from genpipe.params.project import check_params
-from genpipe.sampling.captions import MARGIN, SIDE, draw_captions
-from genpipe.sampling.text import Speller
+from genpipe.sampling.captions import MARGIN, SIDE, captions, draw_captions
+from genpipe.sampling.showing import Showing
+from genpipe.sampling.text import Speller, speller_in
 from tests import tiny
 from tests.repository import make_repository
 from tests.test_drawings import some_emoji, write_emoji
@@ -249,6 +250,20 @@ def test_the_picture_has_each_image_enlarged_at_its_place() -> None:
         assert (right[:, -MARGIN:] == 255).all(), "no text runs into the next image"
 
 
+def test_shorter_texts_of_another_chunk_end_where_they_end(tmp_path: Path) -> None:
+    """A hundred short names and a longer one: rows are read by the hundred, and the first hundred are widened."""
+    directory = tiny.write_captions(tmp_path / "data")
+    texts = [*[[2, 6]] * 100, [3, 6, 7]]
+    tiny.write_texts(directory, "test", "text", texts)
+    np.save(directory / "test.vector.npy", np.zeros((101, 4), np.float32))
+    np.save(tmp_path / "texts.npy", np.full((101, 3), tiny.token_facts()["pad"]))
+    showing = Showing(None, speller_in(directory), tmp_path, open_data(directory), "captions", 101, 0, {})
+    list(captions(showing))
+    rows = (tmp_path / "written.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    spelled = ["".join(tiny.TOKENS[i] for i in text) for text in texts]
+    assert [row.split("\t")[1].replace(" ", "") for row in rows] == spelled
+
+
 # from drawings to captions
 
 
@@ -314,6 +329,20 @@ def test_names_lie_in_the_rows_and_on_the_sides_of_the_pictures(project: Path) -
             colour = "red" if image[2].min() < 200 else "blue"  # all else that is drawn is blue, or white
             assert line["text"] == f"{colour} {line['group']}"
         assert not (names / f"{split}_labels.npy").exists()
+
+
+def test_of_equal_drawings_the_first_name_counts(tmp_path: Path) -> None:
+    records = named(some_emoji())
+    again = [{**record, "hexcode": f"9{record['hexcode']}", "annotation": "second"} for record in records]
+    write_emoji(tmp_path, [*records, *again])
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params()))
+    assert main(["--root", str(tmp_path), "prepare", "names"]) == 0
+    written = [
+        yaml.safe_load(line)["text"]
+        for split in ("train", "test")
+        for line in (tmp_path / f"artifacts/datasets/names/{split}.jsonl").read_text().splitlines()
+    ]
+    assert sorted(written) == sorted(record["annotation"] for record in records)
 
 
 def test_the_vectors_are_the_features_of_the_model(project: Path) -> None:
