@@ -156,8 +156,8 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
 
     if bool(arguments.corpus) == bool(arguments.names):
         raise BadInput("count needs either files or --corpus NAME; see genpipe count --help")
-    cluster = _cluster(root, arguments)
-    _clean_up_when_ended()
+    cluster = cluster_of(root, arguments)
+    clean_up_when_ended()
     if arguments.corpus:
         from genpipe.params.project import read_params
 
@@ -202,12 +202,12 @@ def _refuse_beside_corpus(arguments: argparse.Namespace) -> None:
             )
 
 
-def _clean_up_when_ended() -> None:
+def clean_up_when_ended() -> None:
     """Let SIGTERM end the command as Ctrl-C does: workers are dismissed, scratch is removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _cluster(root: Path, arguments: argparse.Namespace) -> "Cluster":
+def cluster_of(root: Path, arguments: argparse.Namespace) -> "Cluster":
     """Where to work: as params.yaml says, where there is one, and as the command line says."""
     from genpipe.params.cluster import Cluster
 
@@ -263,5 +263,5 @@ def _encode(root: Path, arguments: argparse.Namespace) -> None:
         return
     encoding = params.named("encodings", arguments.encoding)
     corpus = params.named("corpora", encoding.corpus)
-    _clean_up_when_ended()
-    encode(root, arguments.encoding, encoding, corpus, _cluster(root, arguments))
+    clean_up_when_ended()
+    encode(root, arguments.encoding, encoding, corpus, cluster_of(root, arguments))

@@ -10,27 +10,38 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from genpipe.errors import BadInput
 
-_UNIT = re.compile(r"[A-Za-z0-9]+|\S")
+UNITS = {"runs": re.compile(r"[A-Za-z0-9]+|\S"), "characters": re.compile(r"\S")}
 
 
 class Lexicon:
     """Words and their counts."""
 
-    def __init__(self, counts: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        counts: Mapping[str, int],
+        added: Mapping[str, float] = MappingProxyType({}),
+        units: Literal["runs", "characters"] = "runs",
+    ) -> None:
+        """`added`: nats that words score above their share; `units`: with characters a run of letters and digits is no unit."""
+        self._unit = UNITS[units]
         logarithm = math.log(sum(counts.values()))
         self._unknown = -logarithm
         # a beginning of a word that is no word itself is here too, as None: where none goes on, the search stops
         self._scores: dict[str, float | None] = {
             word[:end]: None for word in counts for end in range(1, len(word))
         }
-        self._scores.update((word, math.log(count) - logarithm) for word, count in counts.items())
+        self._scores.update(
+            (word, math.log(count) - logarithm + added.get(word, 0.0)) for word, count in counts.items()
+        )
 
     def split(self, text: str) -> list[str]:
         """The most probable tokens of a text."""
-        return [token for part in text.split() for token in self.best(_UNIT.findall(part))]
+        return [token for part in text.split() for token in self.best(self._unit.findall(part))]
 
     def best(self, units: Sequence[str]) -> list[str]:
         """The most probable way to join `units` to words."""

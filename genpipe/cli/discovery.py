@@ -1,0 +1,252 @@
+"""Words without labels: found in text, and text cut into them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from genpipe.cli import corpus
+from genpipe.cli.arguments import Commands, add_workers, positive
+from genpipe.errors import BadInput
+from genpipe.files import refuse_inputs, require_ours
+
+# written out, since genpipe.discovery takes a while to import; a test compares
+METHODS = ("combined", "solidity", "entropy")
+UNITS = ("runs", "characters")
+FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "statistics.json")
+TYPICAL = 40  # words that are printed
+OF_METHODS = {  # options that only some methods take
+    "order": ("combined", "solidity"),
+    "thresholds": ("combined", "solidity"),
+    "strict": ("combined", "solidity"),
+    "freedom": ("combined",),
+    "min_proba": ("entropy",),
+    "min_pmi": ("entropy",),
+}
+
+
+def add(commands: Commands) -> None:
+    """Add the commands about words without labels."""
+    _add_discover(commands)
+    _add_segment(commands)
+
+
+def _add_discover(commands: Commands) -> None:
+    discover = commands.add_parser(
+        "discover",
+        help="find the words of a text without labels, exactly",
+        description="Find words by how much more often their units stand together than chance has it. A unit is a character, or a run of letters and "
+        "digits of a script with spaces. Writes a folder: lexicon.tsv cuts text into words (genpipe segment, or --tokenizer lexicon), words.tsv and "
+        "words.parquet hold the words of two units and more with the evidence, in nats, and examples in context.",
+        epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are; text that was counted before is not counted again. "
+        "Example: genpipe discover data/poems/tang.jsonl --field paragraphs --out words",
+    )
+    discover.add_argument("names", nargs="+", metavar="NAME", help="texts, as for genpipe count")
+    discover.add_argument(
+        "--field", default="text", help="field or column that holds the text; default: text"
+    )
+    discover.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
+    discover.add_argument(
+        "--errors", default="strict", choices=["strict", "replace"], help="as for genpipe count"
+    )
+    discover.add_argument(
+        "--normalise",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="STEPS",
+        help=f"first, in order; some of {corpus.NORMALISATION}",
+    )
+    _add_settings(discover)
+    discover.add_argument(
+        "--against", type=Path, metavar="FILE", help="a lexicon, a word a line: print precision and recall"
+    )
+    discover.add_argument(
+        "--beside",
+        type=Path,
+        metavar="FOLDER",
+        help="what genpipe discover wrote of another text: print the words that are typical of this one",
+    )
+    discover.add_argument(
+        "--examples",
+        type=_not_negative,
+        default=3,
+        metavar="N",
+        help="places of a frequent word in context; default: 3",
+    )
+    discover.add_argument(
+        "--shard-bytes", type=positive, metavar="N", help="size of a unit of work; default: 8 MiB"
+    )
+    discover.add_argument(
+        "--memory", type=positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
+    )
+    add_workers(discover)
+    discover.add_argument(
+        "--out",
+        type=Path,
+        default=Path("words"),
+        metavar="FOLDER",
+        help="the folder to write; default: words",
+    )
+    discover.set_defaults(run=_discover)
+
+
+def _add_settings(discover: argparse.ArgumentParser) -> None:
+    """What a word is."""
+    discover.add_argument(
+        "--method",
+        choices=METHODS,
+        default="combined",
+        help="solidity: n-grams that are far more frequent than their parts explain; entropy: pairs by minimum entropy; combined (default): solidity, "
+        "counted again by how free the ends of words are",
+    )
+    discover.add_argument(
+        "--units",
+        choices=UNITS,
+        default="runs",
+        help="characters: letters are units too, for Latin text without spaces",
+    )
+    discover.add_argument(
+        "--order",
+        type=_order,
+        metavar="N",
+        help="longest n-gram, 2 to 6; default: 4; longer words are found by those inside them",
+    )
+    discover.add_argument(
+        "--min-count",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="rarer words are left out, at the end; default: 5",
+    )
+    discover.add_argument(
+        "--thresholds",
+        type=_numbers,
+        metavar="NATS",
+        help="for n-grams of 2, 3, … units, for example 2,4,6 (default of solidity; of combined 1,4.5,8; of letters 0,0.5,1)",
+    )
+    discover.add_argument(
+        "--strict",
+        action="store_true",
+        default=None,
+        help="all parts of three units and more of a word must be solid",
+    )
+    discover.add_argument(
+        "--freedom",
+        type=_number,
+        metavar="NATS",
+        help="weight of free ends, for each unit of a word; default: 0.75",
+    )
+    discover.add_argument(
+        "--min-proba", type=_number, metavar="P", help="share of all pairs, and of all words; default: 1e-5"
+    )
+    discover.add_argument(
+        "--min-pmi", type=_number, metavar="NATS", help="mutual information of a pair; default: 1"
+    )
+
+
+def _add_segment(commands: Commands) -> None:
+    segment = commands.add_parser(
+        "segment",
+        help="cut text into the words of a lexicon",
+        description="Print each text with spaces between its words: the most probable ones of a lexicon (Viterbi). Without TEXT, the lines of standard input.",
+        epilog="example: genpipe segment 中共中央总书记发表新年讲话 --lexicon words",
+    )
+    segment.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: lines of standard input")
+    segment.add_argument(
+        "--lexicon",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="word<TAB>count a line, or the folder that genpipe discover wrote",
+    )
+    segment.set_defaults(run=_segment)
+
+
+def _discover(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.counts import scratch_of
+    from genpipe.corpus.inputs import find_inputs
+    from genpipe.corpus.normalisation import normaliser
+    from genpipe.discovery import showing, words
+
+    settings = _settings(arguments)
+    settings.of_order()  # complains here
+    normaliser(settings.normalise)
+    cluster = corpus.cluster_of(root, arguments)
+    corpus.clean_up_when_ended()
+    inputs = find_inputs(
+        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
+    )
+    read = [path for item in inputs if (path := item.local_path)]
+    require_ours(arguments.out, FILES)
+    refuse_inputs(
+        arguments.out, [*read, root / "params.yaml", *([arguments.against] if arguments.against else [])]
+    )
+    place = words.Place(
+        scratch_of(root),
+        cluster.workers,
+        cluster.executor,
+        cluster.memory_mb << 20,
+        arguments.shard_bytes or words.USUAL_SHARD,
+    )
+    found = words.discover(inputs, settings, place)
+    scores = showing.scores_against(found, arguments.against) if arguments.against else {}
+    typical = showing.typical(found, arguments.beside, TYPICAL) if arguments.beside else []
+    showing.write(arguments.out, found, showing.in_context(inputs, found, settings, arguments.examples))
+    print(showing.summary(found))
+    for name, value in scores.items():
+        print(f"{100 * value:>11.1f}% {name} against {arguments.against}")
+    if typical:
+        print(f"typical beside {arguments.beside}: {' '.join(typical)}")
+    print(f"the words are in {arguments.out}")
+
+
+def _settings(arguments: argparse.Namespace):
+    from genpipe.discovery.words import Settings
+
+    given = {name: getattr(arguments, name) for name in OF_METHODS if getattr(arguments, name) is not None}
+    for name in given:
+        if arguments.method not in OF_METHODS[name]:
+            raise BadInput(
+                f"--{name.replace('_', '-')}: of use with --method {' or '.join(OF_METHODS[name])}, not with {arguments.method}; leave it out"
+            )
+    return Settings(
+        method=arguments.method,
+        units=arguments.units,
+        normalise=arguments.normalise,
+        min_count=arguments.min_count,
+        **given,
+    )
+
+
+def _segment(root: Path, arguments: argparse.Namespace) -> None:
+    from genpipe.corpus.tokenizers import tokenizer
+
+    path = arguments.lexicon
+    cuts = tokenizer("lexicon", file=path / "lexicon.tsv" if path.is_dir() else path)
+    for text in arguments.texts or (line.rstrip("\n") for line in sys.stdin):
+        print(" ".join(cuts.split(text)))
+
+
+def _order(text: str) -> int:
+    if text not in ("2", "3", "4", "5", "6"):
+        raise argparse.ArgumentTypeError(f"must be a number from 2 to 6, not {text!r}")
+    return int(text)
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
+    return number
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(_number, text.split(",")))

@@ -1,0 +1,1 @@
+"""Words, templates and trees found in text without labels."""
