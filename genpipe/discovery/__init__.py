@@ -1,0 +1,1 @@
+"""What counting alone finds in text without labels: words, templates of sentences, trees."""
