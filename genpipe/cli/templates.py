@@ -67,6 +67,11 @@ def _add_templates(commands: Commands) -> None:
 def _add_settings(templates: argparse.ArgumentParser) -> None:
     """What a template is."""
     templates.add_argument(
+        "--clauses",
+        action="store_true",
+        help="cut sentences at commas, quotes, brackets and all other marks too",
+    )
+    templates.add_argument(
         "--window",
         type=window,
         default=5,
@@ -184,7 +189,7 @@ def _templates(root: Path, arguments: argparse.Namespace) -> None:
     read = [path for item in inputs if (path := item.local_path)]
     for path in (out, tsv_of(out)):
         refuse_inputs(path, [*named, *read, root / "params.yaml"])
-    names = ("window", "min_proba", "min_pmi", "min_count", "max_paths")
+    names = ("clauses", "window", "min_proba", "min_pmi", "min_count", "max_paths")
     found = find_templates(
         inputs,
         words,
@@ -207,8 +212,10 @@ def _parse(root: Path, arguments: argparse.Namespace) -> None:
 
     if arguments.svg:
         refuse_inputs(arguments.svg, [arguments.templates, *filter(None, [arguments.tokenizer_file])])
-    tokenizer = _tokenizer_of(arguments, read_about(arguments.templates))
-    sentences = [words for text in arguments.sentences for words in sentences_of(text, tokenizer)]
+    about = read_about(arguments.templates)
+    tokenizer = _tokenizer_of(arguments, about)
+    clauses = about.get("clauses", False)
+    sentences = [words for text in arguments.sentences for words in sentences_of(text, tokenizer, clauses)]
     if arguments.svg and len(sentences) != 1:
         raise BadInput(f"--svg {arguments.svg}: draws one sentence, not {len(sentences)}; give one")
     known = {escaped(word) for words in sentences for word in words}

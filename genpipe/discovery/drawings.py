@@ -14,6 +14,7 @@ STYLE = (
     "@media(prefers-color-scheme:dark){text{fill:#eee}.t{fill:#8ab8f0}.f{fill:#e8b050}.b{fill:#161616}}"
 )
 
+FLAT = "…"  # above words without a template
 Joining = Callable[[Sequence[str]], str]
 
 
@@ -25,13 +26,13 @@ def bracketed(tree: Tree, join: Joining = "".join) -> str:
 
 
 def indented(tree: Tree, join: Joining = "".join) -> str:
-    """The template, and below it a line a part: a word, the words in a placeholder, or the tree of these."""
-    return "\n".join([tree.name or f"({join(tree.words())})", *_below(tree, join)])
+    """The template, and below it a line a part: a word, the tree of a placeholder, or in brackets its words where there is no more to show."""
+    if tree.template is None or len(tree.children) == 1:
+        return f"({join(tree.words())})"
+    return "\n".join([tree.name, *_below(tree, join)])
 
 
 def _below(tree: Tree, join: Joining) -> Iterator[str]:
-    if tree.template is None:
-        return
     for number, child in enumerate(tree.children, start=1):
         is_last = number == len(tree.children)
         first, *rest = [child] if isinstance(child, str) else indented(child, join).split("\n")
@@ -64,17 +65,11 @@ class _Drawing:
         start, label = self._left, _width(tree.name, LABEL_EM) + GAP
         self._depth = max(self._depth, level + 1)
         is_flat = tree.template is None
-        tops = [
-            (self._word(child, not is_flat), None)
-            if isinstance(child, str)
-            else (self.place(child, level + 1), level + 1)
-            for child in tree.children
-        ]
+        tops = [self._child(child, level + 1, not is_flat) for child in tree.children]
         self._left = max(self._left, start + label)
         middle = (tops[0][0] + tops[-1][0]) / 2
         self._lines += [(middle, level, x, below) for x, below in tops]
-        if not is_flat:
-            self._labels.append((middle, level, tree.name))
+        self._labels.append((middle, level, FLAT if is_flat else tree.name))
         return middle
 
     def finish(self, top: float) -> None:
@@ -100,6 +95,15 @@ class _Drawing:
             kind = "w" if is_template else "w f"
             parts.append(f'<text class="{kind}" x="{x:.1f}" y="{floor + EM}">{escape(word)}</text>')
         return "\n".join([*parts, "</svg>\n"])
+
+    def _child(self, child: Tree | str, level: int, is_template: bool) -> tuple[float, int | None]:
+        """Place a word or a tree: its middle, and its level, or None where it is on the line of the words."""
+        if isinstance(child, str):
+            return self._word(child, is_template), None
+        if len(child.children) == 1:
+            (word,) = child.words()
+            return self._word(word, child.template is not None), None
+        return self.place(child, level), level
 
     def _word(self, word: str, is_template: bool) -> float:
         width = _width(word, EM)

@@ -18,7 +18,7 @@ from genpipe.corpus.runs import TOKEN
 from genpipe.corpus.shards import cut
 from genpipe.corpus.tokenizers import Tokenizer
 from genpipe.discovery.notation import HOLE, parts_of
-from genpipe.discovery.templates import CUT, SENTENCE_END, SENTENCES, skip_grams, strong_pairs, templates
+from genpipe.discovery.templates import CUT, SENTENCES, cut_sentences, skip_grams, strong_pairs, templates
 from genpipe.errors import BadInput
 
 ROWS = 1 << 20  # of a row group of the table
@@ -31,6 +31,7 @@ COUNT = re.compile(r"0*[1-9][0-9]{0,17}")
 class Settings:
     """What an edge is, how many paths of a sentence count, and which templates are kept."""
 
+    clauses: bool = False
     window: int = 5
     min_proba: float = 1e-5
     min_pmi: float = 2.0  # nats
@@ -59,7 +60,7 @@ def find_templates(
     where: Where,
 ) -> str:
     """Write the templates of texts to the Parquet file `out` and to a TSV beside it; returns what was found, as lines."""
-    first = Counting(skip_grams(tokenizer, settings.window), scratch, memory=memory)
+    first = Counting(skip_grams(tokenizer, settings.clauses, settings.window), scratch, memory=memory)
     shards = [shard for item in inputs for shard in cut(item, shard_bytes or first.usual_shard)]
     seconds = TIMES * sum(shard.size for shard in shards) / 1e6 / MB_PER_S[tokenizer.name]
     scratch.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def find_templates(
         with executor(where, workers, len(shards), seconds, shared=shared) as does:
             with counted_by(does, shards, first, workers=workers, name="words and pairs") as counts:
                 pairs = strong_pairs(counts, settings.min_proba, settings.min_pmi)
-            second = templates(tokenizer, settings.window, pairs, settings.max_paths)
+            second = templates(tokenizer, settings.clauses, settings.window, pairs, settings.max_paths)
             counting = Counting(second, scratch, memory=memory)
             with counted_by(does, shards, counting, workers=workers, name="templates") as counts:
                 return _write(counts, tokenizer, settings, len(pairs.splitlines()), out)
@@ -102,7 +103,7 @@ def _write(counts: Counts, tokenizer: Tokenizer, settings: Settings, pairs: int,
         top = kept.filter(pl.col("words") > 1).head(10).collect()
     return "\n".join(
         [
-            f"{figures['sentences']:>12,} sentences, {figures['cut']:,} of them with more than {settings.max_paths:,} paths",
+            f"{figures['sentences']:>12,} {'clauses' if settings.clauses else 'sentences'}, {figures['cut']:,} of them with more than {settings.max_paths:,} paths",
             f"{pairs:>12,} pairs of words with an edge",
             f"{counts.statistics['types'] - len(found):>12,} templates, {number:,} of them {settings.min_count:,} times or more; the first ones of two words or more:",
             *(f"{row['count']:>12,} {row['template']}" for row in top.iter_rows(named=True)),
@@ -138,9 +139,10 @@ def read_about(path: Path) -> dict[str, Any]:
     return {} if _is_tsv(_there(path)) else _read_parquet(path, rows=0)[1]
 
 
-def sentences_of(text: str, tokenizer: Tokenizer) -> list[list[str]]:
-    """The words of each sentence of a text; BadInput where it has none."""
-    found = [words for part in re.split(SENTENCE_END, text) if (words := tokenizer.split(part))]
+def sentences_of(text: str, tokenizer: Tokenizer, clauses: bool) -> list[list[str]]:
+    """The words of each sentence, or clause, of a text; BadInput where it has none."""
+    parts = cut_sentences(pl.Series([text]), clauses)["text"]
+    found = [words for words in tokenizer.split_all(parts.to_list()) if words]
     if not found:
         raise BadInput(f"{text[:20]!r}: no word in it; give a sentence")
     return found
@@ -160,7 +162,7 @@ def _there(path: Path) -> Path:
 def _read_parquet(path: Path, rows: int | None = None) -> tuple[pl.DataFrame, dict[str, Any]]:
     try:
         about = json.loads(pl.read_parquet_metadata(_there(path))["genpipe"])
-        require = {"tokenizer", "normalise", "version", "window"} - set(about)
+        require = {"tokenizer", "normalise", "version", "clauses"} - set(about)
         if require:
             raise ValueError("it is another table of genpipe")
         return pl.read_parquet(path, columns=["template", "count"], n_rows=rows, glob=False), about

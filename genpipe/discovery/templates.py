@@ -11,7 +11,8 @@ together. Each path from a word without an edge to it, to a word without an edge
 a placeholder X wherever one or more words are left out, before, between or behind them. A word without any edge is a path.
 With `window` 1 templates are phrases.
 
-A document is cut into sentences at 。！？!?；; and newlines, and a sentence of more than LONGEST words after each LONGEST.
+A document is cut into sentences at 。！？!?；; and newlines (or, for clauses, at every mark that is neither letter nor digit nor
+space: see ENDS), and a sentence of more than LONGEST words after each LONGEST.
 A sentence has exponentially many paths in the worst case: at most `max_paths` of them count. They are taken in turns, one
 from each first word, from left to right, then the next one from each; those that begin at one word come by their
 positions in lexicographic order, so that the nearest next word goes first.
@@ -34,7 +35,7 @@ from genpipe.dependencies import version_of
 from genpipe.discovery.notation import HOLE, escaped_column
 from genpipe.errors import BadInput
 
-SENTENCE_END = "[。！？!?；;\n]"
+ENDS = {False: "[。！？!?；;\n]", True: r"[^\w\p{Zs}\t'’-]"}  # of sentences, of clauses; as Rust reads them
 LONGEST = 250  # words of a sentence
 SENTENCES, CUT = r"\#sentences", r"\#cut"  # counted beside templates: no template is written like that
 
@@ -46,6 +47,7 @@ class _OfSentences(Tokenizer):
     """Yields what is to be counted of the sentences that `base` cuts into words: so it can be counted as tokens are."""
 
     base: Tokenizer
+    clauses: bool  # or sentences
     window: int
 
     block: ClassVar[int] = 1 << 19  # several rows a word are held at once
@@ -62,7 +64,7 @@ class SkipGrams(_OfSentences):
     """The words of all sentences, and their pairs at distances from 1 to `window`, as `a b`."""
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
-        words = sentences(self.base, texts).lazy()
+        words = sentences(self.base, texts, self.clauses).lazy()
         each = [words.select("document", TOKEN)]
         for distance in range(1, self.window + 1):
             pair = pl.concat_str(TOKEN, pl.col(TOKEN).shift(-distance), separator=" ")
@@ -80,7 +82,7 @@ class Templates(_OfSentences):
     max_paths: int
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
-        words = sentences(self.base, texts)
+        words = sentences(self.base, texts, self.clauses)
         followers = _followers(self.pairs)
         documents: list[int] = []
         found: list[str] = []
@@ -100,28 +102,28 @@ class Templates(_OfSentences):
         return pl.LazyFrame(columns)
 
 
-def skip_grams(base: Tokenizer, window: int) -> SkipGrams:
+def skip_grams(base: Tokenizer, clauses: bool, window: int) -> SkipGrams:
     """Counts words and pairs."""
-    version = f"{base.version} skip-grams {window} {_code_version()}"
-    return SkipGrams(base.name, version, (), base, window)
+    version = f"{base.version} skip-grams {clauses} {window} {_code_version()}"
+    return SkipGrams(base.name, version, (), base, clauses, window)
 
 
-def templates(base: Tokenizer, window: int, pairs: str, max_paths: int) -> Templates:
+def templates(base: Tokenizer, clauses: bool, window: int, pairs: str, max_paths: int) -> Templates:
     """Counts templates."""
-    version = f"{base.version} templates {window} {max_paths} {_code_version()} {pairs}"
-    return Templates(base.name, version, (), base, window, pairs, max_paths)
+    version = f"{base.version} templates {clauses} {window} {max_paths} {_code_version()} {pairs}"
+    return Templates(base.name, version, (), base, clauses, window, pairs, max_paths)
 
 
-def sentences(base: Tokenizer, texts: pl.Series) -> pl.DataFrame:
+def cut_sentences(texts: pl.Series, clauses: bool) -> pl.DataFrame:
+    """The sentences, or clauses, of all texts in order: columns document (the number of the text) and text."""
+    cut = pl.col("text").str.replace_all(ENDS[clauses], "\n").str.split("\n")
+    numbered = texts.rename("text").to_frame().with_row_index("document")
+    return numbered.with_columns(cut).explode("text").filter(pl.col("text") != "")
+
+
+def sentences(base: Tokenizer, texts: pl.Series, clauses: bool) -> pl.DataFrame:
     """The words of all sentences in order: columns document and sentence (numbers), and token, as written in templates."""
-    parts = (
-        texts.rename("text")
-        .to_frame()
-        .with_row_index("document")
-        .with_columns(pl.col("text").str.replace_all(SENTENCE_END, "\n").str.split("\n"))
-        .explode("text")
-        .filter(pl.col("text") != "")
-    )
+    parts = cut_sentences(texts, clauses)
     words = base.explode(parts["text"]).collect(engine="streaming")
     part = words["document"].to_numpy()
     lengths = words["document"].rle().struct.field("len").to_numpy()

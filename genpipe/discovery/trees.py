@@ -207,8 +207,8 @@ def _after_hole(start: int, end: int, rows: Sequence[Row], sums: np.ndarray) -> 
     """The best of the templates with a placeholder first, by the cost of each place where that may end."""
     if not len(sums) or (cost := int(sums.min())) >= NOTHING:
         return None
-    keys = (rows[start + 1 + place][end] for place in np.flatnonzero(sums == cost).tolist())
-    return min(key._replace(cost=cost) for key in keys if key is not None)
+    keys = [rows[start + 1 + place][end] for place in np.flatnonzero(sums == cost).tolist()]
+    return min((key for key in keys if key is not None), key=lambda key: key[1:])._replace(cost=cost)
 
 
 def _keep(row: Row, place: int, key: _Key) -> None:
