@@ -19,6 +19,7 @@ positions in lexicographic order, so that the nearest next word goes first.
 """
 
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -110,7 +111,8 @@ def skip_grams(base: Tokenizer, clauses: bool, window: int) -> SkipGrams:
 
 def templates(base: Tokenizer, clauses: bool, window: int, pairs: str, max_paths: int) -> Templates:
     """Counts templates."""
-    version = f"{base.version} templates {clauses} {window} {max_paths} {_code_version()} {pairs}"
+    known = hashlib.sha256(pairs.encode()).hexdigest()
+    version = f"{base.version} templates {clauses} {window} {max_paths} {known} {_code_version()}"
     return Templates(base.name, version, (), base, clauses, window, pairs, max_paths)
 
 
