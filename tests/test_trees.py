@@ -106,6 +106,8 @@ def test_of_equal_trees_the_one_with_the_longer_left_part_is_taken():
         ({"X a": 2, "c X": 2}, "cba", "(c(b))a"),
         ({"a X a X a": 1}, "abababa", "a(bab)a(b)a"),
         ({"X a X": 1}, "bacac", "((b)a(c))a(c)"),
+        # 4 · 1 is 2 · 2, though the logarithm of 4, rounded, is not twice that of 2
+        ({"X a": 4, "c b": 1, "c X a": 2, "b": 2}, "cba", "(cb)a"),
         # then a placeholder before a word
         ({"b X": 2, "X a": 2}, "ba", "(b)a"),
     ],

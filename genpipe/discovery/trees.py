@@ -9,14 +9,15 @@ words, null_score x (length - 1).
 
 Of equal scores the tree is taken whose topmost template has fewer words; of these the one whose parts (words and holes) are
 longer from the left: the first part that differs decides; then the template that comes first, part by part, a placeholder
-before a word and words by code point. Inside of each hole the same holds. Scores are added up as whole numbers of 1e-9 nats, so that
-equal ones are equal in whatever order they are added.
+before a word and words by code point. Inside of each hole the same holds. Scores are added up as whole numbers of 1e-9 nats, and the
+logarithm of a count as those of its prime factors: so equal products of counts are equal sums, in whatever order they are added.
 
 Templates are a tree of prefixes without the placeholders at their ends. Spans are filled from the right end of the
 sentence and from short to long; a template with a placeholder at its left end is joined to the span before it, so the
 work is cubic in the length where templates repeat few words of the sentence.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from genpipe.errors import BadInput
 LONGEST = 250  # words of a sentence
 UNITS = 10**9  # in a nat
 NOTHING = 1 << 60  # more than any cost: two of them fit into 64 bits
+MOST_FACTOR = 10**6  # so counts up to its square are factored
 MOST_NULL = 1e5  # so does what 250 words cost
 
 
@@ -94,10 +96,10 @@ class Parser:
         if not -MOST_NULL <= null_score <= 0:
             raise BadInput(f"null_score: must be between {-MOST_NULL:,.0f} and 0, not {null_score}")
         self._null = round(-null_score * UNITS)
-        logarithm = math.log(total or sum(counts.values()) or 1)
+        logarithm = _logarithm(total or sum(counts.values()) or 1)
         self._root = _Node()
         for text, count in counts.items():
-            self._add(parts_of(text), round((logarithm - math.log(count)) * UNITS))
+            self._add(parts_of(text), logarithm - _logarithm(count))
 
     def parse(self, words: Sequence[str]) -> Tree:
         """The best tree of a sentence; BadInput where it has no word, or too many."""
@@ -201,6 +203,18 @@ class _Table:
         if node not in self._places:
             self._places[node] = [i for i, word in enumerate(self._words) if word in node.words]
         return [i for i in self._places[node] if i > place]
+
+
+@functools.cache
+def _logarithm(number: int) -> int:
+    """The natural logarithm in UNITS, as the sum of those of the prime factors; factors above MOST_FACTOR stay together."""
+    total, factor = 0, 2
+    while factor * factor <= number and factor <= MOST_FACTOR:
+        while number % factor == 0:
+            number //= factor
+            total += round(math.log(factor) * UNITS)
+        factor += 1
+    return total + round(math.log(number) * UNITS)
 
 
 def _after_hole(start: int, end: int, rows: Sequence[Row], sums: np.ndarray) -> _Key | None:
