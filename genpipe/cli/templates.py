@@ -71,41 +71,21 @@ def _add_settings(templates: argparse.ArgumentParser) -> None:
         action="store_true",
         help="cut sentences at commas, quotes, brackets and all other marks too",
     )
-    templates.add_argument(
-        "--window",
-        type=window,
-        default=5,
-        metavar="N",
-        help="words that a pair reaches over, at most 50; 1 finds phrases; default: 5",
-    )
-    templates.add_argument(
-        "--min-proba",
-        type=share,
-        default=1e-5,
-        metavar="P",
-        help="a pair's share of all pairs must be above; default: 1e-5",
-    )
-    templates.add_argument(
-        "--min-pmi",
-        type=number,
-        default=2.0,
-        metavar="NATS",
-        help="pointwise mutual information of a pair must be above; default: 2",
-    )
-    templates.add_argument(
-        "--min-count",
-        type=positive,
-        default=2,
-        metavar="N",
-        help="drop rarer templates, at the end; default: 2",
-    )
-    templates.add_argument(
-        "--max-paths",
-        type=positive,
-        default=1000,
-        metavar="N",
-        help="templates of a sentence, at most; default: 1000",
-    )
+    for option, kind, default, unit, text in (
+        ("--window", window, 5, "N", "words that a pair reaches over, at most 50; 1 finds phrases"),
+        (
+            "--min-proba",
+            share,
+            1e-5,
+            "P",
+            "a pair's share of all pairs must be above; at most 1/P pairs are in memory",
+        ),
+        ("--min-pmi", number, 2.0, "NATS", "pointwise mutual information of a pair must be above"),
+        ("--min-count", positive, 2, "N", "drop rarer templates, at the end"),
+        ("--max-paths", positive, 1000, "N", "templates of a sentence, at most"),
+    ):
+        shown = f"{text}; default: {default:g}"
+        templates.add_argument(option, type=kind, default=default, metavar=unit, help=shown)
 
 
 def _add_parse(commands: Commands) -> None:
