@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flows.starting import run_flow, status_of
 from genpipe import lease
+from genpipe.cli.arguments import Once
 from genpipe.cores import cores
 from genpipe.errors import BadInput
 from genpipe.graph import Plan, read_plan
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "targets", nargs="*", metavar="STAGE", help="only these stages, or groups of them, and what they need"
     )
     parser.add_argument(
-        "--set", dest="set_name", metavar="NAME",
+        "--set", dest="set_name", action=Once, metavar="NAME",
         help="only the recipes of that set of params.yaml, besides any STAGE, and what they need",
     )  # fmt: skip
     parser.add_argument(

@@ -62,7 +62,7 @@ _BY_NAME = {kind.__name__: kind for kind in EXIT_STATUS}
 def exit_status(error: BaseException) -> tuple[int, str] | None:
     """The exit status and the line of an error; None where it is a defect."""
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "interrupted; the same command goes on where it stopped"
+        return INTERRUPTED, "interrupted; run the same command again"
     known = reported(error)
     return (EXIT_STATUS[kind_of(known)], str(known)) if known else None
 

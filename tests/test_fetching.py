@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from genpipe.cli import main
 from genpipe.cli.data import _asked
 from genpipe.errors import BadInput, Unavailable
 from genpipe.files import sha256
@@ -91,6 +92,14 @@ def test_a_name_that_is_neither_a_data_set_nor_a_stage_is_refused(project: Path)
         parts(project, "letters")
     with pytest.raises(BadInput, match=r"no 'letters' in sets of params\.yaml"):
         parts(project, set_name="letters")
+
+
+@pytest.mark.parametrize("command", [["data"], ["plan"], ["results"]])
+def test_two_sets_are_refused(project: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--root", str(project), *command, "--set", "quick", "--set", "images"])
+    assert ended.value.code == 2
+    assert "--set: given twice, as quick and images" in capsys.readouterr().err
 
 
 def test_every_part_is_pinned_and_a_missing_part_is_no_change(project: Path) -> None:

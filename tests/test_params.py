@@ -39,6 +39,10 @@ def test_our_own_parameters_are_valid():
             "recipes.nice.train.solvers.nll.lr: Input should be a finite number, not inf",
         ),
         (
+            lambda p: p["recipes"]["nice"].update(sample={"how": {"temperature": float("inf")}}),
+            "recipes.nice.sample.how.temperature: Input should be a finite number",
+        ),
+        (
             lambda p: p["recipes"]["nice"]["train"]["solvers"]["nll"].update(momentum=0.9),
             "recipes.nice.train.solvers.nll: momentum has no effect on adam; take it out",
         ),

@@ -448,6 +448,13 @@ def test_a_picture_of_another_size_is_resized_and_a_line_says_so(models, tmp_pat
         assert said == (f"{tmp_path}/b.png: {words}\n" if words else "")
 
 
+def test_a_picture_that_is_too_large_is_refused_with_the_limit(models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    Image.new("L", (20, 20)).save(tmp_path / "large.png")
+    assert main(["encode", str(model(models, "ogan")), str(tmp_path / "large.png")]) == 2
+    assert "large.png: more than 100 pixels; make the picture smaller" in capsys.readouterr().err
+
+
 def test_a_large_picture_is_read_without_a_warning_of_pillow(models, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     Image.new("L", (16, 16)).save(tmp_path / "large.png")

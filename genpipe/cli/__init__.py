@@ -31,7 +31,7 @@ exit status, of these commands and of python -m flows.NAME:
   2    what was given or the state of the project is not valid; the line says what to change
   69   Ray, a network, Git, DVC, storage or the disk is unavailable; run the same command later
   75   another process does this work or holds the lock; wait for it
-  130  interrupted; the same command goes on where it stopped
+  130  interrupted; run the same command again: stages, counts and trainings go on where they stopped
 """
 
 OUTPUT_CLOSED = 141  # exit status, as a shell reports a process that SIGPIPE ended

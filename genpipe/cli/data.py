@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli.arguments import Commands, named, new_directory, pair
+from genpipe.cli.arguments import Commands, Once, named, new_directory, pair
 from genpipe.errors import BadInput
 from genpipe.files import TABLES
 
@@ -28,7 +28,11 @@ def add(commands: Commands) -> None:
         help="a data set of params.yaml, a stage or group of stages of dvc.yaml, or a folder as data/poems: only the raw data that it needs",
     )
     data.add_argument(
-        "--set", dest="set_name", metavar="NAME", help="the raw data that the recipes of this set need"
+        "--set",
+        dest="set_name",
+        action=Once,
+        metavar="NAME",
+        help="the raw data that the recipes of this set need",
     )
     data.add_argument(
         "--archive",

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
-from genpipe.cli.arguments import Commands
+from genpipe.cli.arguments import Commands, Once
 
 
 def add(commands: Commands) -> None:
@@ -24,7 +24,9 @@ def add(commands: Commands) -> None:
         "or, with --write, write the tables between the marks of docs/results.md and docs/models/*.md anew.",
         epilog="examples: genpipe results --set quick; genpipe results --metrics frechet_classifier; genpipe results --write",
     )
-    results.add_argument("--set", metavar="SET", help="only the recipes of this set of params.yaml")
+    results.add_argument(
+        "--set", action=Once, metavar="SET", help="only the recipes of this set of params.yaml"
+    )
     results.add_argument("--metrics", metavar="NAME,NAME", help="a line a recipe, with these metrics")
     results.add_argument("--write", action="store_true", help="write the tables of docs/ instead")
     results.set_defaults(run=_results)
@@ -42,7 +44,11 @@ def add(commands: Commands) -> None:
         "targets", nargs="*", metavar="STAGE", help="only these, or groups of them, and what they need"
     )
     plan.add_argument(
-        "--set", dest="set_name", metavar="NAME", help="what `python -m flows.retrain --set NAME` would run"
+        "--set",
+        dest="set_name",
+        action=Once,
+        metavar="NAME",
+        help="what `python -m flows.retrain --set NAME` would run",
     )
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.set_defaults(run=_plan)

@@ -1,5 +1,6 @@
 """The whole of params.yaml, read and checked."""
 
+import math
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -204,13 +205,29 @@ def read_params(root: Path) -> Params:
 def check_params(values: Any) -> Params:
     """What a params.yaml says, or the error that names the path of what is wrong in it."""
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         first = errors[0]
         where = ".".join(map(str, _written(values, first["loc"])))
         more = f" (and {others} more)" if (others := sum(not _holds(e, first) for e in errors[1:])) else ""
         raise BadInput(f"params.yaml: {where + ': ' if where else ''}{described(first)}{more}") from None
+    if (place := _not_finite(values)) is not None:
+        raise BadInput(f"params.yaml: {'.'.join(map(str, place))}: Input should be a finite number; give one")
+    return params
+
+
+def _not_finite(values: Any) -> tuple[str | int, ...] | None:
+    """The place of a number that is infinite or none: YAML has both, and options of a model may be of any type."""
+    if isinstance(values, float):
+        return None if math.isfinite(values) else ()
+    pairs = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
+    for key, value in pairs:
+        if (place := _not_finite(value)) is not None:
+            return (key, *place)
+    return None
 
 
 def _written(values: Any, place: tuple[str | int, ...]) -> Iterator[str | int]:

@@ -90,7 +90,12 @@ def _opened(file: Picture) -> Iterator[Image.Image]:
         opened = io.BytesIO(file.content) if isinstance(file, Encoded) else file
         with Image.open(opened, formats=FORMATS) as image:
             yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise BadInput(
+            f"{_name(file)}: more than {most:,} pixels; make the picture smaller, or remove it"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise BadInput(f"{_name(file)}: not a picture that can be read: {error}; fix or remove it") from None
 
 
