@@ -1,0 +1,1 @@
+"""Words, pieces and patterns found in plain text, by counting alone."""
