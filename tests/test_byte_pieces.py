@@ -189,6 +189,13 @@ def test_scores_are_those_of_a_plain_counter_whatever_the_shards_and_the_memory(
     assert max(abs(found[gram] - plain[gram]) for gram in plain) <= 1  # roundings of the last place
 
 
+def test_whole_logarithms_are_rounded_alike_whatever_the_last_bits():
+    counts = np.arange(1, 1 << 20)
+    exact = np.longdouble(SCALE) * np.log(counts.astype(np.longdouble))
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-7  # a double errs by less than 1e-8 here
+    assert (byte_ngrams.logarithms(counts) == np.rint(exact)).all()
+
+
 def test_windows_hold_zero_bytes_and_end_with_the_row():
     window, reach = byte_windows.windows(rows_of(pl.Series(["a\x00", "", "bcdefgh"])))
     assert [number.to_bytes(6, "big") for number in window.tolist()[:3]] == [

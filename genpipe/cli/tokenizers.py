@@ -10,7 +10,17 @@ from genpipe.files import refuse_inputs
 
 BYTE_PIECE = "byte_piece"
 FROM_COUNTS = ("bpe", "wordpiece", "unigram")
-OF_TEXTS = ("field", "whole_files", "errors", "shard_bytes", "memory", "workers", "executor", "address")
+OF_TEXTS = (
+    "field",
+    "whole_files",
+    "errors",
+    "shard_bytes",
+    "min_count",
+    "memory",
+    "workers",
+    "executor",
+    "address",
+)
 EXPORTS = ("jieba", "unigram")  # written out, since to import what writes them takes a while; a test compares
 
 
@@ -51,6 +61,12 @@ def _add_train(actions: Commands) -> None:
     )
     texts.add_argument(
         "--shard-bytes", type=positive, metavar="N", help="size of a unit of work; default: 2 MiB"
+    )
+    texts.add_argument(
+        "--min-count",
+        type=positive,
+        metavar="N",
+        help="of n-grams of bytes; rarer ones end a piece; default: 2",
     )
     texts.add_argument(
         "--memory", type=positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
@@ -116,7 +132,7 @@ def _train_on_texts(root: Path, arguments: argparse.Namespace) -> None:
         raise BadInput(f"--kind {BYTE_PIECE} needs the files to learn from; name some, as for genpipe count")
     from genpipe.corpus.counts import scratch_of
     from genpipe.corpus.inputs import find_inputs
-    from genpipe.discovery.byte_pieces import SHARD_BYTES, train_byte_pieces
+    from genpipe.discovery.byte_pieces import MIN_COUNT, SHARD_BYTES, train_byte_pieces
 
     cluster = corpus._cluster(root, arguments)
     corpus._clean_up_when_ended()
@@ -137,6 +153,7 @@ def _train_on_texts(root: Path, arguments: argparse.Namespace) -> None:
         where=cluster.executor,
         memory=cluster.memory_mb << 20,
         shard_bytes=arguments.shard_bytes or SHARD_BYTES,
+        min_count=arguments.min_count or MIN_COUNT,
     )
 
 

@@ -6,7 +6,7 @@ with some bytes is then the sum over all windows that begin so, and all orders c
 The model is that of BytePiece (Su Jianlin, archives/9752): an n-gram scores ln(count / count of all but its last byte), of
 one byte ln(count / all bytes), without smoothing; one of two bytes or more that was seen less than `min_count` times is
 left out. What lies within one character stays, so that every character of the texts can be spelled. Scores are whole
-numbers of 1/SCALE, so that sums are exact: no order of adding changes a piece.
+numbers of 1/SCALE, so that sums are exact: no order of adding and no processor changes a piece.
 """
 
 import functools
@@ -251,8 +251,17 @@ def _within_character(grams: Numbers, order: int) -> np.ndarray:
     return length >= order
 
 
+def logarithms(counts: Numbers) -> Numbers:
+    """Natural logarithms of counts in 1/SCALE, the same on every processor.
+
+    Kernels differ in the last bits of a logarithm. Of no count up to 20 million is one near enough to a half to be rounded
+    differently.
+    """
+    return np.rint(SCALE * np.log(counts)).astype(np.int64)
+
+
 def _scores(counts: Numbers, of: Numbers) -> Numbers:
-    return np.rint(SCALE * (np.log(counts) - np.log(of))).astype(np.int32)
+    return (logarithms(counts) - logarithms(of)).astype(np.int32)
 
 
 def _firsts(values: Numbers) -> Numbers:

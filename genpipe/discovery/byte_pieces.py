@@ -30,7 +30,7 @@ from genpipe.files import new_file, scratch_directory
 from genpipe.progress import Progress, tell
 
 NAME = "byte_piece"
-MIN_COUNT = 2
+MIN_COUNT = 2  # of a piece
 MAX_BYTES = 36  # of a piece
 SHARD_BYTES = 2 << 20
 MB_PER_S = 1.0  # of text and core, all in all, about
@@ -52,8 +52,12 @@ def train_byte_pieces(
     where: Where,
     memory: int,
     shard_bytes: int = SHARD_BYTES,
+    min_count: int = MIN_COUNT,
 ) -> None:
-    """Learn a tokenizer of at most `size` tokens from the texts of some inputs, and write its JSON file `out`."""
+    """Learn a tokenizer of at most `size` tokens from the texts of some inputs, and write its JSON file `out`.
+
+    N-grams that were seen less than `min_count` times are left out of the model that cuts the texts.
+    """
     if size < SMALLEST:
         raise BadInput(
             f"size: must be {SMALLEST} or more, with room for all 256 bytes and an unknown token, not {size}; "
@@ -67,7 +71,7 @@ def train_byte_pieces(
         with executor(where, workers, len(shards), seconds, shared=(here, *paths)) as does:
             model = here / "model"
             model.mkdir()
-            text = train_ngrams(does, shards, model, min_count=MIN_COUNT, memory=memory, name=NAME)
+            text = train_ngrams(does, shards, model, min_count=min_count, memory=memory, name=NAME)
             if not text:
                 raise BadInput("there is no text to train on; name files that have some")
             counting = Counting(BytePieces(NAME, NAME, (), model), here, memory=memory)

@@ -1,6 +1,6 @@
 """The most probable split of texts into given pieces (a unigram model over bytes), by Viterbi over many texts at once.
 
-A piece scores ln(count / all counts), rounded to a whole number of 1/SCALE: sums are then exact, here and in the
+A piece scores ln(count) - ln(all counts), both rounded to whole numbers of 1/SCALE: sums are then exact, here and in the
 doubles of Hugging Face's Unigram model, and both take the same split. Of equal splits it is the one in which, from the end
 on, each piece is the longer. A piece covers whole characters; any other character is spelled with single bytes.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genpipe.discovery.byte_ngrams import MISSING, SCALE
+from genpipe.discovery.byte_ngrams import MISSING, logarithms
 from genpipe.discovery.byte_windows import Numbers
 
 CELLS = 1 << 21  # places times lengths that are held at once
@@ -28,10 +28,8 @@ class Pieces:
 
     def scores(self) -> tuple[Numbers, Numbers]:
         """Of the pieces and of the bytes, in 1/SCALE of a nat."""
-        total = np.log(self.counts.sum() + self.byte_counts.sum())
-        both = (np.rint(SCALE * (np.log(counts) - total)) for counts in (self.counts, self.byte_counts))
-        pieces, single = (scores.astype(np.int64) for scores in both)
-        return pieces, single
+        total = logarithms(self.counts.sum() + self.byte_counts.sum())
+        return logarithms(self.counts) - total, logarithms(self.byte_counts) - total
 
 
 class Splitter:
