@@ -11,7 +11,7 @@ import select
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, data, discovery, registry, templates, training, upkeep, using, views
+from genpipe.cli import corpus, data, discovery, registry, templates, tokenizers, training, upkeep, using, views
 from genpipe.cli.arguments import Command, is_of_model, named_item
 from genpipe.errors import BadInput, exit_status
 
@@ -110,6 +110,6 @@ def build_parser() -> argparse.ArgumentParser:
         dest="command", metavar="COMMAND", title="commands", parser_class=Command
     )
 
-    for part in (data, corpus, discovery, templates, training, using, registry, views, upkeep):
+    for part in (data, corpus, tokenizers, discovery, templates, training, using, registry, views, upkeep):
         part.add(commands)
     return parser

@@ -1,4 +1,4 @@
-"""What is made of text: counts, tokenizers, vocabularies, token ids."""
+"""What is made of text: counts, vocabularies, token ids."""
 
 import argparse
 import os
@@ -109,24 +109,7 @@ def _add_counting(count: argparse.ArgumentParser) -> None:
 
 
 def _add_text(commands: Commands) -> None:
-    """What follows the counts: tokenizers, vocabularies, token ids."""
-    tokenizer = commands.add_parser("tokenizer", help="make a tokenizer file")
-    train_tokenizer = tokenizer.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
-        "train",
-        help="learn pieces of words from counts",
-        epilog="example: genpipe tokenizer train --counts counts.parquet --kind bpe --size 8000 --out tokenizer.json",
-    )
-    train_tokenizer.add_argument(
-        "--counts", required=True, type=Path, metavar="FILE", help="what genpipe count wrote"
-    )
-    train_tokenizer.add_argument("--kind", required=True, choices=["bpe", "wordpiece", "unigram"])
-    train_tokenizer.add_argument("--size", required=True, type=int, metavar="N", help="pieces, at most")
-    train_tokenizer.add_argument("--out", required=True, type=new_file, metavar="FILE")
-    train_tokenizer.add_argument(
-        "--spaced", action="store_true", help="white space ends words and can be decoded (bpe, unigram)"
-    )
-    train_tokenizer.set_defaults(run=_train_tokenizer)
-
+    """What follows the counts: vocabularies, token ids."""
     vocabulary = commands.add_parser("vocabulary", help="make the vocabulary of a counted corpus")
     vocabulary.add_argument("corpus")
     vocabulary.set_defaults(run=_vocabulary)
@@ -226,21 +209,6 @@ def cluster_of(root: Path, arguments: argparse.Namespace) -> "Cluster":
     if arguments.executor:
         given["executors"] = {}
     return cluster.model_copy(update={key: value for key, value in given.items() if value is not None})
-
-
-def _train_tokenizer(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.corpus.training import train_tokenizer
-    from genpipe.corpus.vocabulary import read_counts
-
-    refuse_inputs(arguments.out, [arguments.counts])
-    train_tokenizer(
-        read_counts(arguments.counts, "genpipe count FILE --out COUNTS"),
-        arguments.kind,
-        arguments.size,
-        arguments.out,
-        spaced=arguments.spaced,
-    )
-    print(f"the tokenizer is in {arguments.out}")
 
 
 def _vocabulary(root: Path, arguments: argparse.Namespace) -> None:
