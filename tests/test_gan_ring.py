@@ -55,6 +55,12 @@ VARIANTS = {  # network, steps, solvers, normalisations
         {"gan": {"optimiser": "rmsprop", "lr": 1e-3}},
         {},
     ),
+    "energy_gan": (
+        {"energy_steps": 5, "penalty_weight": 0.1, "entropy": "jsd"},
+        5000,
+        {name: {**FAST, "decay": "linear"} for name in ("energy", "generator")},
+        {},
+    ),
     "ogan": ({}, 4000, {"ogan": {"optimiser": "rmsprop", "lr": 5e-4}}, {}),
 }
 
@@ -85,7 +91,7 @@ def found(points):
 def trained(name, seed, directory, steps=None):
     """What 10,000 samples of a training find."""
     network, own_steps, solvers, normalisations = VARIANTS[name]
-    recipe = "ogan" if name == "ogan" else "gan"
+    recipe = name if name in ("energy_gan", "ogan") else "gan"
     common = {"architecture": "mlp", "latent_dim": 4, "width": 128}
     common |= {"feature_dim": 128} if recipe == "gan" else {}
     steps = steps or own_steps

@@ -39,7 +39,7 @@ def test_our_own_parameters_are_valid():
             "recipes.nice.train.solvers.nll.lr: Input should be a finite number, not inf",
         ),
         (
-            lambda p: p["recipes"]["nice"].update(sample={"how": {"temperature": float("inf")}}),
+            lambda p: p["recipes"]["nice"]["sample"].update(how={"temperature": float("inf")}),
             "recipes.nice.sample.how.temperature: Input should be a finite number",
         ),
         (

@@ -11,7 +11,18 @@ import select
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus, data, discovery, registry, templates, tokenizers, training, upkeep, using, views
+from genpipe.cli import (
+    corpus,
+    data,
+    discovery,
+    registry,
+    templates,
+    tokenizers,
+    training,
+    upkeep,
+    using,
+    views,
+)
 from genpipe.cli.arguments import Command, is_of_model, named_item
 from genpipe.errors import BadInput, exit_status
 
