@@ -1,13 +1,13 @@
 """Words found without labels: exact counts, both published algorithms, and what they find in text whose words are known."""
 
 import itertools
-import json
 import math
 import random
 import re
+import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pydoc_data.topics import topics  # English of the standard library
 from typing import get_args
@@ -22,90 +22,15 @@ from genpipe.cli import discovery as commands
 from genpipe.cli import main
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.lexicon import Lexicon
-from genpipe.corpus.shards import cut
-from genpipe.corpus.tasks import InProcess
 from genpipe.discovery import cutting, gram_counting, showing, words
 from genpipe.discovery.branching import branching
 from genpipe.discovery.candidates import confirmed, locate
 from genpipe.discovery.entropy import gain, gain_bound, without_redundant
-from genpipe.discovery.gram_counting import GramCounting, count_task, merged
-from genpipe.discovery.grams import Grams
 from genpipe.discovery.solidity import exp, solid, solidities
-from genpipe.discovery.units import split_units
 from genpipe.discovery.words import Place, Settings, discover
+from tests.discovering import as_counts, grams_of, planted, write
 
 DAILY = Path("data/daily/199801.txt")
-TEXTS = st.lists(st.text(st.sampled_from("天地日月 ，ab1é가ก็\n"), max_size=12), min_size=1, max_size=8)
-
-
-def rows(text: str, kind: str = "runs") -> list[list[str]]:
-    """Rows of units by regular expressions."""
-    letter = r"[^\W\d_]"
-    spaced = "[a-zé0-9][a-zé0-9็]*"
-    parts = re.findall(r"[^\s，]+", text)
-    unit = letter if kind == "characters" else spaced
-    return [re.findall(f"{unit}|.", part) for part in parts]
-
-
-def grams_by_hand(texts: Iterable[str], order: int) -> Counter[tuple[str, ...]]:
-    counts: Counter[tuple[str, ...]] = Counter()
-    for text in texts:
-        for row in rows(text):
-            for size in range(1, order + 1):
-                counts.update(tuple(row[i : i + size]) for i in range(len(row) - size + 1))
-    return counts
-
-
-def grams_of(path: Path, order: int = 4, *, shard_bytes: int = 1 << 20, **how) -> Grams:
-    counting = GramCounting(order, path.parent / "scratch", **how)
-    counting.scratch.mkdir(exist_ok=True)
-    shards = [shard for item in find_inputs([str(path)]) for shard in cut(item, shard_bytes)]
-    does = InProcess()
-    counted = does.run([count_task(shard, counting) for shard in shards], lambda *_: None)
-    return merged(counted, counting, does, 0, "test")
-
-
-def as_counts(grams: Grams) -> dict[tuple[str, ...], int]:
-    found = {}
-    for order, table in enumerate(grams.orders, start=1):
-        for units, count in zip(grams.units_of(order).tolist(), table.counts.tolist(), strict=True):
-            found[tuple(grams.names[unit - 1] for unit in units)] = count
-    return found
-
-
-def write(path: Path, texts: Sequence[str]) -> Path:
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    return path
-
-
-@given(TEXTS, st.integers(2, 6), st.integers(1, 3), st.sampled_from([40, 200, 1 << 20]))
-def test_n_grams_are_those_of_a_counter(tmp_path_factory, texts, order, min_count, shard_bytes):
-    path = write(tmp_path_factory.mktemp("text") / "a.jsonl", texts)
-    grams = grams_of(path, order, min_count=min_count, shard_bytes=shard_bytes)
-    expected = grams_by_hand(texts, order)
-    assert as_counts(grams) == {gram: count for gram, count in expected.items() if count >= min_count}
-    assert grams.total == sum(count for gram, count in expected.items() if len(gram) == 1)
-    assert grams.pairs == sum(count for gram, count in expected.items() if len(gram) == 2)
-
-
-def test_many_different_units_need_more_than_one_word_of_bits(tmp_path):
-    texts = [" ".join(f"w{number}" for number in range(70_000))] * 2 + ["天地人日月星 天地人日月星"]
-    grams = grams_of(write(tmp_path / "a.jsonl", texts), 6)
-    assert len(grams.names) == 70_006
-    counts = as_counts(grams)
-    assert counts["天", "地", "人", "日", "月", "星"] == 2
-    assert counts[("w69999",)] == 2
-
-
-def test_a_small_memory_gives_the_same_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(gram_counting, "BYTES_OF_A_CHARACTER", 1 << 14)
-    monkeypatch.setattr(GramCounting, "block", property(lambda counting: counting.memory >> 14))
-    generator = random.Random(0)
-    texts = ["".join(generator.choices("天地人日月星", k=50)) for _ in range(200)]
-    path = write(tmp_path / "a.jsonl", texts)
-    large, small = grams_of(path, 5), grams_of(path, 5, memory=1 << 20)
-    assert len([*(tmp_path / "scratch").glob("*.safetensors")]) > 100  # the small one has many runs
-    assert as_counts(large) == as_counts(small)
 
 
 def test_text_that_was_counted_before_is_not_counted_again(tmp_path, monkeypatch):
@@ -264,21 +189,6 @@ def test_a_redundant_word_gives_its_count_to_its_parts():
     assert kept["甲乙丙"] == 10
 
 
-def planted(shuffle: bool = False) -> tuple[list[str], set[str]]:
-    """Sentences of 300 words of one to four characters out of 3,000, by Zipf's law: few words have a character in common."""
-    generator = random.Random(6)
-    characters = [chr(0x4E00 + number) for number in range(3000)]
-    lexicon = ["".join(generator.choices(characters, k=generator.randint(1, 4))) for _ in range(300)]
-    weights = [1 / rank for rank in range(1, 301)]
-    texts = ["".join(generator.choices(lexicon, weights, k=generator.randint(5, 12))) for _ in range(20_000)]
-    if shuffle:
-        everything = [*"".join(texts)]
-        generator.shuffle(everything)
-        following = iter(everything)
-        texts = ["".join(itertools.islice(following, len(text))) for text in texts]
-    return texts, {word for word in lexicon if len(word) > 1}
-
-
 def longer_words(found: words.Words) -> set[str]:
     return set(found.table.filter(pl.col("units") > 1)["word"])
 
@@ -361,6 +271,20 @@ def test_the_same_words_on_any_number_of_workers(tmp_path, method, workers, wher
     assert alone.lexicon == together.lexicon
 
 
+@pytest.mark.ray
+def test_the_same_words_on_ray(tmp_path, monkeypatch):
+    texts, _ = planted()
+    path = write(tmp_path / "a.jsonl", texts[:2000])
+    alone = discover(find_inputs([str(path)]), Settings(), Place(tmp_path / "s"))
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        place = Place(tmp_path / "t", 2, "ray", shard_bytes=50_000)
+        together = discover(find_inputs([str(path)]), Settings(), place)
+    assert alone.table.equals(together.table)
+    assert alone.lexicon == together.lexicon
+
+
 def test_english_without_spaces(tmp_path):
     sentences = [line for text in topics.values() for line in re.split("[.:;,()]", text.lower())]
     real = {word for line in sentences for word in re.findall("[a-z]+", line)}
@@ -397,15 +321,6 @@ def test_japanese(tmp_path):
     settings = Settings("solidity", thresholds=(1.0, 2.0, 2.0))
     found = longer_words(discover(find_inputs([str(path)]), settings, Place(tmp_path / "s")))
     assert found == {word for word in lexicon if len(word) > 1}
-
-
-def test_runs_of_letters_and_digits_are_units():
-    assert split_units(["中国WTO第3次", "café1990年", "e\u0301te\u0301"], "runs") == [
-        ["中", "国", "WTO", "第", "3", "次"],
-        ["café1990", "年"],
-        ["e\u0301te\u0301"],
-    ]
-    assert split_units(["WTO"], "characters") == [["W", "T", "O"]]
 
 
 def test_thresholds_are_rounded_once():

@@ -161,6 +161,8 @@ class _Search:
 
     def _combined(self, grams: Grams) -> dict[str, int]:
         counts = self._solidity(grams)
+        if not counts:
+            return {}
         words = [*counts]
         located = locate(words, grams, self.settings.units)
         autonomy = _of_words(located, [each.autonomy for each in branching(grams)], 0.0)
