@@ -358,6 +358,28 @@ def test_the_command_writes_a_lexicon_a_table_and_examples(tmp_path, capsys):
     assert capsys.readouterr().out.replace(" ", "").strip() == texts[0]
 
 
+def test_typical_words_are_those_with_the_highest_likelihood_ratio(tmp_path, capsys):
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("天地\n" * 60 + "日月\n" * 50 + "山水\n" * 5, encoding="utf-8")
+    second.write_text("天地\n" * 60 + "花鳥\n" * 50 + "山水\n" * 6, encoding="utf-8")
+    base = [
+        "--root",
+        str(tmp_path),
+        "discover",
+        "--workers",
+        "0",
+        "--method",
+        "solidity",
+        "--thresholds",
+        "0,0,0",
+    ]
+    assert main([*base, str(second), "--out", str(tmp_path / "second")]) == 0
+    asked = [*base, str(first), "--out", str(tmp_path / "first"), "--beside", str(tmp_path / "second")]
+    assert main(asked) == 0
+    # 天地 is a larger share of the first text, whose total is smaller by one; 山水 is a smaller one
+    assert f"typical beside {tmp_path / 'second'}: 日月 天地\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
@@ -366,6 +388,7 @@ def test_the_command_writes_a_lexicon_a_table_and_examples(tmp_path, capsys):
         (["--thresholds", "1,2"], "thresholds: 2 given, and n-grams of 2 to 4 units need 3"),
         (["--normalise", "nonsense"], "normalise: no step 'nonsense'"),
         (["--against", "none.txt"], "none.txt: No such file"),
+        (["--beside", "none"], "none: has no words.parquet"),
         (["--out", "."], "a.txt"),
     ],
 )

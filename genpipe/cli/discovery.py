@@ -187,9 +187,11 @@ def _discover(root: Path, arguments: argparse.Namespace) -> None:
         cluster.memory_mb << 20,
         arguments.shard_bytes or words.USUAL_SHARD,
     )
+    known = showing.read_known(arguments.against) if arguments.against else None
+    beside = showing.read_table(arguments.beside) if arguments.beside else None
     found = words.discover(inputs, settings, place)
-    scores = showing.scores_against(found, arguments.against) if arguments.against else {}
-    typical = showing.typical(found, arguments.beside, TYPICAL) if arguments.beside else []
+    scores = {} if known is None else showing.scores_against(found, known)
+    typical = [] if beside is None else showing.typical(found, beside, TYPICAL)
     showing.write(arguments.out, found, showing.in_context(inputs, found, settings, arguments.examples))
     print(showing.summary(found))
     for name, value in scores.items():

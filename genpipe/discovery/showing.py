@@ -71,11 +71,8 @@ def _around(text: str, place: int, word: str) -> str:
     return " ".join(f"{before}[{word}]{behind}".split())
 
 
-def scores_against(words: Words, lexicon: Path) -> dict[str, float]:
-    """Precision and recall of the words of two units and more against a lexicon: a word a line, or word<TAB>more.
-
-    Recall is over the words of the lexicon with two characters or more, those that the text does not have too.
-    """
+def read_known(lexicon: Path) -> set[str]:
+    """The words of a lexicon: a word a line, or word<TAB>more."""
     try:
         lines = lexicon.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -85,6 +82,14 @@ def scores_against(words: Words, lexicon: Path) -> dict[str, float]:
     known = {word for line in lines if (word := line.split("\t")[0].strip())}
     if not known:
         raise BadInput(f"{lexicon}: no words; give a word a line")
+    return known
+
+
+def scores_against(words: Words, known: set[str]) -> dict[str, float]:
+    """Precision and recall of the words of two units and more.
+
+    Recall is over the known words with two characters or more, those that the text does not have too.
+    """
     found = set(words.table.filter(pl.col("units") > 1)["word"].to_list())
     longer = {word for word in known if len(word) > 1}
     right = len(found & known)
@@ -94,18 +99,22 @@ def scores_against(words: Words, lexicon: Path) -> dict[str, float]:
     }
 
 
-def typical(words: Words, beside: Path, number: int) -> list[str]:
-    """The words of two units and more that are typical of this text beside the one whose words are in a folder, the most typical first.
-
-    By the log-likelihood ratio of their counts (Ted Dunning, *Accurate Methods for the Statistics of Surprise and Coincidence*, 1993).
-    """
+def read_table(beside: Path) -> pl.DataFrame:
+    """The table in a folder that `write` has made."""
     path = beside / "words.parquet"
     if not path.is_file():
         raise BadInput(f"{beside}: has no words.parquet; name a folder that genpipe discover wrote")
     try:
-        other = pl.read_parquet(path, columns=["word", "count", "units"])
+        return pl.read_parquet(path, columns=["word", "count", "units"])
     except (pl.exceptions.PolarsError, OSError) as error:
         raise BadInput(f"{path}: not what genpipe discover writes: {_line(error)}; write it again") from None
+
+
+def typical(words: Words, other: pl.DataFrame, number: int) -> list[str]:
+    """The words of two units and more that are typical of this text beside another one's, the most typical first.
+
+    By the log-likelihood ratio of their counts (Ted Dunning, *Accurate Methods for the Statistics of Surprise and Coincidence*, 1993).
+    """
     totals = words.table["count"].sum(), other["count"].sum()
     both = words.table.filter(pl.col("units") > 1).join(other, on="word", how="left", suffix="_beside")
     here, there = pl.col("count"), pl.col("count_beside").fill_null(0)

@@ -56,6 +56,8 @@ def is_row(text: str) -> bool:
 
 def split_units(texts: Sequence[str], kind: UnitKind) -> list[list[str]]:
     """The units of each text that is one row, as a word is."""
+    if not texts:
+        return []
     rows = rows_of(texts, kind)
     found: list[list[str]] = [[]]
     for number in rows.ids.tolist():
