@@ -118,21 +118,11 @@ def command(kind: str, learnt: Path, given: argparse.Namespace, out: Path) -> li
     """A training as a process."""
     env = ["env", "OMP_NUM_THREADS=1", "POLARS_MAX_THREADS=1", "TOKENIZERS_PARALLELISM=false"]
     env += ["RAYON_NUM_THREADS=1", f"PYTHONPATH={HERE.parent}", sys.executable, "-m"]
-    size = ["--size", str(given.size), "--out", str(out)]
+    result = ["--size", str(given.size), "--out", str(out)]
     if kind == OURS:
         words = ["genpipe.cli", "--root", str(out.parent), "tokenizer", "train", str(learnt), "--kind", OURS]
-        return [*env, *words, *size, "--workers", "0", "--min-count", str(given.min_count)]
-    return [
-        *env,
-        "benchmarks.byte_pieces",
-        str(learnt),
-        "--train",
-        kind,
-        "--size",
-        str(size),
-        "--out",
-        str(out),
-    ]
+        return [*env, *words, *result, "--workers", "0", "--min-count", str(given.min_count)]
+    return [*env, "benchmarks.byte_pieces", str(learnt), "--train", kind, *result]
 
 
 def train(kind: str, learnt: Path, size: int, out: Path) -> None:

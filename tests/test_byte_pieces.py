@@ -84,7 +84,7 @@ def train(path: Path, documents: list[str], size: int = 400, **options) -> Path:
 
 
 def ngrams(
-    folder: Path, documents: list[str], min_count: int = 2, shard_bytes: int = 60, memory: int = 1
+    folder: Path, documents: list[str], min_count: int = 2, shard_bytes: int = 1500, memory: int = 100_000
 ) -> Path:
     folder.mkdir()
     (item,) = find_inputs([str(write(folder / "text.jsonl", documents))])
@@ -349,6 +349,54 @@ def test_it_holds_all_bytes_and_scores_are_logarithms_of_shares(file):
     assert len({piece for piece, _ in rows}) == len(rows)
 
 
+def plain_counts(texts: dict[bytes, int], counts: dict[bytes, int]) -> Counter[bytes]:
+    """The pieces of the best splits, of equal ones those with the longer last piece."""
+    total = round(SCALE * math.log(sum(counts.values())))
+    scores = {piece: round(SCALE * math.log(count)) - total for piece, count in counts.items()}
+    found: Counter[bytes] = Counter()
+    for data, times in texts.items():
+        best: list[tuple[int, list[bytes]]] = [(0, [])]
+        for end in range(1, len(data) + 1):
+            starts = [start for start in range(end) if data[start:end] in scores]
+            score, start = max((best[start][0] + scores[data[start:end]], -start) for start in starts)
+            best.append((score, [*best[-start][1], data[-start:end]]))
+        for piece in best[-1][1]:
+            found[piece] += times
+    return found
+
+
+def plain_stable(counts: dict[bytes, int]) -> dict[bytes, int]:
+    found = plain_counts(counts, counts)
+    return dict(found) if len(found) == len(counts) else plain_stable(dict(found))
+
+
+def plain_training(documents: list[str], model: Path, size: int) -> dict[bytes, int]:
+    """All that follows the n-grams, by the definition."""
+    found = Counter(piece.encode() for text in documents for piece in pieces_of(model, text))
+    kept = {bytes([byte]): found[bytes([byte])] or 1 for byte in range(256)}
+    kept |= {piece: n for piece, n in found.items() if len(piece) > 1 and n >= 2 and len(piece) <= 36}
+    more = plain_counts({piece: n for piece, n in found.items() if piece not in kept}, kept)
+    kept = plain_stable({piece: count + more[piece] for piece, count in kept.items()})
+    ranked = sorted(kept, key=lambda piece: (len(piece) > 1, -kept[piece], -len(piece), piece))
+    largest = {piece: kept[piece] for piece in ranked[: size - 1]}
+    more = plain_counts({piece: kept[piece] for piece in ranked[size - 1 :]}, largest)
+    return plain_stable({piece: count + more[piece] for piece, count in largest.items()})
+
+
+@pytest.mark.parametrize("size", [270, 400])
+def test_the_file_is_that_of_a_plain_training(tmp_path, size):
+    model = ngrams(tmp_path / "model", DOCUMENTS)
+    counts = plain_training(DOCUMENTS, model, size)
+    total = round(SCALE * math.log(sum(counts.values())))
+    letters = byte_letters()
+    expected = {
+        "".join(letters[byte] for byte in piece): (round(SCALE * math.log(count)) - total) / SCALE
+        for piece, count in counts.items()
+    }
+    found = json.loads(train(tmp_path / "pieces.json", DOCUMENTS, size).read_text(encoding="utf-8"))
+    assert dict(found["model"]["vocab"][1:]) == expected
+
+
 def test_no_piece_is_longer_than_allowed_rarer_than_allowed_or_better_split(tmp_path):
     long = "天地玄黃宇宙洪荒日月盈昃"  # 36 bytes
     file = train(tmp_path / "pieces.json", [long, long, long + "辰", long + "辰", *DOCUMENTS])
@@ -377,7 +425,7 @@ def test_memory_changes_nothing(tmp_path, file, monkeypatch):
     monkeypatch.setattr(byte_pieces, "ROWS", 3)
     monkeypatch.setattr(byte_ngrams, "BLOCK", 50)
     monkeypatch.setattr("genpipe.discovery.piece_splitting.CELLS", 30)
-    other = train(tmp_path / "pieces.json", DOCUMENTS, memory=5000)
+    other = train(tmp_path / "pieces.json", DOCUMENTS, memory=20_000)
     assert other.read_bytes() == file.read_bytes()
     assert not list((tmp_path / "scratch").iterdir())
 
