@@ -14,6 +14,7 @@ import polars as pl
 
 from genpipe.corpus.normalisation import normalisation_version
 from genpipe.corpus.tokenizers import Tokenizer
+from genpipe.dependencies import version_of
 from genpipe.discovery.grams import NONE, Grams, key_of
 from genpipe.discovery.units import Rows, UnitKind, rows_of
 from genpipe.discovery.windows import windows_of
@@ -155,7 +156,12 @@ def _binder(binding: Binding) -> Binder:
 
 def cut(binding: Binding, normalise: tuple[str, ...] = ()) -> Cut:
     """The tokenizer that cuts where no n-gram of a set binds."""
-    return Cut("cut", f"cut {binding.digest} {normalisation_version(normalise)}", normalise, binding)
+    return Cut(
+        "cut",
+        f"cut {binding.digest} {normalisation_version(normalise)} {_code_version()}",
+        normalise,
+        binding,
+    )
 
 
 def slices(documents: Sequence[str], code_points: Array, places: Array) -> pl.Series:
@@ -168,3 +174,8 @@ def slices(documents: Sequence[str], code_points: Array, places: Array) -> pl.Se
     offsets = np.append(before[places], len(text)).astype(np.int64)
     buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text)]
     return pl.Series(pl.from_arrow(pa.LargeStringArray.from_buffers(len(places), *buffers[1:])))
+
+
+@functools.cache
+def _code_version() -> str:
+    return version_of("discovery.cutting")

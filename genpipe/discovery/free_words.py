@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from genpipe.corpus.lexicon import Lexicon
 from genpipe.corpus.normalisation import normalisation_version
 from genpipe.corpus.tokenizers import Tokenizer
+from genpipe.dependencies import version_of
 from genpipe.discovery.units import UnitKind
 
 
@@ -33,7 +34,7 @@ def free_words(
         {word: (count, added[word]) for word, count in counts.items()}, ensure_ascii=False
     )
     digest = hashlib.sha256(definition.encode()).hexdigest()
-    version = f"free words {digest} {units} unicode {unicodedata.unidata_version} normalise {normalisation_version(normalise)}"
+    version = f"free words {digest} {units} unicode {unicodedata.unidata_version} normalise {normalisation_version(normalise)} {_code_version()}"
     return FreeWords("lexicon", version, normalise, definition, units)
 
 
@@ -45,3 +46,8 @@ def _lexicon(definition: str, units: UnitKind) -> Lexicon:
         {word: nats for word, (_, nats) in found.items()},
         units,
     )
+
+
+@functools.cache
+def _code_version() -> str:
+    return version_of("discovery.free_words")

@@ -10,10 +10,10 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import safe_open
@@ -26,7 +26,7 @@ from genpipe.corpus.tasks import Away, Executor, Task
 from genpipe.dependencies import version_of
 from genpipe.discovery.grams import UNIT_BITS, Grams, Order, key_of
 from genpipe.discovery.units import UnitKind
-from genpipe.discovery.windows import Windows, count_windows, layout, order_of, pack, unpack
+from genpipe.discovery.windows import WORD, Windows, count_windows, layout, order_of, pack, unpack
 from genpipe.errors import BadInput
 from genpipe.progress import Progress
 
@@ -37,7 +37,6 @@ BYTES_OF_A_CHARACTER = 40  # while the windows of a text are sorted
 BYTES_OF_A_WINDOW = 160  # while a range is added up
 SAMPLES = 256  # of a run
 USUAL_SHARD = 8 << 20  # bytes of text: about a second
-Bound = tuple[str, str] | None  # windows from these two first units on
 
 
 @dataclass(frozen=True)
@@ -81,10 +80,9 @@ class Run(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The runs of a shard, and how many characters and neighbours it has."""
+    """The runs of a shard, and how many neighbours it has."""
 
     runs: list[Run]
-    characters: int
     pairs: int
 
 
@@ -92,24 +90,20 @@ def count_shard(shard: Shard, counting: GramCounting) -> Counted:
     """The runs of a shard: those in `scratch` if it was counted before, else counted now."""
     content = read(shard)
     key = counting.key_of(content)
-    known = _known(counting.scratch, key)
-    return known or _keep(counting.scratch, key, *_windows(content, counting))
+    return _known(counting.scratch, key) or _keep(counting.scratch, key, _windows(content, counting))
 
 
 def count_task(shard: Shard, counting: GramCounting) -> Task[Counted]:
     """Counts a shard."""
 
-    def pack_content() -> Callable[[], tuple[str, list[Windows], int] | Counted]:
+    def pack_content() -> Callable[[], tuple[str, list[Windows]] | Counted]:
         content = read(shard)
         key = counting.key_of(content)
         known = _known(counting.scratch, key)
         return functools.partial(_same, known) if known else functools.partial(_away, key, content, counting)
 
-    def keep(found: tuple[str, list[Windows], int] | Counted) -> Counted:
-        if isinstance(found, Counted):
-            return found
-        key, windows, characters = found
-        return _keep(counting.scratch, key, iter(windows), lambda: characters)
+    def keep(found: tuple[str, list[Windows]] | Counted) -> Counted:
+        return found if isinstance(found, Counted) else _keep(counting.scratch, *found)
 
     return Task(str(shard), functools.partial(count_shard, shard, counting), Away(pack_content, keep))
 
@@ -118,24 +112,15 @@ def _same(counted: Counted) -> Counted:
     return counted
 
 
-def _away(key: str, content: Content, counting: GramCounting) -> tuple[str, list[Windows], int]:
-    windows, characters = _windows(content, counting)
-    return key, list(windows), characters()
+def _away(key: str, content: Content, counting: GramCounting) -> tuple[str, list[Windows]]:
+    return key, [*_windows(content, counting)]
 
 
-def _windows(content: Content, counting: GramCounting) -> tuple[Iterator[Windows], Callable[[], int]]:
-    """The windows of one block after another, and the characters of those that were taken."""
-    seen = [0]
-
-    def blocks() -> Iterator[Windows]:
-        for texts in content.blocks(counting.block):
-            documents = texts.to_list()
-            if counting.normalise:
-                documents = [*map(normaliser(counting.normalise), documents)]
-            seen[0] += sum(map(len, documents))
-            yield count_windows(documents, counting.order, counting.units)
-
-    return blocks(), lambda: seen[0]
+def _windows(content: Content, counting: GramCounting) -> Iterator[Windows]:
+    """The windows of one block after another."""
+    normalise = normaliser(counting.normalise)
+    for texts in content.blocks(counting.block):
+        yield count_windows([*map(normalise, texts.to_list())], counting.order, counting.units)
 
 
 def _known(scratch: Path, key: str) -> Counted | None:
@@ -147,25 +132,20 @@ def _known(scratch: Path, key: str) -> Counted | None:
         Run(str(scratch / name), rows, [(first, second) for first, second in sample])
         for name, rows, sample in found["runs"]
     ]
-    return (
-        Counted(runs, found["characters"], found["pairs"])
-        if all(Path(run.path).exists() for run in runs)
-        else None
-    )
+    is_whole = all(Path(run.path).exists() for run in runs)
+    return Counted(runs, found["pairs"]) if is_whole else None
 
 
-def _keep(scratch: Path, key: str, blocks: Iterator[Windows], characters: Callable[[], int]) -> Counted:
+def _keep(scratch: Path, key: str, blocks: Iterable[Windows]) -> Counted:
     """Write runs, and then what is known of them: a shard is counted when that file is there."""
     runs: list[Run] = []
     pairs = 0
     for number, windows in enumerate(blocks):
         runs.append(_write(scratch / f"{key}.{number}.safetensors", windows))
         pairs += windows.pairs
-    counted = Counted(runs, characters(), pairs)
-    rows = [(Path(run.path).name, run.rows, run.sample) for run in runs]
-    about = {"runs": rows, "characters": counted.characters, "pairs": counted.pairs}
-    file_tools.write_json(scratch / f"{key}.json", about)
-    return counted
+    about = [(Path(run.path).name, run.rows, run.sample) for run in runs]
+    file_tools.write_json(scratch / f"{key}.json", {"runs": about, "pairs": pairs})
+    return Counted(runs, pairs)
 
 
 def _write(path: Path, windows: Windows) -> Run:
@@ -191,60 +171,86 @@ def _sample(windows: Windows) -> list[tuple[str, str]]:
     return [(names[a], names[b]) for a, b in zip(first.tolist(), second.tolist(), strict=True)]
 
 
-def read_names(run: Run) -> tuple[list[str], Array]:
+def read_names(path: str) -> tuple[list[str], Array]:
     """The units of a run, sorted, and how often each is there, int64 [units]."""
-    with safe_open(run.path, "numpy") as file:
+    with safe_open(path, "numpy") as file:
         text = file.get_tensor("names").tobytes().decode()
         return text.split("\n") if text else [], file.get_tensor("unit_counts").astype(np.int64)
 
 
+class Part(NamedTuple):
+    """The windows of a run in a range: its rows from `begin` (included) to `end` (excluded)."""
+
+    path: str
+    begin: int
+    end: int
+
+
 class Windowed(NamedTuple):
-    """Rows of a run within bounds, by the numbers that units have in the whole corpus (0: too rare)."""
+    """Windows by the numbers that units have in the whole corpus (0: too rare)."""
 
     units: list[Array]  # int64 [windows] for each place
     counts: Array
 
 
-def read_within(run: Run, first: Bound, last: Bound, order: int, numbers: dict[str, int]) -> Windowed:
-    """The windows from `first` (included) to `last` (excluded)."""
-    names, _ = read_names(run)
-    bits, _ = layout(len(names), order)
-    with safe_open(run.path, "numpy") as file:
-        words, counts = file.get_slice("words"), file.get_slice("counts")
-        begin = _place(words, run.rows, _word_of(first, names, bits)) if first else 0
-        end = _place(words, run.rows, _word_of(last, names, bits)) if last else run.rows
-        if begin == end:  # safetensors cuts no empty slice
-            return Windowed([np.zeros(0, np.int64)] * order, np.zeros(0, np.int64))
-        rows, weights = words[begin:end], counts[begin:end].astype(np.int64)
-    table = np.array([0, *(numbers.get(name, 0) for name in names)], np.int64)
+@dataclass(frozen=True)
+class Numbering:
+    """The units of the corpus that are frequent enough: `names[i - 1]` has the number i."""
+
+    names: tuple[str, ...]
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each unit."""
+        return {name: number for number, name in enumerate(self.names, start=1)}
+
+
+def read_part(part: Part, order: int, numbering: Numbering) -> Windowed:
+    """The windows of a part."""
+    if part.begin == part.end:  # safetensors cuts no empty slice
+        return Windowed([np.zeros(0, np.int64)] * order, np.zeros(0, np.int64))
+    table = _table(part.path, numbering)
+    bits, _ = layout(len(table) - 1, order)
+    with safe_open(part.path, "numpy") as file:
+        rows = file.get_slice("words")[part.begin : part.end]
+        counts = file.get_slice("counts")[part.begin : part.end].astype(np.int64)
     units = [table[place] for place in unpack(rows, bits, order)]
-    for before, after in itertools.pairwise(
-        units
-    ):  # behind a unit that is too rare there is nothing frequent
+    # behind a unit that is too rare there is nothing frequent
+    for before, after in itertools.pairwise(units):
         after[before == 0] = 0
     kept = units[0] > 0
-    return Windowed([place[kept] for place in units], weights[kept])
+    return Windowed([place[kept] for place in units], counts[kept])
 
 
-def _word_of(bound: tuple[str, str], names: list[str], bits: int) -> int:
-    """The first word of the first window from `bound` on, by a run's own numbers."""
-    per = 64 // bits
-    first = bisect.bisect_left(names, bound[0])
-    is_there = first < len(names) and names[first] == bound[0]
-    second = bisect.bisect_left(names, bound[1]) if is_there and bound[1] else -1
+@functools.lru_cache(4096)  # each range needs those of all runs
+def _table(path: str, numbering: Numbering) -> Array:
+    """The number of each unit of a run in the whole corpus, int64 [units + 1]; 0 for none."""
+    names, _ = read_names(path)
+    return np.array([0, *(numbering.numbers.get(name, 0) for name in names)], np.int64)
+
+
+def parts_of(run: Run, cuts: Sequence[tuple[str, str]], order: int) -> list[Part]:
+    """The parts of a run in the ranges that begin at the first window and at each cut: two first units."""
+    names, _ = read_names(run.path)
+    bits, _ = layout(len(names), order)
+    with safe_open(run.path, "numpy") as file:
+        words = file.get_slice("words")
+        places = [_place(words, run.rows, _word_of(cut, names, bits)) for cut in cuts]
+    return [Part(run.path, begin, end) for begin, end in itertools.pairwise([0, *places, run.rows])]
+
+
+def _word_of(cut: tuple[str, str], names: list[str], bits: int) -> int:
+    """The first word of the first window from `cut` on, by a run's own numbers."""
+    per = WORD // bits
+    first = bisect.bisect_left(names, cut[0])
+    is_there = first < len(names) and names[first] == cut[0]
+    second = bisect.bisect_left(names, cut[1]) if is_there and cut[1] else -1
     return (first + 1) << bits * (per - 1) | (second + 1) << bits * (per - 2)
 
 
-def _place(words: object, rows: int, word: int) -> int:
+def _place(words: Any, rows: int, word: int) -> int:
     """The first row whose first word is `word` or more."""
-    low, high = 0, rows
-    while low < high:
-        middle = (low + high) // 2
-        if int(words[middle : middle + 1][0, 0]) < word:  # pyright: ignore[reportIndexIssue]
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    return bisect.bisect_left(range(rows), word, key=lambda row: int(words[row : row + 1][0, 0]))
 
 
 def add_up(parts: Sequence[Windowed], order: int, min_count: int, num_names: int) -> list[Order]:
@@ -278,11 +284,10 @@ def _orders(units: list[Array], counts: Array, min_count: int) -> list[Order]:
     return orders
 
 
-def ranges_of(runs: Sequence[Run], number: int) -> list[tuple[Bound, Bound]]:
-    """At most `number` ranges with about as many windows each."""
+def cuts_of(runs: Sequence[Run], number: int) -> list[tuple[str, str]]:
+    """Where at most `number` ranges with about as many windows each begin, but the first."""
     sample = sorted(each for run in runs for each in run.sample)
-    cuts = sorted({sample[len(sample) * i // number] for i in range(1, number)}) if sample else []
-    return list(zip([None, *cuts], [*cuts, None], strict=True))
+    return sorted({sample[len(sample) * i // number] for i in range(1, number)}) if sample else []
 
 
 def merged(
@@ -291,52 +296,42 @@ def merged(
     """The sum of the runs of some shards; a shard that is there twice counts twice."""
     runs = [run for counted in shards for run in counted.runs]
     names, unit_counts, total = _units(runs, counting.min_count)
-    numbers = {unit: number for number, unit in enumerate(names, start=1)}
-    rows = sum(run.rows for run in runs)
+    numbering = Numbering(tuple(names))
     at_once = max(1, workers)
-    turns = math.ceil(math.ceil(rows * BYTES_OF_A_WINDOW / counting.memory) / at_once)
+    needed = math.ceil(sum(run.rows for run in runs) * BYTES_OF_A_WINDOW / counting.memory)
+    cuts = cuts_of(runs, math.ceil(needed / at_once) * at_once)
+    # a range of all runs is a task
+    ranges = zip(*(parts_of(run, cuts, counting.order) for run in runs), strict=True)
     tasks = [
-        _range_task(f"{name}: range {number}", runs, bounds, counting, numbers)
-        for number, bounds in enumerate(ranges_of(runs, turns * at_once))
+        _range_task(f"{name}: range {number}", parts, counting, numbering)
+        for number, parts in enumerate(ranges)
     ]
     with Progress(f"{name}, adding up", len(tasks), "ranges") as progress:
-        found = does.run(tasks, lambda number, part: progress.reach(progress.done + 1)) if runs else []
+        found = does.run(tasks, lambda number, part: progress.reach(progress.done + 1))
     single = Order(np.arange(1, len(names) + 1, dtype=np.uint64), unit_counts)
     pairs = sum(counted.pairs for counted in shards)
     return Grams(names, (single, *_joined(found, counting.order)), total, pairs)
 
 
 def _range_task(
-    name: str,
-    runs: Sequence[Run],
-    bounds: tuple[Bound, Bound],
-    counting: GramCounting,
-    numbers: dict[str, int],
+    name: str, parts: Sequence[Part], counting: GramCounting, numbering: Numbering
 ) -> Task[list[Order]]:
-    how = (counting.order, counting.min_count, len(numbers))
+    how = (counting.order, counting.min_count, len(numbering.names))
 
     def pack_windows() -> Callable[[], list[Order]]:
-        return functools.partial(add_up, _read_all(runs, bounds, counting.order, numbers), *how)
+        return functools.partial(add_up, _read_all(parts, counting.order, numbering), *how)
 
-    work = functools.partial(_read_and_add_up, runs, bounds, numbers, *how)
-    return Task(name, work, Away(pack_windows, list))
+    return Task(name, functools.partial(_read_and_add_up, parts, numbering, *how), Away(pack_windows, list))
 
 
-def _read_all(
-    runs: Sequence[Run], bounds: tuple[Bound, Bound], order: int, numbers: dict[str, int]
-) -> list[Windowed]:
-    return [read_within(run, *bounds, order, numbers) for run in runs]
+def _read_all(parts: Sequence[Part], order: int, numbering: Numbering) -> list[Windowed]:
+    return [read_part(part, order, numbering) for part in parts]
 
 
 def _read_and_add_up(
-    runs: Sequence[Run],
-    bounds: tuple[Bound, Bound],
-    numbers: dict[str, int],
-    order: int,
-    min_count: int,
-    num_names: int,
+    parts: Sequence[Part], numbering: Numbering, order: int, min_count: int, num_names: int
 ) -> list[Order]:
-    return add_up(_read_all(runs, bounds, order, numbers), order, min_count, num_names)
+    return add_up(_read_all(parts, order, numbering), order, min_count, num_names)
 
 
 def _joined(ranges: Sequence[Sequence[Order]], order: int) -> Iterator[Order]:
@@ -361,7 +356,7 @@ def _units(runs: Sequence[Run], min_count: int) -> tuple[list[str], Array, int]:
     """The units of all runs that are frequent enough, sorted, their counts, and the number of all."""
     counts: dict[str, int] = {}
     for run in runs:
-        for unit, count in zip(*read_names(run), strict=True):
+        for unit, count in zip(*read_names(run.path), strict=True):
             counts[unit] = counts.get(unit, 0) + int(count)
     kept = sorted(unit for unit, count in counts.items() if count >= min_count)
     return kept, np.array([counts[unit] for unit in kept], np.int64), sum(counts.values())

@@ -39,7 +39,6 @@ Method = Literal["combined", "solidity", "entropy"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 MB_PER_S = 5.0  # of one core, about
-FREE = 1000
 # nats for n-grams of two units, three, and so on
 PUBLISHED = (2.0, 4.0, 6.0, 8.0, 10.0)
 COMBINED = (1.0, 4.5, 8.0, 11.5, 15.0)
