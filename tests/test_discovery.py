@@ -15,8 +15,6 @@ from typing import get_args
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from genpipe.cli import discovery as commands
 from genpipe.cli import main
@@ -26,6 +24,7 @@ from genpipe.discovery import cutting, gram_counting, showing, words
 from genpipe.discovery.branching import branching
 from genpipe.discovery.candidates import confirmed, locate
 from genpipe.discovery.entropy import gain, gain_bound, without_redundant
+from genpipe.discovery.grams import NONE
 from genpipe.discovery.solidity import exp, solid, solidities
 from genpipe.discovery.words import Place, Settings, discover
 from tests.discovering import as_counts, grams_of, planted, write
@@ -79,36 +78,6 @@ def test_a_solid_n_gram_may_have_a_weak_inside(tmp_path):
     assert "乙丙" not in names
 
 
-@given(
-    st.lists(st.text("天地人日月", max_size=10), min_size=1, max_size=5),
-    st.sets(st.text("天地人日月", min_size=2, max_size=4)),
-)
-def test_neighbours_are_bound_where_an_n_gram_of_the_set_has_both(tmp_path_factory, texts, chosen):
-    path = write(tmp_path_factory.mktemp("text") / "a.jsonl", texts)
-    grams = grams_of(path, 4)
-    members = [
-        np.array(
-            [
-                "".join(grams.names[unit - 1] for unit in units) in chosen
-                for units in grams.units_of(order).tolist()
-            ],
-            bool,
-        )
-        for order in range(1, 5)
-    ]
-    found = cutting.cut(cutting.binding_of(grams, members, "runs")).split_all(texts)
-    for text, tokens in zip(texts, found, strict=True):
-        covered = {
-            place
-            for size in range(2, 5)
-            for start in range(len(text) - size + 1)
-            if text[start : start + size] in chosen
-            for place in range(start, start + size - 1)
-        }
-        expected = "".join(c if i in covered else c + " " for i, c in enumerate(text)).split()
-        assert tokens == expected
-
-
 def test_the_look_back_removes_what_overlapping_pairs_have_joined(tmp_path):
     generator = random.Random(3)
     # 各项 and 项目 are frequent words of their own; 各项目 is only where both meet
@@ -143,6 +112,39 @@ def test_branching_entropies_are_those_of_the_neighbours(tmp_path):
     sky = grams.names.index("天")
     assert ends.right[sky] == pytest.approx(-(4 / 6 * math.log(4 / 6) + 2 / 6 * math.log(1 / 6)))
     assert ends.left[sky] == pytest.approx(-(2 / 6 * math.log(2 / 6) + 4 / 6 * math.log(1 / 6)))
+
+
+def test_the_autonomy_is_the_rise_of_the_entropies_at_both_ends_in_deviations(tmp_path):
+    generator = random.Random(8)
+    texts = ["".join(generator.choices("天地人日", [4, 3, 2, 1], k=40)) for _ in range(30)]
+    grams = grams_of(write(tmp_path / "a.jsonl", texts), 4)
+    counts = as_counts(grams)
+
+    def entropy(gram: tuple[str, ...], side: int) -> float:
+        total = grams.total if not gram else counts[gram]
+        neighbours = [counts.get((unit, *gram) if side == 0 else (*gram, unit), 0) for unit in grams.names]
+        shares = [count / total for count in neighbours if count]
+        missing = total - sum(neighbours)
+        return -sum(share * math.log(share) for share in shares) + missing / total * math.log(total)
+
+    for order, found in enumerate(branching(grams), start=1):
+        units = [tuple(grams.names[unit - 1] for unit in row) for row in grams.units_of(order).tolist()]
+        rises = np.array(
+            [[entropy(g, 0) - entropy(g[1:], 0), entropy(g, 1) - entropy(g[:-1], 1)] for g in units]
+        )
+        expected = ((rises - rises.mean(0)) / rises.std(0)).sum(1)
+        assert found.autonomy == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_candidate_with_a_rare_unit_is_in_no_table(tmp_path):
+    grams = grams_of(write(tmp_path / "a.jsonl", ["天地", "天地", "罕天地"]), 3, min_count=2)
+    located = locate(["天地", "罕", "罕天地", "天"], grams, "runs")
+    assert located.lengths.tolist() == [2, 1, 3, 1]
+    assert [(located.whole(order) != NONE).tolist() for order in (1, 2, 3)] == [
+        [False, False, False, True],
+        [True, False, False, False],
+        [False, False, False, False],
+    ]
 
 
 def test_joining_two_units_changes_the_information_as_the_formula_says():
@@ -187,6 +189,17 @@ def test_a_redundant_word_gives_its_count_to_its_parts():
     assert kept["天地"] == 70
     assert kept["日月"] == 70
     assert kept["甲乙丙"] == 10
+
+
+def test_the_parts_of_a_redundant_word_are_words_and_of_equal_cuts_the_longer_comes_first():
+    kept = without_redundant({"天地日": 5, "天": 90, "地": 80, "日": 70}, "runs")
+    assert kept == {"天": 95, "地": 85, "日": 75}
+    kept = without_redundant(
+        {"天地日": 1, "天地": 30, "地日": 30, "天": 20, "日": 20, "地": 20}, "runs", per_unit=False
+    )
+    assert kept["天地"] == 31
+    assert kept["日"] == 21
+    assert kept["地日"] == 30
 
 
 def longer_words(found: words.Words) -> set[str]:

@@ -1,15 +1,18 @@
 """n-grams of units: exact counts, whatever the shards, the memory and the place of the work."""
 
+import math
 import pickle
 import random
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genpipe.corpus.inputs import find_inputs
 from genpipe.corpus.shards import cut
 from genpipe.corpus.tasks import InProcess
-from genpipe.discovery import gram_counting
+from genpipe.discovery import cutting, gram_counting
+from genpipe.discovery.entropy import strong_pairs
 from genpipe.discovery.gram_counting import GramCounting, count_task, merged
 from genpipe.discovery.units import split_units
 from tests.discovering import as_counts, grams_by_hand, grams_of, planted, write
@@ -36,6 +39,12 @@ def test_n_grams_are_those_of_a_counter(tmp_path_factory, texts, order, min_coun
     assert grams.pairs == sum(count for gram, count in expected.items() if len(gram) == 2)
 
 
+def test_rare_units_do_not_count_together(tmp_path):
+    grams = grams_of(write(tmp_path / "a.jsonl", ["天甲地", "天乙地", "天丙地"]), 3, min_count=3)
+    assert as_counts(grams) == {("天",): 3, ("地",): 3}
+    assert (grams.total, grams.pairs) == (9, 6)
+
+
 def test_many_different_units_need_more_than_one_word_of_bits(tmp_path):
     texts = [" ".join(f"w{number}" for number in range(70_000))] * 2 + ["天地人日月星 天地人日月星"]
     grams = grams_of(write(tmp_path / "a.jsonl", texts), 6)
@@ -54,6 +63,7 @@ def test_a_small_memory_gives_the_same_table(tmp_path, monkeypatch):
     large, small = grams_of(path, 5), grams_of(path, 5, memory=1 << 20)
     assert len([*(tmp_path / "scratch").glob("*.safetensors")]) > 100  # the small one has many runs
     assert as_counts(large) == as_counts(small)
+    assert large.pairs == small.pairs == 200 * 49
 
 
 class Elsewhere:
@@ -80,3 +90,60 @@ def test_a_machine_that_sees_no_files_counts_alike(tmp_path):
         tables.append(as_counts(merged(counted, counting, does, 2, "test")))
     assert tables[0] == tables[1] == tables[2]
     assert tables[0] == grams_by_hand(texts[:500], 4)
+
+
+@given(
+    st.lists(st.text("天地人𠀀ก", max_size=10), min_size=1, max_size=5),
+    st.sets(st.text("天地人𠀀", min_size=2, max_size=4)),
+)
+def test_neighbours_are_bound_where_an_n_gram_of_the_set_has_both(tmp_path_factory, texts, chosen):
+    path = write(tmp_path_factory.mktemp("text") / "a.jsonl", texts)
+    grams = grams_of(path, 4)
+    members = [
+        np.array(
+            [
+                "".join(grams.names[unit - 1] for unit in units) in chosen
+                for units in grams.units_of(order).tolist()
+            ],
+            bool,
+        )
+        for order in range(1, 5)
+    ]
+    found = cutting.cut(cutting.binding_of(grams, members, "runs")).split_all(texts)
+    for text, tokens in zip(texts, found, strict=True):
+        covered = {
+            place
+            for size in range(2, 5)
+            for start in range(len(text) - size + 1)
+            if text[start : start + size] in chosen
+            for place in range(start, start + size - 1)
+        }
+        expected = "".join(c if i in covered else c + " " for i, c in enumerate(text)).split()
+        assert tokens == expected
+
+
+def test_an_n_gram_whose_hash_is_that_of_another_one_binds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "FILTER_BITS", 1)  # most n-grams have a hash in common
+    text = "天地日月天日地月山天地月日"
+    grams = grams_of(write(tmp_path / "a.jsonl", [text]), 2)
+    is_member = [
+        [grams.names[unit - 1] for unit in units] == ["天", "地"] for units in grams.units_of(2).tolist()
+    ]
+    binding = cutting.binding_of(grams, [np.zeros(len(grams.names), bool), np.array(is_member)], "runs")
+    assert cutting.cut(binding).split(text) == [
+        "天地", "日", "月", "天", "日", "地", "月", "山", "天地", "月", "日"
+    ]  # fmt: skip
+
+
+def test_strong_pairs_are_frequent_and_bound(tmp_path):
+    generator = random.Random(9)
+    texts = ["".join(generator.choices("天地人日月星", [9, 8, 7, 2, 2, 1], k=20)) for _ in range(30)]
+    grams = grams_of(write(tmp_path / "a.jsonl", [*texts, "月星月星"]), 2)
+    counts = as_counts(grams)
+    strong = strong_pairs(grams, 0.01, 0.1)
+    for units, is_strong in zip(grams.units_of(2).tolist(), strong.tolist(), strict=True):
+        a, b = (grams.names[unit - 1] for unit in units)
+        share = counts[a, b] / grams.pairs
+        information = math.log(share * grams.total**2 / (counts[a,] * counts[b,]))
+        assert is_strong == (share > 0.01 and information > 0.1)
+    assert {*strong.tolist()} == {True, False}
