@@ -353,6 +353,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [None, ["train@small"]])
 @pytest.mark.parametrize("change", CHANGES)
 def test_dvc_s_command_line_gives_the_same_plan_with_coarser_reasons(

@@ -177,6 +177,7 @@ def test_bad_input_on_a_worker_is_one_line(project, ray_temp):
     assert not (project / "diverged").exists()
 
 
+@pytest.mark.slow
 def test_memory_that_one_process_of_two_lacks_is_one_line(tmp_path, ray_temp):
     """The other one waits for it, and must not do so for ever."""
     ray_temp.mkdir(exist_ok=True)
@@ -226,6 +227,7 @@ def test_nodes_that_do_not_see_the_project_train_it(project, ray_temp, undisturb
     assert hashes(project / "cluster") == undisturbed
 
 
+@pytest.mark.slow
 def test_a_node_joins_and_another_dies_and_the_bits_stay(project, ray_temp):
     """From one process to two and back to one, in one elastic training."""
     shutil.rmtree(project / ".genpipe", ignore_errors=True)
