@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus
-from genpipe.cli.arguments import Commands, add_workers, positive
+from genpipe.cli import corpus, texts
+from genpipe.cli.arguments import Commands, add_workers, not_negative, number, positive
 from genpipe.errors import BadInput
-from genpipe.files import refuse_inputs, require_ours
+from genpipe.files import require_ours
 
 # written out, since genpipe.discovery takes a while to import; a test compares
 METHODS = ("combined", "solidity", "entropy")
@@ -40,21 +40,9 @@ def _add_discover(commands: Commands) -> None:
         epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are; text that was counted before is not counted again. "
         "Example: genpipe discover data/poems/tang.jsonl --field paragraphs --out words",
     )
-    discover.add_argument("names", nargs="+", metavar="NAME", help="texts, as for genpipe count")
-    discover.add_argument(
-        "--field", default="text", help="field or column that holds the text; default: text"
-    )
-    discover.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
-    discover.add_argument(
-        "--errors", default="strict", choices=["strict", "replace"], help="as for genpipe count"
-    )
-    discover.add_argument(
-        "--normalise",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="STEPS",
-        help=f"first, in order; some of {corpus.NORMALISATION}",
-    )
+    texts.add_names(discover)
+    texts.add_reading(discover)
+    texts.add_normalise(discover)
     _add_settings(discover)
     discover.add_argument(
         "--against", type=Path, metavar="FILE", help="a lexicon, a word a line: print precision and recall"
@@ -67,17 +55,12 @@ def _add_discover(commands: Commands) -> None:
     )
     discover.add_argument(
         "--examples",
-        type=_not_negative,
+        type=not_negative,
         default=3,
         metavar="N",
         help="places of a frequent word in context; default: 3",
     )
-    discover.add_argument(
-        "--shard-bytes", type=positive, metavar="N", help="size of a unit of work; default: 8 MiB"
-    )
-    discover.add_argument(
-        "--memory", type=positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
-    )
+    texts.add_memory(discover, "8 MiB")
     add_workers(discover)
     discover.add_argument(
         "--out",
@@ -131,15 +114,15 @@ def _add_settings(discover: argparse.ArgumentParser) -> None:
     )
     discover.add_argument(
         "--freedom",
-        type=_number,
+        type=_nats,
         metavar="NATS",
         help="weight of free ends, for each unit of a word; default: 0.75",
     )
     discover.add_argument(
-        "--min-proba", type=_number, metavar="P", help="share of all pairs, and of all words; default: 1e-5"
+        "--min-proba", type=_nats, metavar="P", help="share of all pairs, and of all words; default: 1e-5"
     )
     discover.add_argument(
-        "--min-pmi", type=_number, metavar="NATS", help="mutual information of a pair; default: 1"
+        "--min-pmi", type=_nats, metavar="NATS", help="mutual information of a pair; default: 1"
     )
 
 
@@ -156,14 +139,13 @@ def _add_segment(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="word<TAB>count a line, or the folder that genpipe discover wrote",
+        help="word<TAB>count a line, or the folder that genpipe discover wrote, whose units and normalisation are then used",
     )
     segment.set_defaults(run=_segment)
 
 
 def _discover(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.counts import scratch_of
-    from genpipe.corpus.inputs import find_inputs
     from genpipe.corpus.normalisation import normaliser
     from genpipe.discovery import showing, words
 
@@ -172,14 +154,8 @@ def _discover(root: Path, arguments: argparse.Namespace) -> None:
     normaliser(settings.normalise)
     cluster = corpus.cluster_of(root, arguments)
     corpus.clean_up_when_ended()
-    inputs = find_inputs(
-        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
-    )
-    read = [path for item in inputs if (path := item.local_path)]
     require_ours(arguments.out, FILES)
-    refuse_inputs(
-        arguments.out, [*read, root / "params.yaml", *([arguments.against] if arguments.against else [])]
-    )
+    inputs = texts.read_inputs(root, arguments, [arguments.out], [arguments.against, arguments.beside])
     place = words.Place(
         scratch_of(root),
         cluster.workers,
@@ -220,10 +196,9 @@ def _settings(arguments: argparse.Namespace):
 
 
 def _segment(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.corpus.tokenizers import tokenizer
+    from genpipe.discovery.showing import cutter_of
 
-    path = arguments.lexicon
-    cuts = tokenizer("lexicon", file=path / "lexicon.tsv" if path.is_dir() else path)
+    cuts = cutter_of(arguments.lexicon)
     for text in arguments.texts or (line.rstrip("\n") for line in sys.stdin):
         print(" ".join(cuts.split(text)))
 
@@ -234,21 +209,12 @@ def _order(text: str) -> int:
     return int(text)
 
 
-def _not_negative(text: str) -> int:
-    if not text.isdecimal():
+def _nats(text: str) -> float:
+    value = number(text)
+    if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
-    return number
+    return value
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(_number, text.split(",")))
+    return tuple(map(_nats, text.split(",")))

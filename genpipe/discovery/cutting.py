@@ -16,6 +16,7 @@ from genpipe.corpus.normalisation import normalisation_version
 from genpipe.corpus.tokenizers import Tokenizer
 from genpipe.dependencies import version_of
 from genpipe.discovery.grams import NONE, Grams, key_of
+from genpipe.discovery.pieces import pieces_by_character
 from genpipe.discovery.units import Rows, UnitKind, rows_of
 from genpipe.discovery.windows import windows_of
 
@@ -142,7 +143,7 @@ class Cut(Tokenizer):
         rows, bonds = _binder(self.binding).rows(documents)
         begins = np.concatenate([[True], ~bonds[:-1]]) if len(bonds) else bonds
         places = rows.starts[begins]
-        tokens = slices(documents, rows.code_points, places)
+        tokens = pieces_by_character("\n".join(documents), rows.code_points, places)
         ends = np.cumsum([len(document) + 1 for document in documents])
         numbers = np.searchsorted(ends, places, side="right").astype(np.uint32)
         frame = pl.DataFrame({"document": numbers, "token": tokens})
@@ -162,18 +163,6 @@ def cut(binding: Binding, normalise: tuple[str, ...] = ()) -> Cut:
         normalise,
         binding,
     )
-
-
-def slices(documents: Sequence[str], code_points: Array, places: Array) -> pl.Series:
-    """The text between places and up to the end, as strings; `places` are indices of code points of the documents, joined by newlines."""
-    import pyarrow as pa
-
-    text = "\n".join(documents).encode()
-    bytes_each = 1 + sum((code_points > most).astype(np.int64) for most in (0x7F, 0x7FF, 0xFFFF))
-    before = np.concatenate([[0], np.cumsum(bytes_each)])
-    offsets = np.append(before[places], len(text)).astype(np.int64)
-    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text)]
-    return pl.Series(pl.from_arrow(pa.LargeStringArray.from_buffers(len(places), *buffers[1:])))
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 """Found words as files: a lexicon that cuts text, a table with the evidence, and each frequent word in its context."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import polars as pl
 
@@ -9,6 +11,10 @@ from genpipe import files as file_tools
 from genpipe.corpus.inputs import Input
 from genpipe.corpus.normalisation import normaliser
 from genpipe.corpus.shards import cut, read
+from genpipe.corpus.tokenizers import Tokenizer, tokenizer
+from genpipe.discovery.free_words import free_words
+from genpipe.discovery.lexicon_files import read_counts
+from genpipe.discovery.units import UnitKind
 from genpipe.discovery.words import Settings, Words
 from genpipe.errors import BadInput
 
@@ -83,6 +89,35 @@ def read_known(lexicon: Path) -> set[str]:
     if not known:
         raise BadInput(f"{lexicon}: no words; give a word a line")
     return known
+
+
+def cutter_of(lexicon: Path) -> Tokenizer:
+    """The tokenizer that cuts a text into the words of a lexicon file, or of a folder that `write` has made.
+
+    A folder says which units its words have, and how their text was normalised; a file does not.
+    """
+    if not lexicon.is_dir():
+        return tokenizer("lexicon", file=lexicon)
+    statistics = _statistics(lexicon)
+    counts = read_counts(lexicon / "lexicon.tsv")
+    nothing_added = dict.fromkeys(counts, 0.0)
+    return free_words(counts, nothing_added, statistics["kind_of_units"], tuple(statistics["normalise"]))
+
+
+def _statistics(folder: Path) -> dict[str, Any]:
+    path = folder / "statistics.json"
+    try:
+        found = json.loads(path.read_bytes())
+        normaliser(found["normalise"])
+        if found["kind_of_units"] not in get_args(UnitKind):
+            raise ValueError(f"no units {found['kind_of_units']!r}")
+    except OSError:
+        raise BadInput(
+            f"{folder}: has no statistics.json that can be read; name a folder that genpipe discover wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError, BadInput) as error:
+        raise BadInput(f"{path}: not what genpipe discover writes: {_line(error)}; write it again") from None
+    return found
 
 
 def scores_against(words: Words, known: set[str]) -> dict[str, float]:
