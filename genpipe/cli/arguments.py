@@ -12,7 +12,7 @@ from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import require_ours, temporary_name
 
 MOST_STEPS = 1000  # images in a row
-BLOCKS = ("recipe", "corpus", "encoding")  # of params.yaml: arguments that name what a stage writes
+BLOCKS = ("recipe", "corpus", "encoding", "block")  # of params.yaml: arguments that name what a stage writes
 OF_MODELS = ("num", "given", "label", "how", "inputs")  # arguments that only a trained model takes
 # argparse has no public names for what add_subparsers and add_argument_group return
 Commands = argparse._SubParsersAction

@@ -12,8 +12,7 @@ from genpipe.files import require_ours
 # written out, since genpipe.discovery takes a while to import; a test compares
 METHODS = ("combined", "solidity", "entropy")
 UNITS = ("runs", "characters")
-FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "statistics.json")
-TYPICAL = 40  # words that are printed
+FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "typical.tsv", "statistics.json")
 OF_METHODS = {  # options that only some methods take
     "order": ("combined", "solidity"),
     "thresholds": ("combined", "solidity"),
@@ -22,6 +21,10 @@ OF_METHODS = {  # options that only some methods take
     "min_proba": ("entropy",),
     "min_pmi": ("entropy",),
 }
+
+NOT_OF_A_BLOCK = (  # what `genpipe discover` has no use for where params.yaml says how words are found
+    *texts.READING, "normalise", "method", "units", "min_count", *OF_METHODS, "against", "beside", "examples", "shard_bytes", "out",
+)  # fmt: skip
 
 
 def add(commands: Commands) -> None:
@@ -40,7 +43,13 @@ def _add_discover(commands: Commands) -> None:
         epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are; text that was counted before is not counted again. "
         "Example: genpipe discover data/poems/tang.jsonl --field paragraphs --out words",
     )
-    texts.add_names(discover)
+    texts.add_names(discover, "*")
+    discover.add_argument(
+        "--lexicon",
+        dest="block",
+        metavar="NAME",
+        help="a block of lexicons in params.yaml instead of files; writes artifacts/lexicons/NAME",
+    )
     texts.add_reading(discover)
     texts.add_normalise(discover)
     _add_settings(discover)
@@ -65,11 +74,10 @@ def _add_discover(commands: Commands) -> None:
     discover.add_argument(
         "--out",
         type=Path,
-        default=Path("words"),
         metavar="FOLDER",
         help="the folder to write; default: words",
     )
-    discover.set_defaults(run=_discover)
+    discover.set_defaults(run=_discover, default=discover.get_default)
 
 
 def _add_settings(discover: argparse.ArgumentParser) -> None:
@@ -145,36 +153,52 @@ def _add_segment(commands: Commands) -> None:
 
 
 def _discover(root: Path, arguments: argparse.Namespace) -> None:
+    if bool(arguments.block) == bool(arguments.names):
+        raise BadInput("discover needs either files or --lexicon NAME; see genpipe discover --help")
+    corpus.clean_up_when_ended()
+    if not arguments.block:
+        _discover_files(root, arguments)
+        return
+    from genpipe.discovery.lexicons import discover_dataset
+    from genpipe.params.project import read_params
+
+    for option in texts.given(arguments, NOT_OF_A_BLOCK, arguments.default):
+        raise BadInput(
+            f"{option}: not valid beside --lexicon {arguments.block}, whose block in params.yaml says how words are found; "
+            "change it there, or name files"
+        )
+    block = read_params(root).named("lexicons", arguments.block)
+    discover_dataset(root, arguments.block, block, corpus.cluster_of(root, arguments))
+
+
+def _discover_files(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.counts import scratch_of
     from genpipe.corpus.normalisation import normaliser
-    from genpipe.discovery import showing, words
+    from genpipe.discovery.lexicons import write_lexicon
+    from genpipe.discovery.words import USUAL_SHARD, Place
 
     settings = _settings(arguments)
-    settings.of_order()  # complains here
     normaliser(settings.normalise)
     cluster = corpus.cluster_of(root, arguments)
-    corpus.clean_up_when_ended()
-    require_ours(arguments.out, FILES)
-    inputs = texts.read_inputs(root, arguments, [arguments.out], [arguments.against, arguments.beside])
-    place = words.Place(
+    out = arguments.out or Path("words")
+    require_ours(out, FILES)
+    inputs = texts.read_inputs(root, arguments, [out], [arguments.against, arguments.beside])
+    place = Place(
         scratch_of(root),
         cluster.workers,
         cluster.executor,
         cluster.memory_mb << 20,
-        arguments.shard_bytes or words.USUAL_SHARD,
+        arguments.shard_bytes or USUAL_SHARD,
     )
-    known = showing.read_known(arguments.against) if arguments.against else None
-    beside = showing.read_table(arguments.beside) if arguments.beside else None
-    found = words.discover(inputs, settings, place)
-    scores = {} if known is None else showing.scores_against(found, known)
-    typical = [] if beside is None else showing.typical(found, beside, TYPICAL)
-    showing.write(arguments.out, found, showing.in_context(inputs, found, settings, arguments.examples))
-    print(showing.summary(found))
-    for name, value in scores.items():
-        print(f"{100 * value:>11.1f}% {name} against {arguments.against}")
-    if typical:
-        print(f"typical beside {arguments.beside}: {' '.join(typical)}")
-    print(f"the words are in {arguments.out}")
+    write_lexicon(
+        inputs,
+        settings,
+        place,
+        out,
+        known=arguments.against,
+        beside=arguments.beside,
+        examples=arguments.examples,
+    )
 
 
 def _settings(arguments: argparse.Namespace):

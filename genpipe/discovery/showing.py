@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import polars as pl
@@ -18,7 +19,7 @@ from genpipe.discovery.units import UnitKind
 from genpipe.discovery.words import Settings, Words
 from genpipe.errors import BadInput
 
-FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "statistics.json")
+FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "typical.tsv", "statistics.json")
 SHOWN = 200  # words in their context
 AROUND = 12  # characters
 TEXT_BYTES = 8 << 20  # of the beginning of the text, where contexts are looked for
@@ -26,8 +27,14 @@ TEXT_BYTES = 8 << 20  # of the beginning of the text, where contexts are looked 
 Contexts = Mapping[str, Sequence[str]]
 
 
-def write(out: Path, words: Words, contexts: Contexts) -> None:
-    """Write FILES into a folder."""
+def write(
+    out: Path,
+    words: Words,
+    contexts: Contexts,
+    scores: Mapping[str, float] = MappingProxyType({}),
+    typical: Sequence[str] = (),
+) -> None:
+    """Write FILES into a folder: `scores` beside the statistics, `typical` only where there is something to compare with."""
     with file_tools.new_directory(out, FILES) as directory:
         lexicon = sorted(words.lexicon.items(), key=lambda item: (-item[1], item[0]))
         lines = (f"{word}\t{count}\n" for word, count in lexicon if word.split() == [word])
@@ -38,7 +45,9 @@ def write(out: Path, words: Words, contexts: Contexts) -> None:
         longer.with_columns(pl.Series("examples", examples, dtype=pl.String)).write_csv(
             directory / "words.tsv", separator="\t", quote_style="never"
         )
-        file_tools.write_json(directory / "statistics.json", words.statistics)
+        if typical:
+            (directory / "typical.tsv").write_text("\n".join(["word", *typical, ""]), encoding="utf-8")
+        file_tools.write_json(directory / "statistics.json", {**words.statistics, **scores})
 
 
 def in_context(inputs: Sequence[Input], words: Words, settings: Settings, each: int) -> Contexts:

@@ -96,6 +96,7 @@ class Words(NamedTuple):
 
 def discover(inputs: Sequence[Input], settings: Settings, place: Place, name: str = "discover") -> Words:
     """The words of a text."""
+    settings.of_order()  # complains before anything is counted
     shards = [shard for item in inputs for shard in cut(item, place.shard_bytes)]
     seconds = sum(shard.size for shard in shards) / 1e6 / MB_PER_S
     place.scratch.mkdir(parents=True, exist_ok=True)
