@@ -21,7 +21,14 @@ from tests.repository import make_repository
 
 PROJECT = Path(__file__).resolve().parents[1]
 BLOCK = {"dataset": "poems", "files": ["train.jsonl"], "known": "artifacts/none", "beside": "none"}
-QUICK = {"method": "solidity", "order": 2, "thresholds": [0.5], "min_count": 2, "examples": 1, "shard_bytes": 4000}
+QUICK = {
+    "method": "solidity",
+    "order": 2,
+    "thresholds": [0.5],
+    "min_count": 2,
+    "examples": 1,
+    "shard_bytes": 4000,
+}
 
 
 def params(**lexicons: dict[str, Any]) -> dict[str, Any]:
