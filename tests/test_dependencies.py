@@ -172,7 +172,7 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(PARAMS["corpora"], ["vocabulary"])),
-        ("corpus/hidden_markov.py", of(PARAMS["corpora"], ["count"]) | of(PARAMS["encodings"], ["encode"])),
+        ("corpus/hidden_markov.py", of(PARAMS["corpora"], ["count"]) | of(PARAMS["encodings"], ["encode"]) | of(PARAMS["lexicons"], ["discover"])),
         ("discovery/branching.py", of(PARAMS["lexicons"], ["discover"])),
         ("files.py", EVERY),
         ("report/plots.py", set()),
