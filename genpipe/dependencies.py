@@ -60,6 +60,7 @@ ENTRANCES = {
     "count": Entrance("corpora", ("corpus.counts:count_corpus",)),
     "vocabulary": Entrance("corpora", ("corpus.vocabulary:build_vocabulary",)),
     "encode": Entrance("encodings", ("corpus.encoding:encode",)),
+    "discover": Entrance("lexicons", ("discovery.lexicons:discover_dataset",)),
     "features": Entrance("features", ("features:write_features",)),
     "train": Entrance("recipes", ("experiment:train",)),
     "sample": Entrance("recipes", ("experiment:sample",)),

@@ -172,7 +172,8 @@ EVERY = {f"{command}@{name}" for command, items in code_of(PROJECT).items() for 
         ("sources/poems.py", POEMS),
         ("sources/idx.py", {"prepare@digits"}),
         ("corpus/vocabulary.py", of(PARAMS["corpora"], ["vocabulary"])),
-        ("corpus/hidden_markov.py", of(PARAMS["corpora"], ["count"]) | of(PARAMS["encodings"], ["encode"])),
+        ("corpus/hidden_markov.py", of(PARAMS["corpora"], ["count"]) | of(PARAMS["encodings"], ["encode"]) | of(PARAMS["lexicons"], ["discover"])),
+        ("discovery/branching.py", of(PARAMS["lexicons"], ["discover"])),
         ("files.py", EVERY),
         ("report/plots.py", set()),
     ],
@@ -476,7 +477,9 @@ def test_dvc_runs_only_what_imports_an_edited_brick(copy):
     quick = params["sets"]["quick"]
     recipes = {name: params["recipes"][name] for name in quick}
     (copy / "params.yaml").write_text(
-        yaml_text.dump({**params, "features": {}, "recipes": recipes, "sets": {"quick": quick}})
+        yaml_text.dump(
+            {**params, "features": {}, "lexicons": {}, "recipes": recipes, "sets": {"quick": quick}}
+        )
     )
     (copy / "dvc.yaml").write_text(GRAPH)
     (copy / ".dvcignore").write_text("__pycache__\n")

@@ -362,13 +362,52 @@ def test_the_command_writes_a_lexicon_a_table_and_examples(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"the words are in {out}" in printed
     assert "% precision against" in printed
-    assert sorted(file.name for file in out.iterdir()) == sorted(showing.FILES)
+    assert {file.name for file in out.iterdir()} == {*showing.FILES} - {"typical.tsv"}
     table = pl.read_csv(out / "words.tsv", separator="\t", quote_char=None)
     first = table.row(0, named=True)
     assert f"[{first['word']}]" in first["examples"]
     assert first["solidity"] > 0
     assert main(["segment", texts[0], "--lexicon", str(out)]) == 0
     assert capsys.readouterr().out.replace(" ", "").strip() == texts[0]
+
+
+@pytest.mark.parametrize("units", ["runs", "characters"])
+def test_segment_cuts_and_normalises_as_the_folder_of_its_words_says(tmp_path, capsys, units):
+    generator = random.Random(1)
+    lines = ["".join(generator.choices(["xy", "AB", "zw", "pq", "st"], k=4)) for _ in range(2000)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    out = tmp_path / "words"
+    asked = ["discover", str(tmp_path / "a.txt"), "--out", str(out), "--workers", "0", "--units", units]
+    asked += ["--normalise", "lower", "--method", "solidity", "--order", "2", "--thresholds", "0.7"]
+    assert main(["--root", str(tmp_path), *asked]) == 0
+    capsys.readouterr()
+    assert main(["segment", "stABnm xyABZW!", "--lexicon", str(out)]) == 0
+    found = capsys.readouterr().out
+    # a run of letters is one unit, and cut nowhere; letters that are units form the words that were found
+    assert found == {"runs": "stabnm xyabzw !\n", "characters": "st ab n m xy ab zw !\n"}[units]
+    lexicon = out / "lexicon.tsv"
+    assert main(["segment", "stABnm", "--lexicon", str(lexicon)]) == 0
+    assert capsys.readouterr().out == "stABnm\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (None, "words: has no statistics.json that can be read; name a folder that genpipe discover wrote"),
+        ("{", "statistics.json: not what genpipe discover writes"),
+        ('{"normalise": []}', "statistics.json: not what genpipe discover writes: 'kind_of_units'"),
+        ('{"normalise": [], "kind_of_units": "bytes"}', "no units 'bytes'"),
+        ('{"normalise": ["nonsense"], "kind_of_units": "runs"}', "normalise: no step 'nonsense'"),
+    ],
+)
+def test_a_folder_that_is_none_of_found_words_is_refused(tmp_path, capsys, text, line):
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "lexicon.tsv").write_text("天地\t9\n", encoding="utf-8")
+    if text is not None:
+        (words / "statistics.json").write_text(text, encoding="utf-8")
+    assert main(["segment", "天地", "--lexicon", str(words)]) == 2
+    assert line in capsys.readouterr().err
 
 
 def test_typical_words_are_those_with_the_highest_likelihood_ratio(tmp_path, capsys):
@@ -403,11 +442,14 @@ def test_typical_words_are_those_with_the_highest_likelihood_ratio(tmp_path, cap
         (["--against", "none.txt"], "none.txt: No such file"),
         (["--beside", "none"], "none: has no words.parquet"),
         (["--out", "."], "a.txt"),
+        (["--beside", "other", "--out", "other"], "other: this is the input other"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch, asked, line):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("天地\n" * 9, encoding="utf-8")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/statistics.json").write_text("{}", encoding="utf-8")
     assert main(["--root", str(tmp_path), "discover", "a.txt", "--workers", "0", *asked]) == 2
     errors = capsys.readouterr().err
     assert line in errors

@@ -39,7 +39,7 @@ def with_file(file, *commands):
 
 TORCH = RECIPES | {"prepare@minilm"} | {f"features@{name}" for name in CODE["features"]}
 BLEU = with_file("evaluation/texts", "evaluate")
-WORDS = {f"{command}@{name}" for command in ("count", "encode") for name in CODE[command]}
+WORDS = {f"{command}@{name}" for command in ("count", "discover", "encode") for name in CODE[command]}
 POINTS = with_file("sources/points", "prepare") | with_file("sources/trajectories", "prepare")
 
 
@@ -341,7 +341,7 @@ def test_dvc_runs_what_uses_a_library_and_the_plan_says_which(project, capsys):
     params = yaml_text.read(project / "params.yaml")
     recipes = {name: params["recipes"][name] for name in ("nice", "unilm_titles")}
     (project / "params.yaml").write_text(
-        yaml_text.dump({**params, "features": {}, "recipes": recipes, "sets": {}})
+        yaml_text.dump({**params, "features": {}, "lexicons": {}, "recipes": recipes, "sets": {}})
     )
     (project / "dvc.yaml").write_text(GRAPH)
     every = {f"{command}@{name}" for command in ("train", "evaluate") for name in recipes}

@@ -628,8 +628,8 @@ def test_a_corpus_names_a_file_exactly_where_one_is_needed(tmp_path):
 
 
 def test_the_help_names_what_there_is():
-    assert cli.corpus.TOKENIZERS.split(", ") == list(NAMES)
-    assert cli.corpus.NORMALISATION.split(", ") == list(NormalisationStep.__args__)
+    assert cli.texts.TOKENIZERS.split(", ") == list(NAMES)
+    assert cli.texts.NORMALISATION.split(", ") == list(NormalisationStep.__args__)
 
 
 def test_a_tokenizer_is_trained_and_used_from_the_command_line(tmp_path, capsys):

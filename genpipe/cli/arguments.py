@@ -1,6 +1,7 @@
 """What the words on the command line may be, checked before anything is done."""
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable
@@ -11,9 +12,11 @@ from genpipe.errors import BadInput, GenpipeError
 from genpipe.files import require_ours, temporary_name
 
 MOST_STEPS = 1000  # images in a row
-BLOCKS = ("recipe", "corpus", "encoding")  # of params.yaml: arguments that name what a stage writes
+BLOCKS = ("recipe", "corpus", "encoding", "block")  # of params.yaml: arguments that name what a stage writes
 OF_MODELS = ("num", "given", "label", "how", "inputs")  # arguments that only a trained model takes
-Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+# argparse has no public names for what add_subparsers and add_argument_group return
+Commands = argparse._SubParsersAction
+Arguments = argparse._ActionsContainer
 
 
 class Command(argparse.ArgumentParser):
@@ -66,6 +69,22 @@ def new_png(text: str) -> Path:
     if Path(text).suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"must be the name of a PNG file, as way.png, not {text!r}")
     return new_file(text)
+
+
+def not_negative(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}")
+    return value
 
 
 def positive(text: str) -> int:

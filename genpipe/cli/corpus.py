@@ -6,20 +6,15 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli import using
+from genpipe.cli import texts, using
 from genpipe.cli.arguments import Commands, add_workers, is_of_model, new_file, orders, positive
 from genpipe.errors import BadInput
-from genpipe.files import refuse_inputs
 
 if TYPE_CHECKING:
     from genpipe.params.cluster import Cluster
 
-# written out, since genpipe.params takes a while to import; a test compares
-TOKENIZERS = "jieba, jieba_python, char, word, whitespace, bpe, wordpiece, unigram, lexicon, tagged"
-NORMALISATION = "nfc, nfkc, full_width, lower, casefold, simplified"
-
 NOT_OF_A_CORPUS = (  # what `genpipe count` has no use for where params.yaml says how a corpus is counted
-    "field", "whole_files", "errors", "normalise", "tokenizer", "tokenizer_file", "ngrams", "document_frequency",
+    *texts.READING, "normalise", "tokenizer", "tokenizer_file", "ngrams", "document_frequency",
     "min_count", "top", "shard_bytes", "out",
 )  # fmt: skip
 
@@ -38,40 +33,13 @@ def _add_count(commands: Commands) -> None:
         epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are. Example: "
         "genpipe count data/poems/tang.jsonl --field paragraphs --tokenizer jieba --workers 2 --out counts.parquet",
     )
-    count.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="a file: .txt (a document a line), .jsonl, either with .gz or .zst, or .parquet; a quoted glob, "
-        "a folder, a URL, a data set that save_to_disk wrote, or hf://NAME:SPLIT",
-    )
+    texts.add_names(count, "*")
     count.add_argument("--corpus", help="count a corpus of params.yaml instead of files")
-    count.add_argument("--field", default="text", help="field or column that holds the text; default: text")
-    count.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
-    count.add_argument(
-        "--errors",
-        default="strict",
-        choices=["strict", "replace"],
-        help="bytes that are no UTF-8: stop (strict, the default), or count them as U+FFFD and say how many",
-    )
-    count.add_argument(
-        "--normalise",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="STEPS",
-        help=f"before the tokenizer, in order, for example nfkc,lower; some of {NORMALISATION}",
-    )
-    count.add_argument(
-        "--tokenizer", default="jieba", metavar="NAME", help=f"one of {TOKENIZERS}; default: jieba"
-    )
-    count.add_argument(
-        "--tokenizer-file",
-        type=Path,
-        metavar="FILE",
-        help="what defines it: a Hugging Face file, word<TAB>count a line (lexicon), or the folder of a trained crf_tagger (tagged)",
-    )
+    texts.add_reading(count)
+    texts.add_normalise(count)
+    texts.add_tokenizer(count)
     _add_counting(count)
-    count.set_defaults(run=_count, unused={name: count.get_default(name) for name in NOT_OF_A_CORPUS})
+    count.set_defaults(run=_count, default=count.get_default)
 
 
 def _add_counting(count: argparse.ArgumentParser) -> None:
@@ -90,18 +58,7 @@ def _add_counting(count: argparse.ArgumentParser) -> None:
         "--min-count", type=positive, default=1, metavar="N", help="drop rarer ones, at the end"
     )
     count.add_argument("--top", type=positive, metavar="N", help="keep the N most frequent, at the end")
-    count.add_argument(
-        "--shard-bytes",
-        type=positive,
-        metavar="N",
-        help="size of a unit of work; default: 2 MiB, 16 MiB for the tokenizers char, word and whitespace",
-    )
-    count.add_argument(
-        "--memory",
-        type=positive,
-        metavar="MB",
-        help="for the counts of a worker; default: cluster.memory_mb",
-    )
+    texts.add_memory(count, "2 MiB, 16 MiB for the tokenizers char, word and whitespace")
     add_workers(count)
     count.add_argument(
         "--out", type=new_file, metavar="FILE", help="the Parquet file to write; default: counts.parquet"
@@ -134,7 +91,6 @@ def _add_text(commands: Commands) -> None:
 def _count(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus import counts
     from genpipe.corpus.counting import Counting
-    from genpipe.corpus.inputs import find_inputs
     from genpipe.corpus.tokenizers import tokenizer
 
     if bool(arguments.corpus) == bool(arguments.names):
@@ -157,13 +113,8 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
         min_count=arguments.min_count,
         memory=cluster.memory_mb << 20,
     )
-    inputs = find_inputs(
-        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
-    )
     out = arguments.out or Path("counts.parquet")
-    named = [Path(name) for name in (*arguments.names, *([file] if file else []))]
-    read = [path for item in inputs if (path := item.local_path)]
-    refuse_inputs(out, [*named, *read, root / "params.yaml"])
+    inputs = texts.read_inputs(root, arguments, [out], [file])
     counts.count_inputs(
         inputs,
         what,
@@ -177,12 +128,11 @@ def _count(root: Path, arguments: argparse.Namespace) -> None:
 
 def _refuse_beside_corpus(arguments: argparse.Namespace) -> None:
     """What is counted of a corpus, and how, stands in params.yaml."""
-    for name, unused in arguments.unused.items():
-        if getattr(arguments, name) != unused:
-            raise BadInput(
-                f"--{name.replace('_', '-')}: not valid beside --corpus {arguments.corpus}, whose block in params.yaml "
-                "says how it is counted; change it there, or name files"
-            )
+    for option in texts.given(arguments, NOT_OF_A_CORPUS, arguments.default):
+        raise BadInput(
+            f"{option}: not valid beside --corpus {arguments.corpus}, whose block in params.yaml "
+            "says how it is counted; change it there, or name files"
+        )
 
 
 def clean_up_when_ended() -> None:

@@ -4,16 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from genpipe.cli import corpus
-from genpipe.cli.arguments import Commands, add_workers, positive
+from genpipe.cli import corpus, texts
+from genpipe.cli.arguments import Commands, add_workers, not_negative, number, positive
 from genpipe.errors import BadInput
-from genpipe.files import refuse_inputs, require_ours
+from genpipe.files import require_ours
 
 # written out, since genpipe.discovery takes a while to import; a test compares
 METHODS = ("combined", "solidity", "entropy")
 UNITS = ("runs", "characters")
-FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "statistics.json")
-TYPICAL = 40  # words that are printed
+FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "typical.tsv", "statistics.json")
 OF_METHODS = {  # options that only some methods take
     "order": ("combined", "solidity"),
     "thresholds": ("combined", "solidity"),
@@ -22,6 +21,10 @@ OF_METHODS = {  # options that only some methods take
     "min_proba": ("entropy",),
     "min_pmi": ("entropy",),
 }
+
+NOT_OF_A_BLOCK = (  # what `genpipe discover` has no use for where params.yaml says how words are found
+    *texts.READING, "normalise", "method", "units", "min_count", *OF_METHODS, "against", "beside", "examples", "shard_bytes", "out",
+)  # fmt: skip
 
 
 def add(commands: Commands) -> None:
@@ -40,21 +43,15 @@ def _add_discover(commands: Commands) -> None:
         epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are; text that was counted before is not counted again. "
         "Example: genpipe discover data/poems/tang.jsonl --field paragraphs --out words",
     )
-    discover.add_argument("names", nargs="+", metavar="NAME", help="texts, as for genpipe count")
+    texts.add_names(discover, "*")
     discover.add_argument(
-        "--field", default="text", help="field or column that holds the text; default: text"
+        "--lexicon",
+        dest="block",
+        metavar="NAME",
+        help="a block of lexicons in params.yaml instead of files; writes artifacts/lexicons/NAME",
     )
-    discover.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
-    discover.add_argument(
-        "--errors", default="strict", choices=["strict", "replace"], help="as for genpipe count"
-    )
-    discover.add_argument(
-        "--normalise",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="STEPS",
-        help=f"first, in order; some of {corpus.NORMALISATION}",
-    )
+    texts.add_reading(discover)
+    texts.add_normalise(discover)
     _add_settings(discover)
     discover.add_argument(
         "--against", type=Path, metavar="FILE", help="a lexicon, a word a line: print precision and recall"
@@ -67,26 +64,20 @@ def _add_discover(commands: Commands) -> None:
     )
     discover.add_argument(
         "--examples",
-        type=_not_negative,
+        type=not_negative,
         default=3,
         metavar="N",
         help="places of a frequent word in context; default: 3",
     )
-    discover.add_argument(
-        "--shard-bytes", type=positive, metavar="N", help="size of a unit of work; default: 8 MiB"
-    )
-    discover.add_argument(
-        "--memory", type=positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
-    )
+    texts.add_memory(discover, "8 MiB")
     add_workers(discover)
     discover.add_argument(
         "--out",
         type=Path,
-        default=Path("words"),
         metavar="FOLDER",
         help="the folder to write; default: words",
     )
-    discover.set_defaults(run=_discover)
+    discover.set_defaults(run=_discover, default=discover.get_default)
 
 
 def _add_settings(discover: argparse.ArgumentParser) -> None:
@@ -131,15 +122,15 @@ def _add_settings(discover: argparse.ArgumentParser) -> None:
     )
     discover.add_argument(
         "--freedom",
-        type=_number,
+        type=_nats,
         metavar="NATS",
         help="weight of free ends, for each unit of a word; default: 0.75",
     )
     discover.add_argument(
-        "--min-proba", type=_number, metavar="P", help="share of all pairs, and of all words; default: 1e-5"
+        "--min-proba", type=_nats, metavar="P", help="share of all pairs, and of all words; default: 1e-5"
     )
     discover.add_argument(
-        "--min-pmi", type=_number, metavar="NATS", help="mutual information of a pair; default: 1"
+        "--min-pmi", type=_nats, metavar="NATS", help="mutual information of a pair; default: 1"
     )
 
 
@@ -156,49 +147,58 @@ def _add_segment(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="word<TAB>count a line, or the folder that genpipe discover wrote",
+        help="word<TAB>count a line, or the folder that genpipe discover wrote, whose units and normalisation are then used",
     )
     segment.set_defaults(run=_segment)
 
 
 def _discover(root: Path, arguments: argparse.Namespace) -> None:
+    if bool(arguments.block) == bool(arguments.names):
+        raise BadInput("discover needs either files or --lexicon NAME; see genpipe discover --help")
+    corpus.clean_up_when_ended()
+    if not arguments.block:
+        _discover_files(root, arguments)
+        return
+    from genpipe.discovery.lexicons import discover_dataset
+    from genpipe.params.project import read_params
+
+    for option in texts.given(arguments, NOT_OF_A_BLOCK, arguments.default):
+        raise BadInput(
+            f"{option}: not valid beside --lexicon {arguments.block}, whose block in params.yaml says how words are found; "
+            "change it there, or name files"
+        )
+    block = read_params(root).named("lexicons", arguments.block)
+    discover_dataset(root, arguments.block, block, corpus.cluster_of(root, arguments))
+
+
+def _discover_files(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.counts import scratch_of
-    from genpipe.corpus.inputs import find_inputs
     from genpipe.corpus.normalisation import normaliser
-    from genpipe.discovery import showing, words
+    from genpipe.discovery.lexicons import write_lexicon
+    from genpipe.discovery.words import USUAL_SHARD, Place
 
     settings = _settings(arguments)
-    settings.of_order()  # complains here
     normaliser(settings.normalise)
     cluster = corpus.cluster_of(root, arguments)
-    corpus.clean_up_when_ended()
-    inputs = find_inputs(
-        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
-    )
-    read = [path for item in inputs if (path := item.local_path)]
-    require_ours(arguments.out, FILES)
-    refuse_inputs(
-        arguments.out, [*read, root / "params.yaml", *([arguments.against] if arguments.against else [])]
-    )
-    place = words.Place(
+    out = arguments.out or Path("words")
+    require_ours(out, FILES)
+    inputs = texts.read_inputs(root, arguments, [out], [arguments.against, arguments.beside])
+    place = Place(
         scratch_of(root),
         cluster.workers,
         cluster.executor,
         cluster.memory_mb << 20,
-        arguments.shard_bytes or words.USUAL_SHARD,
+        arguments.shard_bytes or USUAL_SHARD,
     )
-    known = showing.read_known(arguments.against) if arguments.against else None
-    beside = showing.read_table(arguments.beside) if arguments.beside else None
-    found = words.discover(inputs, settings, place)
-    scores = {} if known is None else showing.scores_against(found, known)
-    typical = [] if beside is None else showing.typical(found, beside, TYPICAL)
-    showing.write(arguments.out, found, showing.in_context(inputs, found, settings, arguments.examples))
-    print(showing.summary(found))
-    for name, value in scores.items():
-        print(f"{100 * value:>11.1f}% {name} against {arguments.against}")
-    if typical:
-        print(f"typical beside {arguments.beside}: {' '.join(typical)}")
-    print(f"the words are in {arguments.out}")
+    write_lexicon(
+        inputs,
+        settings,
+        place,
+        out,
+        known=arguments.against,
+        beside=arguments.beside,
+        examples=arguments.examples,
+    )
 
 
 def _settings(arguments: argparse.Namespace):
@@ -220,10 +220,9 @@ def _settings(arguments: argparse.Namespace):
 
 
 def _segment(root: Path, arguments: argparse.Namespace) -> None:
-    from genpipe.corpus.tokenizers import tokenizer
+    from genpipe.discovery.showing import cutter_of
 
-    path = arguments.lexicon
-    cuts = tokenizer("lexicon", file=path / "lexicon.tsv" if path.is_dir() else path)
+    cuts = cutter_of(arguments.lexicon)
     for text in arguments.texts or (line.rstrip("\n") for line in sys.stdin):
         print(" ".join(cuts.split(text)))
 
@@ -234,21 +233,12 @@ def _order(text: str) -> int:
     return int(text)
 
 
-def _not_negative(text: str) -> int:
-    if not text.isdecimal():
+def _nats(text: str) -> float:
+    value = number(text)
+    if not 0 <= value < 1e6:
         raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
-    return number
+    return value
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(map(_number, text.split(",")))
+    return tuple(map(_nats, text.split(",")))

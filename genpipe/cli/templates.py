@@ -1,12 +1,11 @@
 """Templates of sentences, and trees by them."""
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpipe.cli import corpus
-from genpipe.cli.arguments import Commands, add_workers, new_file, positive
+from genpipe.cli import corpus, texts
+from genpipe.cli.arguments import Commands, add_workers, new_file, number, positive
 from genpipe.errors import BadInput
 from genpipe.files import new_file as written
 from genpipe.files import refuse_inputs
@@ -30,30 +29,12 @@ def _add_templates(commands: Commands) -> None:
         epilog="The same bytes come out whatever --workers, --executor, --memory and --shard-bytes are. Example: "
         "genpipe templates data/poems/tang.jsonl --field paragraphs --workers 2 --out templates.parquet",
     )
-    templates.add_argument("names", nargs="+", metavar="NAME", help="texts, as for genpipe count")
-    templates.add_argument(
-        "--field", default="text", help="field or column that holds the text; default: text"
-    )
-    templates.add_argument("--whole-files", action="store_true", help="a .txt file is one document")
-    templates.add_argument(
-        "--errors", default="strict", choices=["strict", "replace"], help="as for genpipe count"
-    )
-    templates.add_argument(
-        "--normalise",
-        type=lambda text: tuple(text.split(",")),
-        default=(),
-        metavar="STEPS",
-        help=f"before the tokenizer, some of {corpus.NORMALISATION}",
-    )
-    templates.add_argument(
-        "--tokenizer", default="jieba", metavar="NAME", help=f"one of {corpus.TOKENIZERS}; default: jieba"
-    )
-    templates.add_argument("--tokenizer-file", type=Path, metavar="FILE", help="what defines it")
+    texts.add_names(templates)
+    texts.add_reading(templates)
+    texts.add_normalise(templates)
+    texts.add_tokenizer(templates)
     _add_settings(templates)
-    templates.add_argument("--shard-bytes", type=positive, metavar="N", help="size of a unit of work")
-    templates.add_argument(
-        "--memory", type=positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
-    )
+    texts.add_memory(templates, "2 MiB, 16 MiB for the tokenizers char, word and whitespace")
     add_workers(templates)
     templates.add_argument(
         "--out",
@@ -134,16 +115,6 @@ def window(text: str) -> int:
     return int(text)
 
 
-def number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}")
-    return value
-
-
 def share(text: str) -> float:
     value = number(text)
     if not 0 <= value < 1:
@@ -153,7 +124,6 @@ def share(text: str) -> float:
 
 def _templates(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.corpus.counts import scratch_of
-    from genpipe.corpus.inputs import find_inputs
     from genpipe.corpus.tokenizers import tokenizer
     from genpipe.discovery.template_files import Settings, find_templates, tsv_of
 
@@ -161,14 +131,8 @@ def _templates(root: Path, arguments: argparse.Namespace) -> None:
     corpus.clean_up_when_ended()
     file = arguments.tokenizer_file
     words = tokenizer(arguments.tokenizer, normalise=arguments.normalise, file=file)
-    inputs = find_inputs(
-        arguments.names, field=arguments.field, whole_files=arguments.whole_files, errors=arguments.errors
-    )
     out = arguments.out or Path("templates.parquet")
-    named = [Path(name) for name in (*arguments.names, *([file] if file else []))]
-    read = [path for item in inputs if (path := item.local_path)]
-    for path in (out, tsv_of(out)):
-        refuse_inputs(path, [*named, *read, root / "params.yaml"])
+    inputs = texts.read_inputs(root, arguments, [out, tsv_of(out)], [file])
     names = ("clauses", "window", "min_proba", "min_pmi", "min_count", "max_paths")
     found = find_templates(
         inputs,

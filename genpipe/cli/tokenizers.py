@@ -3,24 +3,14 @@
 import argparse
 from pathlib import Path
 
-from genpipe.cli import corpus
+from genpipe.cli import corpus, texts
 from genpipe.cli.arguments import Commands, add_workers, new_file, positive
 from genpipe.errors import BadInput
 from genpipe.files import refuse_inputs
 
 BYTE_PIECE = "byte_piece"
 FROM_COUNTS = ("bpe", "wordpiece", "unigram")
-OF_TEXTS = (
-    "field",
-    "whole_files",
-    "errors",
-    "shard_bytes",
-    "min_count",
-    "memory",
-    "workers",
-    "executor",
-    "address",
-)
+OF_TEXTS = (*texts.READING, "shard_bytes", "min_count", "memory", "workers", "executor", "address")
 EXPORTS = ("jieba", "unigram")  # written out, since to import what writes them takes a while; a test compares
 
 
@@ -39,9 +29,7 @@ def _add_train(actions: Commands) -> None:
         epilog="examples: genpipe tokenizer train --counts counts.parquet --kind bpe --size 8000 --out tokenizer.json; "
         "genpipe tokenizer train poems.jsonl --field paragraphs --kind byte_piece --size 8000 --out tokenizer.json",
     )
-    train.add_argument(
-        "names", nargs="*", metavar="FILE", help="for byte_piece: texts, as genpipe count takes them"
-    )
+    texts.add_names(train, "*")
     train.add_argument(
         "--counts", type=Path, metavar="FILE", help="what genpipe count wrote; not for byte_piece"
     )
@@ -51,28 +39,17 @@ def _add_train(actions: Commands) -> None:
     train.add_argument(
         "--spaced", action="store_true", help="white space ends words and can be decoded (bpe, unigram)"
     )
-    texts = train.add_argument_group("how texts are read, and where (byte_piece)")
-    texts.add_argument("--field", help="field or column that holds the text; default: text")
-    texts.add_argument("--whole-files", action="store_true", default=None, help="a .txt file is one document")
-    texts.add_argument(
-        "--errors",
-        choices=["strict", "replace"],
-        help="bytes that are no UTF-8: stop (default), or take U+FFFD",
-    )
-    texts.add_argument(
-        "--shard-bytes", type=positive, metavar="N", help="size of a unit of work; default: 2 MiB"
-    )
-    texts.add_argument(
+    of_texts = train.add_argument_group("how texts are read, and where (byte_piece)")
+    texts.add_reading(of_texts)
+    texts.add_memory(of_texts, "2 MiB")
+    of_texts.add_argument(
         "--min-count",
         type=positive,
         metavar="N",
         help="of n-grams of bytes; rarer ones end a piece; default: 2",
     )
-    texts.add_argument(
-        "--memory", type=positive, metavar="MB", help="for the counts of a worker; default: cluster.memory_mb"
-    )
     add_workers(train)
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, default=train.get_default)
 
 
 def _add_export(actions: Commands) -> None:
@@ -109,10 +86,8 @@ def _train_on_counts(arguments: argparse.Namespace) -> None:
         )
     if arguments.counts is None:
         raise BadInput(f"--kind {kind} needs --counts FILE; make it with: genpipe count FILE --out COUNTS")
-    if unused := [name for name in OF_TEXTS if getattr(arguments, name) is not None]:
-        raise BadInput(
-            f"--{unused[0].replace('_', '-')}: only for --kind {BYTE_PIECE}, which reads texts; drop it"
-        )
+    for option in texts.given(arguments, OF_TEXTS, arguments.default):
+        raise BadInput(f"{option}: only for --kind {BYTE_PIECE}, which reads texts; drop it")
     from genpipe.corpus.training import train_tokenizer
     from genpipe.corpus.vocabulary import read_counts
 
@@ -131,19 +106,11 @@ def _train_on_texts(root: Path, arguments: argparse.Namespace) -> None:
     if not arguments.names:
         raise BadInput(f"--kind {BYTE_PIECE} needs the files to learn from; name some, as for genpipe count")
     from genpipe.corpus.counts import scratch_of
-    from genpipe.corpus.inputs import find_inputs
     from genpipe.discovery.byte_pieces import MIN_COUNT, SHARD_BYTES, train_byte_pieces
 
     cluster = corpus.cluster_of(root, arguments)
     corpus.clean_up_when_ended()
-    inputs = find_inputs(
-        arguments.names,
-        field=arguments.field or "text",
-        whole_files=bool(arguments.whole_files),
-        errors=arguments.errors or "strict",
-    )
-    read = [path for item in inputs if (path := item.local_path)]
-    refuse_inputs(arguments.out, [*map(Path, arguments.names), *read, root / "params.yaml"])
+    inputs = texts.read_inputs(root, arguments, [arguments.out])
     train_byte_pieces(
         inputs,
         arguments.size,

@@ -32,7 +32,7 @@ def _add_features(commands: Commands) -> None:
         help="write texts beside the features that a trained model finds in their images",
         epilog="example: genpipe features emoji_names, a block of features in params.yaml",
     )
-    features.add_argument("name")
+    features.add_argument("block", metavar="NAME")
     features.set_defaults(run=_features)
 
 
@@ -125,7 +125,7 @@ def _features(root: Path, arguments: argparse.Namespace) -> None:
     from genpipe.features import write_features
     from genpipe.params.project import read_params
 
-    write_features(root, arguments.name, read_params(root).named("features", arguments.name))
+    write_features(root, arguments.block, read_params(root).named("features", arguments.block))
 
 
 def _train(root: Path, arguments: argparse.Namespace) -> None:

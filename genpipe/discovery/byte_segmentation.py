@@ -16,7 +16,8 @@ import polars as pl
 
 from genpipe.corpus.tokenizers import Tokenizer
 from genpipe.discovery.byte_ngrams import MISSING, NgramModel
-from genpipe.discovery.byte_windows import ORDER, Numbers, Rows, is_continuation, rows_of, strings, windows
+from genpipe.discovery.byte_windows import ORDER, Numbers, Rows, is_continuation, rows_of, windows
+from genpipe.discovery.pieces import pieces
 
 FORBIDDEN = -(1 << 51)  # score of a piece that begins within a character: worse than any row without
 TAG_BITS = 3
@@ -41,7 +42,7 @@ class BytePieces(Tokenizer):
         begins = piece_starts(rows, _model(self.model))
         starts = np.flatnonzero(begins)
         numbers = np.repeat(rows.documents, rows.lengths)[starts].astype(np.uint32)
-        return pl.LazyFrame({"document": numbers, "token": strings(rows.data, starts)})
+        return pl.LazyFrame({"document": numbers, "token": pieces(rows.data, starts)})
 
 
 @functools.lru_cache(1)

@@ -68,15 +68,6 @@ def prefixes(window: Numbers, order: int) -> Numbers:
     return window >> np.uint64(8 * (ORDER - order))
 
 
-def strings(data: Bytes, starts: Numbers) -> pl.Series:
-    """The texts that begin at `starts` and end where the next one begins."""
-    import pyarrow as pa  # the start of a process that counts does not wait for it
-
-    offsets = np.append(starts, len(data)).astype(np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(data))]
-    return pl.Series(pa.Array.from_buffers(pa.large_string(), len(starts), buffers))
-
-
 def _buffers(texts: pl.Series) -> tuple[Numbers, Bytes]:
     """Where each text begins, and with it where the last one ends; and the bytes of all."""
     import pyarrow as pa

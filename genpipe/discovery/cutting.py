@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,8 +16,8 @@ from genpipe.corpus.normalisation import normalisation_version
 from genpipe.corpus.tokenizers import Tokenizer
 from genpipe.dependencies import version_of
 from genpipe.discovery.grams import NONE, Grams, key_of
-from genpipe.discovery.units import Rows, UnitKind, rows_of
-from genpipe.discovery.windows import windows_of
+from genpipe.discovery.pieces import pieces_by_character
+from genpipe.discovery.units import BREAK, Numbers, UnitKind, Units, cut_units
 
 Array = np.ndarray
 FILTER_BITS = 22
@@ -90,29 +90,29 @@ class Binder:
 
     def __init__(self, binding: Binding) -> None:
         self._units: UnitKind = binding.units
-        self._numbers = {name: number for number, name in enumerate(binding.names, start=1)}
+        self._numbers = Numbers(binding.names)
         self._levels: list[Level] = []
         for keys, is_member in binding.levels:
             filter = np.zeros(1 << FILTER_BITS, bool)
             filter[_hash(keys)] = True
             self._levels.append(Level(keys, is_member, filter))
 
-    def rows(self, texts: Sequence[str]) -> tuple[Rows, Array]:
+    def cut(self, texts: Sequence[str]) -> tuple[Units, Array]:
         """The units of texts, and of each whether it is bound to the one behind it, bool [units]; a break is bound to nothing."""
-        rows = rows_of(texts, self._units)
-        known = np.array([0, *(self._numbers.get(name, 0) for name in rows.names)], np.int64)
-        return rows, self._bonds(known[rows.ids])
+        found = cut_units(texts, self._units)
+        return found, self._bonds(self._numbers.of(found))
 
     def _bonds(self, ids: Array) -> Array:
         bound = np.zeros(len(ids), bool)
+        padded = np.concatenate([ids, np.zeros(len(self._levels), ids.dtype)])
         begins = np.flatnonzero(ids)
-        windows = windows_of(ids, len(self._levels) + 1)
-        found = windows[0] - 1
+        found = ids[begins] - 1
         for order, level in enumerate(self._levels, start=2):
-            asked = np.flatnonzero(windows[order - 1])
-            places = level.find(found[asked], windows[order - 1][asked])
-            kept = asked[places != NONE]
-            begins, windows, found = begins[kept], [units[kept] for units in windows], places[places != NONE]
+            units = padded[begins + order - 1]
+            goes_on = units > 0
+            begins, found = begins[goes_on], level.find(found[goes_on], units[goes_on])
+            is_there = found != NONE
+            begins, found = begins[is_there], found[is_there]
             members = begins[level.is_member[found]]
             for place in range(order - 1):
                 bound[members + place] = True
@@ -130,6 +130,8 @@ class Cut(Tokenizer):
 
     binding: Binding
 
+    block: ClassVar[int] = 1 << 21
+
     def _split_all(self, texts: Sequence[str]) -> list[list[str]]:
         found = self._explode(pl.Series(texts, dtype=pl.String)).collect()
         lists: list[list[str]] = [[] for _ in texts]
@@ -139,14 +141,14 @@ class Cut(Tokenizer):
 
     def _explode(self, texts: pl.Series) -> pl.LazyFrame:
         documents = texts.to_list()
-        rows, bonds = _binder(self.binding).rows(documents)
+        units, bonds = _binder(self.binding).cut(documents)
         begins = np.concatenate([[True], ~bonds[:-1]]) if len(bonds) else bonds
-        places = rows.starts[begins]
-        tokens = slices(documents, rows.code_points, places)
+        places = units.starts[begins]
+        tokens = pieces_by_character(units.text, units.code_points, places)
         ends = np.cumsum([len(document) + 1 for document in documents])
         numbers = np.searchsorted(ends, places, side="right").astype(np.uint32)
         frame = pl.DataFrame({"document": numbers, "token": tokens})
-        return frame.filter(pl.Series(rows.ids[begins] > 0)).lazy()
+        return frame.filter(pl.Series(units.kinds[begins] != BREAK)).lazy()
 
 
 @functools.lru_cache(2)
@@ -162,18 +164,6 @@ def cut(binding: Binding, normalise: tuple[str, ...] = ()) -> Cut:
         normalise,
         binding,
     )
-
-
-def slices(documents: Sequence[str], code_points: Array, places: Array) -> pl.Series:
-    """The text between places and up to the end, as strings; `places` are indices of code points of the documents, joined by newlines."""
-    import pyarrow as pa
-
-    text = "\n".join(documents).encode()
-    bytes_each = 1 + sum((code_points > most).astype(np.int64) for most in (0x7F, 0x7FF, 0xFFFF))
-    before = np.concatenate([[0], np.cumsum(bytes_each)])
-    offsets = np.append(before[places], len(text)).astype(np.int64)
-    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text)]
-    return pl.Series(pl.from_arrow(pa.LargeStringArray.from_buffers(len(places), *buffers[1:])))
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from genpipe.corpus.lexicon import read_lexicon
+from genpipe.discovery.lexicon_files import read_counts
 from genpipe.errors import BadInput
 from genpipe.files import new_file
 
@@ -36,16 +36,9 @@ def export_lexicon(lexicon: Path, to: str, out: Path) -> None:
     """Write the words of a lexicon file (word<TAB>count a line) as `to` reads them, one of EXPORTS."""
     if to not in EXPORTS:
         raise BadInput(f"no format {to!r} of lexicons; there are: {', '.join(EXPORTS)}")
-    text = EXPORTS[to](read_counts(_read(lexicon), lexicon))
+    text = EXPORTS[to](read_counts(lexicon))
     with new_file(out) as partial:
         partial.write_bytes(text.encode())
-
-
-def read_counts(text: str, name: Path) -> dict[str, int]:
-    """Words and their counts in the text of a lexicon file; `name` is for the complaints."""
-    read_lexicon(text, name)  # it complains
-    lines = (line.partition("\t") for line in text.removesuffix("\n").split("\n"))
-    return {word: int(count) for word, _, count in lines}
 
 
 def for_jieba(counts: Counts) -> str:
@@ -99,12 +92,3 @@ def _ranges(characters: Iterable[str]) -> str:
     breaks = [place for place, (before, after) in enumerate(pairwise(codes), start=1) if after > before + 1]
     bounds = zip([0, *breaks], [*breaks, len(codes)], strict=True)
     return "".join(rf"\x{{{codes[start]:X}}}-\x{{{codes[end - 1]:X}}}" for start, end in bounds)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise BadInput(f"{file}: no such file; name a lexicon, word<TAB>count a line") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: not valid UTF-8 at byte {error.start}; convert the file first") from None

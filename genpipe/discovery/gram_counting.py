@@ -118,9 +118,10 @@ def _away(key: str, content: Content, counting: GramCounting) -> tuple[str, list
 
 def _windows(content: Content, counting: GramCounting) -> Iterator[Windows]:
     """The windows of one block after another."""
-    normalise = normaliser(counting.normalise)
-    for texts in content.blocks(counting.block):
-        yield count_windows([*map(normalise, texts.to_list())], counting.order, counting.units)
+    normalise = normaliser(counting.normalise) if counting.normalise else None
+    for block in content.blocks(counting.block):
+        texts = block.to_list()
+        yield count_windows([*map(normalise, texts)] if normalise else texts, counting.order, counting.units)
 
 
 def _known(scratch: Path, key: str) -> Counted | None:

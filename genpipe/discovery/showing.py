@@ -1,7 +1,10 @@
 """Found words as files: a lexicon that cuts text, a table with the evidence, and each frequent word in its context."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
 
 import polars as pl
 
@@ -9,10 +12,14 @@ from genpipe import files as file_tools
 from genpipe.corpus.inputs import Input
 from genpipe.corpus.normalisation import normaliser
 from genpipe.corpus.shards import cut, read
+from genpipe.corpus.tokenizers import Tokenizer, tokenizer
+from genpipe.discovery.free_words import free_words
+from genpipe.discovery.lexicon_files import read_counts
+from genpipe.discovery.units import UnitKind
 from genpipe.discovery.words import Settings, Words
 from genpipe.errors import BadInput
 
-FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "statistics.json")
+FILES = ("lexicon.tsv", "words.parquet", "words.tsv", "typical.tsv", "statistics.json")
 SHOWN = 200  # words in their context
 AROUND = 12  # characters
 TEXT_BYTES = 8 << 20  # of the beginning of the text, where contexts are looked for
@@ -20,8 +27,14 @@ TEXT_BYTES = 8 << 20  # of the beginning of the text, where contexts are looked 
 Contexts = Mapping[str, Sequence[str]]
 
 
-def write(out: Path, words: Words, contexts: Contexts) -> None:
-    """Write FILES into a folder."""
+def write(
+    out: Path,
+    words: Words,
+    contexts: Contexts,
+    scores: Mapping[str, float] = MappingProxyType({}),
+    typical: Sequence[str] = (),
+) -> None:
+    """Write FILES into a folder: `scores` beside the statistics, `typical` only where there is something to compare with."""
     with file_tools.new_directory(out, FILES) as directory:
         lexicon = sorted(words.lexicon.items(), key=lambda item: (-item[1], item[0]))
         lines = (f"{word}\t{count}\n" for word, count in lexicon if word.split() == [word])
@@ -32,7 +45,9 @@ def write(out: Path, words: Words, contexts: Contexts) -> None:
         longer.with_columns(pl.Series("examples", examples, dtype=pl.String)).write_csv(
             directory / "words.tsv", separator="\t", quote_style="never"
         )
-        file_tools.write_json(directory / "statistics.json", words.statistics)
+        if typical:
+            (directory / "typical.tsv").write_text("\n".join(["word", *typical, ""]), encoding="utf-8")
+        file_tools.write_json(directory / "statistics.json", {**words.statistics, **scores})
 
 
 def in_context(inputs: Sequence[Input], words: Words, settings: Settings, each: int) -> Contexts:
@@ -83,6 +98,35 @@ def read_known(lexicon: Path) -> set[str]:
     if not known:
         raise BadInput(f"{lexicon}: no words; give a word a line")
     return known
+
+
+def cutter_of(lexicon: Path) -> Tokenizer:
+    """The tokenizer that cuts a text into the words of a lexicon file, or of a folder that `write` has made.
+
+    A folder says which units its words have, and how their text was normalised; a file does not.
+    """
+    if not lexicon.is_dir():
+        return tokenizer("lexicon", file=lexicon)
+    statistics = _statistics(lexicon)
+    counts = read_counts(lexicon / "lexicon.tsv")
+    nothing_added = dict.fromkeys(counts, 0.0)
+    return free_words(counts, nothing_added, statistics["kind_of_units"], tuple(statistics["normalise"]))
+
+
+def _statistics(folder: Path) -> dict[str, Any]:
+    path = folder / "statistics.json"
+    try:
+        found = json.loads(path.read_bytes())
+        normaliser(found["normalise"])
+        if found["kind_of_units"] not in get_args(UnitKind):
+            raise ValueError(f"no units {found['kind_of_units']!r}")
+    except OSError:
+        raise BadInput(
+            f"{folder}: has no statistics.json that can be read; name a folder that genpipe discover wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError, BadInput) as error:
+        raise BadInput(f"{path}: not what genpipe discover writes: {_line(error)}; write it again") from None
+    return found
 
 
 def scores_against(words: Words, known: set[str]) -> dict[str, float]:

@@ -37,21 +37,72 @@ class Rows(NamedTuple):
     code_points: Array
 
 
+class Units(NamedTuple):
+    """Documents, joined by newlines, cut into units and breaks: `starts` and `kinds` of each of them, int64 and uint8 [units]."""
+
+    text: str
+    code_points: Array  # uint32 [characters]
+    starts: Array
+    kinds: Array
+
+    def runs(self) -> list[str]:
+        """The units of several characters."""
+        is_run = self.kinds == IN_RUN
+        ends = np.append(self.starts, len(self.code_points))[1:][is_run]
+        spans = zip(self.starts[is_run].tolist(), ends.tolist(), strict=True)
+        return [self.text[begin:end] for begin, end in spans]
+
+
+class Numbers:
+    """The numbers of given units, from 1 on."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._numbers = {name: number for number, name in enumerate(names, start=1)}
+        self._of_characters = np.zeros(CODE_POINTS, np.int64)
+        for name, number in self._numbers.items():
+            if len(name) == 1:
+                self._of_characters[ord(name)] = number
+
+    def of(self, units: Units) -> Array:
+        """The number of each unit, int64 [units]; 0 for a break and for a unit that has none."""
+        ids = np.zeros(len(units.starts), np.int64)
+        alone = units.kinds == ALONE
+        ids[alone] = self._of_characters[units.code_points[units.starts[alone]]]
+        ids[units.kinds == IN_RUN] = [self._numbers.get(run, 0) for run in units.runs()]
+        return ids
+
+
 def rows_of(texts: Sequence[str], kind: UnitKind) -> Rows:
     """The units of documents; with `characters` each letter and digit is a unit, also those of Latin words."""
-    text = "\n".join(texts)
-    code_points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    kinds = _kinds(code_points, kind)
+    units = cut_units(texts, kind)
+    ids, names = _numbered(units)
+    return Rows(ids, units.starts, names, units.code_points)
+
+
+def cut_units(texts: Sequence[str], kind: UnitKind) -> Units:
+    """The same without numbers."""
+    text, code_points = _code_points(texts)
+    kinds = _with_marks(_kinds(code_points))
+    if kind == "characters":
+        kinds = np.minimum(kinds, ALONE)
     before = np.concatenate([[BREAK], kinds[:-1]])
     begins = (kinds == ALONE) | (kinds != before)  # of several characters of a break, or of a run, the first
     starts = np.flatnonzero(begins)
-    ids, names = _numbered(text, code_points, kinds, starts)
-    return Rows(ids, starts, names, code_points)
+    return Units(text, code_points, starts, kinds[starts])
 
 
-def is_row(text: str) -> bool:
-    """Whether nothing in a text ends a row of units."""
-    return all(_kind_of(ord(character)) != BREAK for character in text)
+def are_rows(texts: Sequence[str]) -> Array:
+    """Of each text whether nothing in it ends a row of units, bool [texts]."""
+    _, code_points = _code_points(texts)
+    breaks = np.concatenate([[0], np.cumsum(_kinds(code_points) == BREAK)])
+    lengths = np.array([len(text) for text in texts], np.int64)
+    ends = np.cumsum(lengths + 1) - 1  # of a text, before the newline that joins it to the next one
+    return breaks[ends] == breaks[ends - lengths]
+
+
+def _code_points(texts: Sequence[str]) -> tuple[str, Array]:
+    text = "\n".join(texts)
+    return text, np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
 def split_units(texts: Sequence[str], kind: UnitKind) -> list[list[str]]:
@@ -68,13 +119,12 @@ def split_units(texts: Sequence[str], kind: UnitKind) -> list[list[str]]:
     return found
 
 
-def _kinds(code_points: Array, kind: UnitKind) -> Array:
-    """BREAK, ALONE or IN_RUN for each code point, uint8."""
+def _kinds(code_points: Array) -> Array:
+    """BREAK, ALONE, IN_RUN or MARK for each code point, uint8."""
     present = np.flatnonzero(np.bincount(code_points, minlength=1))
     table = np.zeros(int(present[-1]) + 1 if len(present) else 1, np.uint8)
     table[present] = [_kind_of(number) for number in present.tolist()]
-    kinds = _with_marks(table[code_points])
-    return np.minimum(kinds, ALONE) if kind == "characters" else kinds
+    return table[code_points]
 
 
 def _with_marks(kinds: Array) -> Array:
@@ -104,11 +154,11 @@ def _base_name(character: str) -> str:
     return unicodedata.name(character, "").removeprefix("FULLWIDTH ")
 
 
-def _numbered(text: str, code_points: Array, kinds: Array, starts: Array) -> tuple[Array, list[str]]:
-    first = kinds[starts]
-    alone = code_points[starts[first == ALONE]]
+def _numbered(units: Units) -> tuple[Array, list[str]]:
+    """The number of each unit among all units that are there, and these, sorted."""
+    alone = units.code_points[units.starts[units.kinds == ALONE]]
     single = np.flatnonzero(np.bincount(alone, minlength=1)) if len(alone) else alone
-    runs = _runs(text, kinds, starts, first)
+    runs = units.runs()
     names = sorted({*map(chr, single.tolist()), *runs})
     if len(names) >= 2**31:
         raise BadInput(
@@ -117,15 +167,7 @@ def _numbered(text: str, code_points: Array, kinds: Array, starts: Array) -> tup
     numbers = {name: number for number, name in enumerate(names, start=1)}
     table = np.zeros(CODE_POINTS if len(single) else 1, np.int64)
     table[single] = [numbers[chr(number)] for number in single.tolist()]
-    ids = np.zeros(len(starts), np.int64)
-    ids[first == ALONE] = table[alone]
-    ids[first == IN_RUN] = [numbers[run] for run in runs]
+    ids = np.zeros(len(units.starts), np.int64)
+    ids[units.kinds == ALONE] = table[alone]
+    ids[units.kinds == IN_RUN] = [numbers[run] for run in runs]
     return ids, names
-
-
-def _runs(text: str, kinds: Array, starts: Array, first: Array) -> list[str]:
-    begins = starts[first == IN_RUN]
-    if not len(begins):
-        return []
-    ends = np.append(starts, len(kinds))[1:][first == IN_RUN]
-    return [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]

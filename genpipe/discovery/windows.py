@@ -69,10 +69,21 @@ def windows_of(ids: Array, order: int) -> list[Array]:
     return found
 
 
+def _behind(ids: Array, order: int) -> list[Array]:
+    """The same of breaks, too, int64 [units and breaks] for each place."""
+    padded = np.concatenate([ids, np.zeros(order, ids.dtype)])
+    found = [ids]
+    for place in range(1, order):
+        found.append(padded[place : place + len(ids)] * (found[-1] > 0))
+    return found
+
+
 def order_of(words: Array) -> Array:
     """What sorts windows, int64 [windows]."""
     if words.shape[1] == 1:
-        return words[:, 0].argsort()
+        return words[:, 0].argsort(
+            kind="stable"
+        )  # which takes a fraction of the time where sorted windows follow one another
     return np.lexsort(words.T[::-1])
 
 
@@ -80,7 +91,8 @@ def count_windows(texts: Sequence[str], order: int, kind: UnitKind) -> Windows:
     """The windows of documents, counted."""
     rows = rows_of(texts, kind)
     bits, _ = layout(len(rows.names), order)
-    words = pack(windows_of(rows.ids, order), bits)
+    # also of breaks, whose windows have no unit: to leave them out of one word is less work than out of each place
+    words = pack(_behind(rows.ids, order), bits)[rows.ids > 0]
     words = np.sort(words, axis=0) if words.shape[1] == 1 else words[order_of(words)]
     firsts = firsts_of(words)
     counts = np.diff(np.append(firsts, len(words)))

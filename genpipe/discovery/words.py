@@ -5,6 +5,7 @@ entropy    pairs with a mutual information above a bound join their units; words
 combined   solidity, with a lexicon that is counted again by how free the words are: by the branching entropy of their ends
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from genpipe.discovery.free_words import free_words
 from genpipe.discovery.gram_counting import USUAL_SHARD, GramCounting
 from genpipe.discovery.grams import NONE, Grams
 from genpipe.discovery.solidity import solid, solidities
-from genpipe.discovery.units import UnitKind, is_row
+from genpipe.discovery.units import UnitKind, are_rows
 from genpipe.errors import BadInput
 from genpipe.progress import Progress
 
@@ -96,6 +97,7 @@ class Words(NamedTuple):
 
 def discover(inputs: Sequence[Input], settings: Settings, place: Place, name: str = "discover") -> Words:
     """The words of a text."""
+    settings.of_order()  # complains before anything is counted
     shards = [shard for item in inputs for shard in cut(item, place.shard_bytes)]
     seconds = sum(shard.size for shard in shards) / 1e6 / MB_PER_S
     place.scratch.mkdir(parents=True, exist_ok=True)
@@ -187,7 +189,8 @@ class _Search:
         )
 
     def _words(self, counts: Mapping[str, int], grams: Grams) -> Words:
-        words = sorted(filter(is_row, counts), key=lambda word: (-counts[word], word))
+        is_row = are_rows([*counts])
+        words = sorted(itertools.compress(counts, is_row), key=lambda word: (-counts[word], word))
         located = locate(words, grams, self.settings.units)
         ends = branching(grams)
         table = pl.DataFrame(

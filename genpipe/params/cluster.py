@@ -8,7 +8,7 @@ from pydantic import Field
 from genpipe.params.blocks import Block
 
 Where = Literal["auto", "local", "ray"]
-EITHER = ("count", "encode", "train")  # the stages that work on Ray or without it
+EITHER = ("count", "encode", "discover", "train")  # the stages that work on Ray or without it
 StageName = Annotated[str, Field(pattern=rf"^({'|'.join(EITHER)})(@.+)?$")]
 
 WORKERS = "GENPIPE_WORKERS"  # in the environment of a stage: how many processes the flow gives it

@@ -17,6 +17,7 @@ from genpipe.params.cluster import Cluster
 from genpipe.params.corpora import Corpus, Dataset
 from genpipe.params.encodings import Encoding
 from genpipe.params.features import Features
+from genpipe.params.lexicons import Lexicon
 from genpipe.params.promotion import Rule
 from genpipe.params.training import Training
 from genpipe.params.word_taggers import TAGGED
@@ -73,6 +74,7 @@ class Params(Block):
     corpora: dict[Name, Corpus] = Field(default_factory=dict)
     encodings: dict[Name, Encoding] = Field(default_factory=dict)
     features: dict[Name, Features] = Field(default_factory=dict)
+    lexicons: dict[Name, Lexicon] = Field(default_factory=dict)
     recipes: dict[Name, RecipeParams] = Field(default_factory=dict)
     sets: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(
         default_factory=dict, description="recipes that a flow brings up to date together"
@@ -81,7 +83,8 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
-        for block, items in (("corpora", self.corpora), ("encodings", self.encodings)):
+        named_data = (("corpora", self.corpora), ("encodings", self.encodings), ("lexicons", self.lexicons))
+        for block, items in named_data:
             for name, item in items.items():
                 if item.dataset not in self.datasets:
                     raise ValueError(
@@ -92,6 +95,10 @@ class Params(Block):
                 raise ValueError(
                     f"encodings.{name}.corpus: no corpus {encoding.corpus!r} (has: {', '.join(self.corpora)})"
                 )
+        for name, lexicon in self.lexicons.items():
+            if lexicon.other is not None and lexicon.other not in self.lexicons:
+                has = ", ".join(f"lexicons/{other}" for other in self.lexicons)
+                raise ValueError(f"lexicons.{name}.beside: no {lexicon.beside!r} (has: none, {has})")
         for name, block in self.features.items():
             named = (("encoding", block.encoding, self.encodings), ("dataset", block.dataset, self.datasets))
             for key, other, items in (*named, ("model", block.model.removeprefix("models/"), self.recipes)):
@@ -116,13 +123,30 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _executors_are_of_stages(self) -> Self:
-        blocks = {"count": self.corpora, "encode": self.encodings, "train": self.recipes}
+        blocks = {
+            "count": self.corpora,
+            "encode": self.encodings,
+            "discover": self.lexicons,
+            "train": self.recipes,
+        }
         for stage in self.cluster.executors:
             group, _, name = stage.partition("@")
             if name and name not in blocks[group]:
                 raise ValueError(
                     f"cluster.executors: no stage {stage!r} (of {group} there is: {', '.join(blocks[group])})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_lexicon_stands_beside_itself(self) -> Self:
+        needs = {name: [other] for name, block in self.lexicons.items() if (other := block.other)}
+        try:
+            TopologicalSorter(needs).prepare()
+        except CycleError as error:
+            circle = error.args[1][::-1]
+            raise ValueError(
+                f"lexicons.{circle[0]}.beside: it would need itself: {' ← '.join(circle)}; compare one way only"
+            ) from None
         return self
 
     @model_validator(mode="after")
@@ -162,10 +186,12 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _files_of_a_corpus_are_its_data_sets(self) -> Self:
-        for name, corpus in self.corpora.items():
-            for file in corpus.files:
+        texts = [(f"corpora.{name}", corpus.files) for name, corpus in self.corpora.items()]
+        texts += [(f"lexicons.{name}", lexicon.files) for name, lexicon in self.lexicons.items()]
+        for name, files in texts:
+            for file in files:
                 if Path(file).is_absolute() or ".." in Path(file).parts:
-                    raise ValueError(f"corpora.{name}: a file is named below its data set, not {file!r}")
+                    raise ValueError(f"{name}: a file is named below its data set, not {file!r}")
         return self
 
     @model_validator(mode="after")
@@ -180,7 +206,9 @@ class Params(Block):
         return self
 
     def named(
-        self, block: Literal["datasets", "corpora", "encodings", "features", "recipes", "sets"], name: str
+        self,
+        block: Literal["datasets", "corpora", "encodings", "features", "lexicons", "recipes", "sets"],
+        name: str,
     ) -> Any:
         """The item of a block, or the error that lists what there is."""
         items = getattr(self, block)

@@ -21,6 +21,8 @@ from genpipe.report.artifacts import Panel, Picture, Table
 
 ROWS = 24  # of a table or text, shown
 TOP_WORDS = 40  # shown
+FOUND_WORDS = 24  # shown, of each order
+EVIDENCE = {"solidity": "solidity, nats", "left_entropy": "before, nats", "right_entropy": "behind, nats"}
 CORPUS_CURVES = [
     ("zipf", "rank", "count", plots.zipf_plot, "How often the token of each rank occurs. The dashed line has slope −1, Zipf's law."),
     ("growth", "tokens", "types", plots.growth_plot, "How many different tokens are expected in so many tokens of the text (Heaps' law). The dashed line has slope 1."),
@@ -112,6 +114,20 @@ class CorpusView:
     charts: tuple[Chart, ...]
 
 
+@dataclass(frozen=True)
+class LexiconView:
+    """The section of words that were found without labels; None stands for a stage that has not run."""
+
+    name: str
+    dataset: str
+    method: str
+    statistics: Mapping[str, Any] | None
+    frequent: Table
+    strong: Table
+    typical: tuple[str, ...]
+    beside: str | None
+
+
 def write_report(root: Path, params: Params) -> None:
     """Write artifacts/report/index.html."""
     page = render(root / "artifacts", params)
@@ -139,6 +155,7 @@ def render(artifacts: Path, params: Params) -> str:
         groups=groups,
         recipes=[recipe for group in groups for recipe in group.recipes if recipe.has_run],
         corpora=[corpus_view(artifacts, name, params) for name in params.corpora],
+        lexicons=[lexicon_view(artifacts, name, params) for name in params.lexicons],
     )
 
 
@@ -202,6 +219,32 @@ def corpus_view(artifacts: Path, name: str, params: Params) -> CorpusView:
         long_words=top_words(table, 2),
         charts=tuple(corpus_charts(counts, name)),
     )
+
+
+def lexicon_view(artifacts: Path, name: str, params: Params) -> LexiconView:
+    """The words that were found in a text, by how often they are there and by how strongly they are bound."""
+    block = params.lexicons[name]
+    folder = artifacts / "lexicons" / name
+    table = reading.read_table(folder / "words.tsv", "word", "count", *EVIDENCE, "examples") or []
+    typical = reading.read_table(folder / "typical.tsv", "word") or []
+    bound = [row for row in table if row["solidity"]]
+    strongest = sorted(bound, key=lambda row: (-float(row["solidity"]), row["word"]))
+    return LexiconView(
+        name=name,
+        dataset=block.dataset,
+        method=block.method,
+        statistics=reading.read_record(folder / "statistics.json"),
+        frequent=[word_row(row) for row in table[:FOUND_WORDS]],
+        strong=[word_row(row) for row in strongest[:FOUND_WORDS]],
+        typical=tuple(row["word"] for row in typical),
+        beside=block.other,
+    )
+
+
+def word_row(row: Mapping[str, str]) -> dict[str, str]:
+    """A row of words.tsv as it is shown."""
+    evidence = {EVIDENCE[key]: f"{float(row[key]):.2f}" if row[key] else "–" for key in EVIDENCE}
+    return {"word": row["word"], "count": f"{int(row['count']):,}", **evidence, "in context": row["examples"]}
 
 
 def corpus_charts(counts: Path, name: str) -> Iterator[Chart]:

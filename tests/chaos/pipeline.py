@@ -15,7 +15,7 @@ from genpipe.graph import read_plan
 from tests.e2e.conftest import make_project
 
 CLUSTER = {"workers": 2, "max_parallel": 2, "executor": "ray"}
-ON_RAY = ("count", "encode", "train")
+ON_RAY = ("count", "discover", "encode", "train")
 KEPT = {"train": ".genpipe/runs", "count": ".genpipe/counts"}  # what a stage goes on from
 # Nothing of a run's result is there.
 UNTOLD = (".git", ".dvc-state", ".genpipe/logs", ".genpipe/leases", "__pycache__")

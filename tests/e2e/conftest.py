@@ -56,7 +56,7 @@ def _make_small(path: Path, recipes: Sequence[str], cluster: dict[str, Any]) -> 
         recipe["train"] |= TINY
     for block in ("corpora", "encodings"):
         params[block] = {"couplets": params[block]["couplets"]}
-    params["features"] = {}
+    params["features"] = params["lexicons"] = {}
     params["datasets"] = {name: params["datasets"][name] for name in ("digits", "couplets")}
     path.write_text(yaml.safe_dump(params, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
