@@ -29,9 +29,7 @@ def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
 def _content(root: Path, commit: str, name: str) -> bytes:
     content = show(root, commit, name)
     if content is None:
-        raise BadState(
-            f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost"
-        )
+        raise BadState(f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost")
     return content
 
 
