@@ -111,7 +111,14 @@ class Project:
         sets = {name: [one for one in members if one in recipes] for name, members in values["sets"].items()}
         rules = {name: block for name, block in values["promotion"].items() if name in recipes}
         sets = {name: members for name, members in sets.items() if members}
-        return {**values, "features": {}, "recipes": {**recipes, **copies}, "sets": sets, "promotion": rules}
+        return {
+            **values,
+            "features": {},
+            "lexicons": {},
+            "recipes": {**recipes, **copies},
+            "sets": sets,
+            "promotion": rules,
+        }
 
     def _add_models(self) -> None:
         """Files with classes of their own, and rows."""

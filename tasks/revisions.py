@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from genpipe import yaml_text
-from genpipe.errors import BadInput, Unavailable
+from genpipe.errors import BadInput, BadState
 from genpipe.git import files_at, files_of, show
 from genpipe.params.project import check_params
 from tasks.workspace import Contents
@@ -29,9 +29,7 @@ def contents_at(root: Path, commit: str, targets: tuple[str, ...]) -> Contents:
 def _content(root: Path, commit: str, name: str) -> bytes:
     content = show(root, commit, name)
     if content is None:
-        raise Unavailable(
-            f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost"
-        )
+        raise BadState(f"{name}: Git has it in that commit and cannot read it; git fsck tells what is lost")
     return content
 
 

@@ -298,6 +298,7 @@ def params(**features: str) -> dict[str, Any]:
         "features": {
             "names": {"encoding": "names", "dataset": "names", "model": "models/classifier", **features}
         },
+        "lexicons": {},
         "recipes": {"classifier": classifier, "captions": captions},
     }
 

@@ -86,6 +86,19 @@ def test_pairs_have_two_fields_of_one_vocabulary_and_carry_side_tables(tmp_path:
     }
 
 
+def test_the_share_of_unknown_ids_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = [{"upper": "天地", "lower": "山水"}, {"upper": "日火", "lower": "月日"}]
+    write_dataset(tmp_path, train=pairs, test=[])
+    encoded(tmp_path, "pairs", {"source": "upper", "target": "lower"})
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "4 ids of train.source, 25.00 % of them unknown",
+        "4 ids of train.target, 0.00 % of them unknown",
+        "0 ids of test.source, 0.00 % of them unknown",
+        "0 ids of test.target, 0.00 % of them unknown",
+    ]
+
+
 def test_a_stream_joins_a_list_of_strings_and_ends_each_document(tmp_path: Path) -> None:
     write_dataset(tmp_path, train=[{"lines": ["天", "地"]}, {"lines": ["山水"]}])
     directory = encoded(tmp_path, "stream", {"text": "lines"})

@@ -125,7 +125,7 @@ def test_a_sweep_of_what_git_does_not_know_is_one_line(
     shutil.rmtree(project / ".git")
     (project / ".dvc/config").write_text("[core]\n    no_scm = true\n")
     assert sweep_main(words) == 2
-    assert "not a git repository" in capsys.readouterr().err
+    assert "not in a Git repository; go to the root of the project" in capsys.readouterr().err
     assert workspaces(project) == []
 
 
@@ -139,7 +139,7 @@ def test_the_trials_of_a_sweep_share_one_ray_cluster(project: Path, monkeypatch:
     graph.write_text(
         graph.read_text().replace(of_train, f"{of_train}      meta: {{genpipe: {{ray: true}}}}\n")
     )
-    write_params(project, cluster={"workers": 1, "max_parallel": 2})
+    write_params(project, cluster={"workers": 1, "max_parallel": 2, "executor": "ray"})
     assert ended(sweep, recipe="nice", grid={"train.steps": [10, 20, 30]}).is_completed()
     models = [
         json.loads(path.read_text()) for path in project.glob(".genpipe/trials/*/artifacts/models/nice")

@@ -398,6 +398,9 @@ def complaint_of(name: Path | str, **how: str | bool) -> str:
         ("t.txt/none.txt", "none.txt: no such file or directory"),
         ("*.jsonl", "*.jsonl: no file matches"),
         ("emp*", "emp*: no file matches"),
+        ("?.jsonl", "?.jsonl: no file matches"),
+        ("[a-c].jsonl", "[a-c].jsonl: no file matches"),
+        ("{t,none}.txt", "none.txt: no such file or directory"),
         ("empty", "empty: no known file in this folder"),
         ("t.csv", "t.csv: not a known kind of file; name a .txt file"),
         ("*.csv", "t.csv: not a known kind of file; name a .txt file"),
@@ -410,6 +413,31 @@ def test_a_name_without_inputs_is_refused(tmp_path, name, message):
     for file in ("t.txt", "t.csv", "t.parquet.gz", "txt", "empty/notes.md"):
         write_bytes(tmp_path / file, b"")
     assert message in complaint_of(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("?.txt", ["1.txt", "2.txt"]),
+        ("[2-9]*.txt", ["2.txt", "20.txt"]),
+        ("{20,1}.txt", ["1.txt", "20.txt"]),
+        ("{2,{1,2}0,1}.txt", ["1.txt", "10.txt", "2.txt", "20.txt"]),
+        ("{?,1*}.txt", ["1.txt", "10.txt", "2.txt"]),
+        ("{b,d}/{x,y}.txt", ["b/x.txt", "b/y.txt", "d/x.txt", "d/y.txt"]),
+        ("{b,b,d}/x.txt", ["b/x.txt", "d/x.txt"]),
+        # a file of that very name is meant
+        ("{1,2}.jsonl", ["{1,2}.jsonl"]),
+        ("[1].txt", ["[1].txt"]),
+        ("d?", ["d?/x.txt"]),
+    ],
+)
+def test_a_pattern_finds_what_a_shell_finds(tmp_path, pattern, found):
+    names = ["1.txt", "2.txt", "10.txt", "20.txt", "[1].txt", "{1,2}.jsonl", "d?/x.txt"]
+    for name in (*names, *(f"{folder}/{file}.txt" for folder in "bd" for file in "xy")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_bytes(tmp_path / name, b"")
+    paths = [item.path for item in find_inputs([f"{tmp_path}/{pattern}"])]
+    assert paths == [str(tmp_path / name) for name in found]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def add_names(command: Arguments, nargs: str = "+") -> None:
         "names",
         nargs=nargs,
         metavar="NAME",
-        help="a file: .txt (a document a line), .jsonl, either with .gz or .zst, or .parquet; a quoted glob, "
+        help="a file: .txt (a document a line), .jsonl, either with .gz or .zst, or .parquet; a quoted pattern (*.txt, 0[0-4].jsonl, {train,test}.jsonl), "
         "a folder, a URL, a data set that save_to_disk wrote, or hf://NAME:SPLIT",
     )
 

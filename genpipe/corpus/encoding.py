@@ -117,6 +117,7 @@ class Source:
         return f"{self.split}.{self.name}"
 
 
+CHUNK = 1 << 24  # ids that are looked at at once
 LISTS = ("passages", "answer")  # fields with several texts a record
 MARKS = {"group": "num_groups", "label": "num_classes", "tags": "num_tags"}  # and the fact that counts them
 
@@ -153,8 +154,16 @@ def encode(root: Path, name: str, encoding: Encoding, corpus: Corpus, cluster: C
             shutil.copyfile(file, directory / file.name)
         facts = special_facts(len(vocabulary)) | _facts(files, encoding, sources, directory)
         write_json(directory / "data.json", {"kind": encoding.kind, "splits": list(files), "facts": facts})
+    print("\n".join(_summary(out, source.stem) for source in sources))
     for piece in pieces:
         piece.path.unlink(missing_ok=True)
+
+
+def _summary(directory: Path, stem: str) -> str:
+    """How many ids the texts of a file have, and how many of them stand for tokens that the vocabulary lacks."""
+    ids = np.load(directory / f"{stem}.ids.npy", mmap_mode="r")
+    unknown = sum(int(np.count_nonzero(ids[i : i + CHUNK] == 0)) for i in range(0, len(ids), CHUNK))
+    return f"{len(ids):>12,} ids of {stem}, {100 * unknown / max(1, len(ids)):.2f} % of them unknown"
 
 
 def _words(encoding: Encoding, corpus: Corpus, where: str) -> Tokenizer | None:

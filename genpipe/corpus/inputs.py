@@ -6,10 +6,12 @@ names, and sorted within a name, so that the same names give the same shards.
 
 import contextlib
 import os
+import re
 import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal
 
@@ -25,6 +27,7 @@ KINDS: dict[str, Kind] = {".txt": "lines", ".jsonl": "jsonl", ".parquet": "parqu
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 KNOWN = "a .txt file (a document a line), .jsonl (a record a line), either also with .gz or .zst, or .parquet"
 HUB = "hf://"
+ALTERNATIVES = re.compile(r"\{([^{},]*(?:,[^{},]*)+)\}")
 NO_ANSWER = (ConnectionError, TimeoutError, socket.gaierror)
 
 
@@ -130,7 +133,11 @@ def _find(name: str) -> list[Found]:
     if "://" not in name and os.path.isfile(name):
         return [_known(os.path.abspath(name))]
     fs, path = _file_system(name)
-    if "*" in path and not fs.exists(path):
+    if (found := ALTERNATIVES.search(path)) and not fs.exists(path):
+        names = [name.replace(found[0], part, 1) for part in found[1].split(",")]
+        # sorted within a name, whatever the order of its alternatives, and none twice
+        return sorted({one for each in names for one in _find(each)}, key=itemgetter(0))
+    if _first_of_pattern(name, path) is not None and not fs.exists(path):
         return _find_glob(fs, path, name)
     try:
         info: dict[str, Any] = fs.info(path)
@@ -151,12 +158,18 @@ def _find(name: str) -> list[Found]:
 
 
 def _find_glob(fs: Any, pattern: str, name: str) -> list[Found]:
-    base = pattern[: pattern.index("*")].rpartition("/")[0]
+    base = pattern[: _first_of_pattern(name, pattern)].rpartition("/")[0]
     matched = fs.glob(pattern, detail=True)
     files = [p for p, info in matched.items() if info["type"] != "directory" and not _hidden(p, base)]
     if not files:
         raise BadInput(f"{name}: no file matches; name {KNOWN}")
     return [_known(_full(fs, path)) for path in sorted(files)]
+
+
+def _first_of_pattern(name: str, path: str) -> int | None:
+    """Where a path begins to be a pattern, if it does; in the address of a web page ? begins a query."""
+    special = "*" if name.startswith(("http://", "https://")) else "*?["
+    return next((place for place, character in enumerate(path) if character in special), None)
 
 
 def _find_below(fs: Any, folder: str, name: str) -> list[Found]:
