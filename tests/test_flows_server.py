@@ -104,13 +104,14 @@ def start(server: Prefect, project: Path, deployment: str) -> None:
 
 
 def flow_process(project: Path, stage: str) -> psutil.Process:
-    """The process of the flow whose stage runs: the one above dvc and its guard."""
+    """The process of the flow whose stage runs: the one above dvc and its guard, or above the warm process that forks for stages."""
     pid = next(int(path.name.rsplit("-")[1]) for path in project.glob(f"pids/{stage}-*") if running(path))
     above = psutil.Process(pid).parents()
-    guard = next(
-        number for number, each in enumerate(above) if any("guard.py" in word for word in each.cmdline())
-    )
-    return above[guard + 1]
+    ours = ("guard.py", "warm_process.py")
+    guards = [
+        number for number, each in enumerate(above) if any(word.endswith(ours) for word in each.cmdline())
+    ]
+    return above[guards[-1] + 1]
 
 
 def running(path: Path) -> bool:
