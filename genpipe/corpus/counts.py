@@ -53,10 +53,7 @@ class Counts:
 def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") -> None:
     """Write artifacts/counts/NAME: counts.parquet, top.tsv, statistics.json, and the curves of the corpus as TSV."""
     dataset = root / "artifacts" / "datasets" / corpus.dataset
-    remedy = f"make it first: genpipe prepare {corpus.dataset}"
-    if there := sorted(path.name for path in dataset.glob("*.jsonl")):
-        remedy = f"correct corpora.{name}.files: the data set has {', '.join(there)}"
-    files = [str(file_tools.existing(dataset / file, remedy)) for file in corpus.files]
+    files = files_of(dataset, corpus.files, f"corpora.{name}")
     out = root / "artifacts" / "counts" / name
     file_tools.refuse_inputs(out, inputs_of(root, corpus))
     file_tools.require_ours(out, file_tools.TABLES)
@@ -76,6 +73,14 @@ def count_corpus(root: Path, name: str, corpus: "Corpus", cluster: "Cluster") ->
                 sha256 = definition_sha256(corpus.tokenizer, root / corpus.file)
                 file_tools.write_json(directory / file_tools.TOKENIZER_HASH, {"sha256": sha256})
         print(summary(counts))
+
+
+def files_of(dataset: Path, names: Sequence[str], where: str) -> list[str]:
+    """The files of a data set that the block `where` of params.yaml names."""
+    remedy = f"make it first: genpipe prepare {dataset.name}"
+    if there := sorted(path.name for path in dataset.glob("*.jsonl")):
+        remedy = f"correct {where}.files: the data set has {', '.join(there)}"
+    return [str(file_tools.existing(dataset / name, remedy)) for name in names]
 
 
 def count_inputs(

@@ -1,11 +1,12 @@
 """Folders of found words: of the files that a command names, and of a data set that params.yaml names."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genpipe import files as file_tools
-from genpipe.corpus.counts import scratch_of
+from genpipe.corpus.counts import files_of, scratch_of
 from genpipe.corpus.inputs import Input, find_inputs
 from genpipe.discovery import showing, words
 from genpipe.discovery.words import Place, Settings
@@ -52,31 +53,17 @@ def discover_dataset(root: Path, name: str, block: "Lexicon", cluster: "Cluster"
     artifacts = root / "artifacts"
     out = artifacts / "lexicons" / name
     dataset = artifacts / "datasets" / block.dataset
-    remedy = f"make it first: genpipe prepare {block.dataset}"
-    if there := sorted(path.name for path in dataset.glob("*.jsonl")):
-        remedy = f"correct lexicons.{name}.files: the data set has {', '.join(there)}"
-    files = [file_tools.existing(dataset / file, remedy) for file in block.files]
+    files = files_of(dataset, block.files, f"lexicons.{name}")
     known = root / block.known_file if block.known_file else None
     beside = artifacts / "lexicons" / block.other if block.other else None
     if beside:
         file_tools.existing(beside, f"make it first: genpipe discover --lexicon {block.other}")
     file_tools.require_ours(out, showing.FILES)
     file_tools.refuse_inputs(out, [dataset, *filter(None, (known, beside))])
-    settings = Settings(
-        block.method,
-        block.units,
-        block.normalise,
-        block.order,
-        block.min_count,
-        block.thresholds,
-        block.strict,
-        block.freedom,
-        block.min_proba,
-        block.min_pmi,
-    )
+    settings = Settings(**{each.name: getattr(block, each.name) for each in fields(Settings)})
     where = cluster.executor_of(f"discover@{name}")
     write_lexicon(
-        find_inputs([*map(str, files)], field=block.field),
+        find_inputs(files, field=block.field),
         settings,
         Place(scratch_of(root), cluster.workers, where, cluster.memory_mb << 20, block.shard_bytes),
         out,
