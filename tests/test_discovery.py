@@ -462,6 +462,20 @@ def test_what_the_command_line_names_is_what_there_is():
     assert commands.FILES == showing.FILES
 
 
+def test_marks_between_rows_are_in_the_lexicon_and_are_no_words(tmp_path):
+    generator = random.Random(2)
+    lines = [
+        "，".join("".join(generator.choices(["天地", "日月", "山"], k=3)) for _ in range(3))
+        for _ in range(300)
+    ]
+    path = write(tmp_path / "a.jsonl", lines)
+    found = discover(
+        find_inputs([str(path)]), Settings("combined", order=2, thresholds=(0.5,)), Place(tmp_path / "s")
+    )
+    assert "，" in found.lexicon
+    assert set(found.table["word"]) == {"天地", "日月", "山"}
+
+
 def test_an_empty_text_has_no_words(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("\n，\n", encoding="utf-8")
     out = tmp_path / "w"

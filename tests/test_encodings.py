@@ -87,7 +87,7 @@ def test_pairs_have_two_fields_of_one_vocabulary_and_carry_side_tables(tmp_path:
 
 
 def test_the_share_of_unknown_ids_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pairs = [{"upper": "天地", "lower": "山水"}, {"upper": "日火", "lower": "月日"}]
+    pairs = [{"upper": "天天", "lower": "山水"}, {"upper": "日火", "lower": "月日"}]
     write_dataset(tmp_path, train=pairs, test=[])
     encoded(tmp_path, "pairs", {"source": "upper", "target": "lower"})
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]

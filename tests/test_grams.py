@@ -5,6 +5,7 @@ import pickle
 import random
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ from genpipe.corpus.tasks import InProcess
 from genpipe.discovery import cutting, gram_counting
 from genpipe.discovery.entropy import strong_pairs
 from genpipe.discovery.gram_counting import GramCounting, count_task, merged
-from genpipe.discovery.units import split_units
+from genpipe.discovery.units import Numbers, cut_units, rows_of, split_units
+from genpipe.discovery.windows import count_windows, layout, unpack
 from tests.discovering import as_counts, grams_by_hand, grams_of, planted, write
 
 TEXTS = st.lists(st.text(st.sampled_from("天地日月 ，ab1é가ก็\n"), max_size=12), min_size=1, max_size=8)
@@ -27,6 +29,26 @@ def test_runs_of_letters_and_digits_are_units():
         ["e\u0301te\u0301"],
     ]
     assert split_units(["WTO"], "characters") == [["W", "T", "O"]]
+
+
+@pytest.mark.parametrize("kind", ["runs", "characters"])
+def test_given_numbers_of_units_are_those_of_the_text_itself(kind):
+    texts = ["卡拉OK，天地 a", "第3次WTO！", "天𠀀e\u0301"]
+    rows, units = rows_of(texts, kind), cut_units(texts, kind)
+    assert Numbers(rows.names).of(units).tolist() == rows.ids.tolist()
+    fewer = [name for name in rows.names if name not in ("天", "WTO", "W")]
+    numbers = {name: number for number, name in enumerate(fewer, start=1)}
+    expected = [numbers.get(["", *rows.names][number], 0) for number in rows.ids.tolist()]
+    assert Numbers(fewer).of(units).tolist() == expected
+
+
+def test_no_window_goes_across_a_break():
+    found = count_windows(["天。地", "日月"], 3, "runs")
+    places = [place.tolist() for place in unpack(found.words, layout(len(found.names), 3)[0], 3)]
+    spelled = [
+        "".join(found.names[unit - 1] for unit in units if unit) for units in zip(*places, strict=True)
+    ]
+    assert sorted(spelled) == sorted(["天", "地", "日月", "月"])
 
 
 @given(TEXTS, st.integers(2, 6), st.integers(1, 3), st.sampled_from([40, 200, 1 << 20]))

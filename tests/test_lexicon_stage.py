@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,13 @@ def test_the_report_shows_words_by_count_and_by_evidence(project):
     for title in ("Most frequent words found", "Words with the strongest evidence"):
         assert poems.count(title) == 1
     assert "[春風]" in poems
+    strongest = poems.split("Words with the strongest evidence")[1]
+    evidence = [
+        float(cell)
+        for cell in re.findall(r"<tr><td[^>]*>[^<]*</td><td[^>]*>[^<]*</td><td[^>]*>([^<]*)</td>", strongest)
+    ]
+    assert len(evidence) > 1
+    assert evidence == sorted(evidence, reverse=True)
     assert "Typical of this text beside poems" in news
     assert "經濟" in news
 
