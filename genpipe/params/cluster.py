@@ -34,7 +34,7 @@ class Cluster(Block):
     gpus_per_worker: float = Field(0, ge=0)
     executor: Where = Field(
         "auto",
-        description="what counts, encodes and trains: processes of this machine, Ray, or what pays off; training is on Ray "
+        description="what counts, encodes, finds words and trains: processes of this machine, Ray, or what pays off; training is on Ray "
         "where RAY_ADDRESS names a cluster or gpus_per_worker is above 0, else local",
     )
     executors: dict[StageName, Where] = Field(
